@@ -40,7 +40,9 @@ fn foreign() -> Ruleset {
         "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:DOCKER-USER - [0:0]\n\
          -A FORWARD -j DOCKER-USER\n-A FORWARD ! -i eth0 -m physdev --physdev-is-bridged -j LOG --log-prefix \"in: \"\n\
          -A DOCKER-USER -j RETURN\nCOMMIT\n\
-         *nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE\nCOMMIT\n",
+         *nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE\nCOMMIT\n\
+         *mangle\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
+         -A FORWARD -o wg0 -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu\nCOMMIT\n",
     )
     .expect("it is readable")
 }
@@ -284,7 +286,7 @@ proptest! {
             Just("log:"), Just("prefix:"), Just("level:"), Just("per_minute:"), Just("connections:"),
             Just("outbound:"), Just("allow_to:"), Just("deny_to:"), Just("ports:"), Just("internet"), Just("ping"),
             Just("hairpin:"), Just("defaults:"), Just("networks:"), Just("file:"), Just("office"), Just("office:"), Just("ingress:"), Just("egress:"), Just("v4:"), Just("v6:"),
-            Just("enabled:"), Just("description:"), Just("true"), Just("client"), Just("none"), Just("masquerade"), Just("[fd00::1]:80"),
+            Just("enabled:"), Just("description:"), Just("mss:"), Just("clamp"), Just("1360"), Just("true"), Just("client"), Just("none"), Just("masquerade"), Just("[fd00::1]:80"),
             Just("10.0.0.0/8"), Just("::/0"), Just("10.3.0.4-10.3.0.7"),
             Just("'"), Just("\""), Just("|"), Just("?"), Just(": "), Just("#"), Just("---\n"),
         ], 0..60)
@@ -306,7 +308,7 @@ proptest! {
             Just("-m connlimit --connlimit-above 5 --connlimit-mask 32 --connlimit-saddr"),
             Just("-m limit --limit 1/sec"), Just("-m statistic --mode random --probability 0.50000000000"),
             Just("-j LOG --log-prefix"), Just("\"a accepted \""), Just("-j RETURN"), Just("-j MASQUERADE"),
-            Just("-j SNAT --to-source"), Just("10.3.0.4-10.3.0.7"), Just("-j REJECT --reject-with tcp-reset"),
+            Just("NVACTL-MSS"), Just("-j TCPMSS --set-mss 1360"), Just("-j TCPMSS --clamp-mss-to-pmtu"), Just("-j SNAT --to-source"), Just("10.3.0.4-10.3.0.7"), Just("-j REJECT --reject-with tcp-reset"),
             Just("-j DNAT --to-destination [fd00::1]:80"), Just("fd00::/8"), Just("a\rb"), Just("a\u{c}b"),
             Just("! -s"), Just("! -i"), Just("eth+"), Just("! -p"), Just("icmp"), Just("! --dport"), Just("! --ctstate"),
             Just("-m icmp --icmp-type"), Just("3/4"), Just("-m mark ! --mark"), Just("0x1/0xff"), Just("-m connmark --mark 0x0"),
@@ -315,7 +317,7 @@ proptest! {
         ], 0..9), 0..9)
     ) {
         let lines: Vec<String> = lines.iter().map(|words| words.join(" ")).collect();
-        for table in ["filter", "nat"] {
+        for table in ["filter", "mangle", "nat"] {
             let rules = lines.iter().filter(|line| line.starts_with("-A ") && line.len() > 4);
             let rules: Vec<&str> = rules.map(String::as_str).collect();
             let text = format!(

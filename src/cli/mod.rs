@@ -31,9 +31,9 @@ use crate::netfilter::backend::Backend;
 
 /// Port forwarding for a Linux VM that is the firewall of a private network.
 ///
-/// One YAML file lists the forwards. nvactl compiles the file into an ordered iptables rule plan, prints the
-/// plan, loads it, removes it, and keeps it over a reboot. nvactl owns the chains named NVACTL-..., one jump
-/// to each, and the FORWARD policy; it touches no other rule.
+/// One YAML file lists the forwards, and the networks that may open connections outward. nvactl compiles the
+/// file into an ordered iptables rule plan, prints the plan, loads it, removes it, and keeps it over a reboot.
+/// nvactl owns the chains named NVACTL-..., one jump to each, and the FORWARD policy; it touches no other rule.
 #[derive(Debug, Parser)]
 #[command(
     name = "nvactl",

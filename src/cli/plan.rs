@@ -147,7 +147,7 @@ pub struct Explain {
     #[arg(long, value_name = "N", value_parser = number::<usize>, conflicts_with = "forward")]
     pub rule: Option<usize>,
 
-    /// Only the rules of this forward.
+    /// Only the rules of this forward or outbound entry.
     #[arg(long, value_name = "NAME")]
     pub forward: Option<String>,
 

@@ -1,5 +1,7 @@
 //! `nvactl apply`: loads the plan into the kernel, beside other rules.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::console::Console;
@@ -10,7 +12,8 @@ use super::spec::{examine, kept, read_spec, spec_of, tell_problems};
 use super::{confirm, diff};
 use crate::cli::{Apply, ApplyFormat};
 use crate::diff::drift::{
-    Drift, FieldChange, ForwardChange, ForwardLine, ForwardNames, POLICY, POLICY_V6,
+    Comparison, Drift, FieldChange, ForwardChange, ForwardLine, ForwardNames, LineKind, POLICY,
+    POLICY_V6,
 };
 use crate::host;
 use crate::net::words::counted;
@@ -89,7 +92,12 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
                     Some(policy) => format!("changed the {policy}"),
                     None => format!(
                         "{}: {}",
-                        applied(&difference.forwards, set.names(), set.entries()),
+                        applied(
+                            &difference.forwards,
+                            &removed_words(difference.comparison.as_ref()),
+                            set.forward_count(),
+                            set.outbound_count(),
+                        ),
                         counts(difference)
                     ),
                 }
@@ -135,7 +143,7 @@ pub(super) fn say_forwards(difference: &Difference, console: &mut Console) {
 }
 
 /// Says how many forwards and outbound entries a change touched, of all in the spec.
-fn applied(changed: &ForwardNames, forwards: usize, entries: usize) -> String {
+fn applied(changed: &ForwardNames, removed_words: &str, forwards: usize, entries: usize) -> String {
     let touched = changed.added.len() + changed.changed.len();
     let removed = changed.removed.len();
     let all = forwards + entries;
@@ -146,21 +154,37 @@ fn applied(changed: &ForwardNames, forwards: usize, entries: usize) -> String {
         (_, _, 1) => "1 forward or outbound entry".to_owned(),
         _ => format!("{n} forwards and outbound entries"),
     };
-    let of_all = of(all);
-    let whole = match (forwards, entries) {
-        (0, _) | (_, 0) => of_all.clone(),
-        (_, 1) => format!("{} and 1 outbound entry", counted(forwards, "forward")),
-        _ => format!(
-            "{} and {entries} outbound entries",
-            counted(forwards, "forward")
-        ),
-    };
+    let (of_all, whole) = (of(all), together(forwards, entries));
     match (touched, removed) {
         (0, 0) => format!("applied {whole}"),
-        (0, _) => format!("removed {}", of(removed)),
+        (0, _) => format!("removed {removed_words}"),
         (_, 0) if touched == all => format!("applied {whole}"),
         (_, 0) => format!("changed {touched} of {of_all}"),
-        (_, _) => format!("changed {touched} of {of_all}, removed {removed}"),
+        (_, _) => format!("changed {touched} of {of_all}, removed {removed_words}"),
+    }
+}
+
+/// Counts the removed forwards and outbound entries, each name once.
+fn removed_words(comparison: Option<&Comparison>) -> String {
+    let of_kind = |kind: Option<LineKind>| {
+        let removed = comparison.into_iter().flat_map(|one| &one.removed);
+        let of_kind = removed.filter(|line| line.kind == kind);
+        let names: BTreeSet<&str> = of_kind.map(|line| line.name.as_str()).collect();
+        names.len()
+    };
+    together(of_kind(None), of_kind(Some(LineKind::Outbound)))
+}
+
+/// Returns `2 forwards and 1 outbound entry`, without the kind of which there is none.
+fn together(forwards: usize, entries: usize) -> String {
+    let entry_words = match entries {
+        1 => "1 outbound entry".to_owned(),
+        n => format!("{n} outbound entries"),
+    };
+    match (forwards, entries) {
+        (_, 0) => counted(forwards, "forward"),
+        (0, _) => entry_words,
+        _ => format!("{} and {entry_words}", counted(forwards, "forward")),
     }
 }
 
@@ -259,13 +283,18 @@ mod tests {
                 changed: names(changed),
                 removed: names(removed),
             };
-            applied(&forwards, all, entries)
+            applied(&forwards, &counted(removed, "forward"), all, entries)
         };
         for (moved, all, entries, words) in [
             ([4, 0, 0], 4, 0, "applied 4 forwards"),
             ([0, 1, 0], 1, 0, "applied 1 forward"),
             ([0, 1, 0], 4, 0, "changed 1 of 4 forwards"),
-            ([1, 1, 1], 3, 0, "changed 2 of 3 forwards, removed 1"),
+            (
+                [1, 1, 1],
+                3,
+                0,
+                "changed 2 of 3 forwards, removed 1 forward",
+            ),
             ([0, 0, 1], 3, 0, "removed 1 forward"),
             // Somebody had removed the rules.
             ([0, 0, 0], 3, 0, "applied 3 forwards"),
@@ -279,7 +308,7 @@ mod tests {
                 1,
                 "changed 1 of 3 forwards and outbound entries",
             ),
-            ([0, 0, 1], 2, 1, "removed 1 forward or outbound entry"),
+            ([0, 0, 1], 2, 1, "removed 1 forward"),
         ] {
             assert_eq!(summary(moved, all, entries), words);
         }

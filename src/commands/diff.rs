@@ -385,7 +385,7 @@ pub(super) fn text(comparison: &Comparison) -> String {
         let name = drift.forward.as_deref().unwrap_or(label);
         line('!', name, &drifted(drift));
     }
-    if comparison.reordered {
+    if comparison.reordered && comparison.changed.is_empty() {
         line('~', "(order)", "the same rules in another order");
     }
     out
@@ -394,13 +394,18 @@ pub(super) fn text(comparison: &Comparison) -> String {
 fn described(forward: &ForwardLine) -> String {
     let ForwardLine {
         kind,
+        family,
         protocol,
         listen,
         target,
         description,
         ..
     } = forward;
-    let outbound = kind.map_or("", |LineKind::Outbound| "outbound ");
+    let outbound = match (kind, family) {
+        (None, _) => "",
+        (Some(LineKind::Outbound), Some(Family::V6)) => "outbound IPv6 ",
+        (Some(LineKind::Outbound), _) => "outbound ",
+    };
     let words = description.as_ref().map(|words| format!(" ({words})"));
     format!(
         "{outbound}{protocol} {listen} → {target}{}",
@@ -458,7 +463,7 @@ fn markdown(comparison: &Comparison, spec: &str, against: &str, rules: Option<&s
         let name = drift.forward.as_deref().unwrap_or("-");
         row("⚠️", name, &code(&drifted(drift)));
     }
-    if comparison.reordered {
+    if comparison.reordered && comparison.changed.is_empty() {
         row("🔧", "-", "the same rules in another order");
     }
     if let Some(rules) = rules {

@@ -34,6 +34,10 @@ pub fn run(args: &Probe, console: &mut Console) -> Result<Exit> {
         })
     });
     let via = via.transpose()?;
+    if set.forwards.is_empty() && args.format == ProbeFormat::Text {
+        console.say("the spec has no forwards, so there is no port to try");
+        return Ok(Exit::Done);
+    }
     let endpoints = match via {
         Some(address) => {
             let reached = |forward: &&Forward| is_reached(forward, address);

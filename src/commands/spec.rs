@@ -9,6 +9,7 @@ use super::host::HostAccess;
 use crate::forwards::{Forward, ForwardSet, Name};
 use crate::host::network_file::{NetworkText, NetworkTextError};
 use crate::host::spec_source::{self, SpecSource};
+use crate::net::printable;
 use crate::ops::history::{LastLoaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
 use crate::plan::digest::Digest;
@@ -49,6 +50,7 @@ fn fault(error: &NetworkTextError) -> FileFault {
     match error {
         NetworkTextError::NoFolder => FileFault::NoFolder,
         NetworkTextError::Outside => FileFault::Outside,
+        NetworkTextError::Linked(to) => FileFault::Linked(printable::path(to)),
         other => FileFault::Unreadable(other.to_string()),
     }
 }

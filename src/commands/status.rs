@@ -15,6 +15,7 @@ use crate::diff::drift::{Drift, DriftKind, FieldChange, compare_family, merged};
 use crate::forwards::Name;
 use crate::health::counts;
 use crate::health::rules_file::RulesFile;
+use crate::health::snat_ports::snat_ports;
 use crate::health::status::{
     BeforeJump, ForwardState, LiveRules, MachineStatus, OutboundRow, Row, StatusReport, Tracked,
     before_jumps, drift, outbound_rows, rows,
@@ -106,8 +107,12 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         conntrack: network::tracked().map(|(entries, limit)| Tracked {
             entries,
             limit,
-            invalid: conntrack::invalid(),
+            counts: conntrack::counts(),
             be_liberal: sysctl::value(Switch::Liberal).ok(),
+        }),
+        snat: flows.as_ref().map(|flows| {
+            let of_each = flows.values().map(|flows| snat_ports(flows, &set));
+            of_each.flatten().collect()
         }),
         established,
         forwards,
@@ -182,14 +187,11 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         );
     }
     if let Some(tracked) = status.conntrack {
-        let mut words = format!("{} of {} entries", tracked.entries, tracked.limit);
-        if let Some(invalid @ 1..) = tracked.invalid {
-            let _ = write!(words, "; INVALID packets since boot: {invalid}");
-            if tracked.be_liberal == Some(false) {
-                words.push_str("; if live connections are reset: sudo nvactl sysctl enable --liberal --persist");
-            }
-        }
-        line("conntrack", words);
+        line("conntrack", conntrack_words(tracked));
+    }
+    let snat = status.snat.iter().flatten();
+    if let Some(fullest) = snat.max_by_key(|one| one.ports_used) {
+        line("snat", fullest.to_string());
     }
     let through = status.established;
     line(
@@ -199,13 +201,15 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
     if let Some(pending) = &status.pending {
         line("pending", pending.clone());
     }
-    out.push('\n');
-    let rows = status.forwards.iter();
-    let last = last_column(rows.filter_map(|row| row.description.as_ref()));
-    let header = [
-        "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
-    ];
-    out.push_str(&table(&header, status.forwards.iter().map(row)));
+    if !status.forwards.is_empty() || status.outbound.is_empty() {
+        let rows = status.forwards.iter();
+        let last = last_column(rows.filter_map(|row| row.description.as_ref()));
+        let header = [
+            "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
+        ];
+        out.push('\n');
+        out.push_str(&table(&header, status.forwards.iter().map(row)));
+    }
     if !status.outbound.is_empty() {
         let rows = status.outbound.iter();
         let last = last_column(rows.filter_map(|row| row.description.as_ref()));
@@ -233,6 +237,30 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         out.push_str(&before_jump(chain, doctor));
     }
     out
+}
+
+/// Describes the connection table. The fix stands last, so that it can be pasted.
+fn conntrack_words(tracked: Tracked) -> String {
+    let mut words = format!("{} of {} entries", tracked.entries, tracked.limit);
+    let counts = tracked.counts;
+    if let Some(ended @ 1..) = counts.early_drop {
+        let _ = write!(
+            words,
+            "; ended since boot because the table was full: {ended}"
+        );
+    }
+    if let Some(clashes @ 1..) = counts.insert_failed {
+        let _ = write!(words, "; not added since boot (insert_failed): {clashes}");
+    }
+    if let Some(invalid @ 1..) = counts.invalid {
+        let _ = write!(words, "; INVALID packets since boot: {invalid}");
+        if tracked.be_liberal == Some(false) {
+            words.push_str(
+                "; if live connections are reset: sudo nvactl sysctl enable --liberal --persist",
+            );
+        }
+    }
+    words
 }
 
 /// Returns the header of the descriptions. They are the last column, since their words may be long; blanks at the

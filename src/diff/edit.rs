@@ -67,7 +67,7 @@ fn pairs(have: &[Rule], want: &[Rule]) -> Vec<(usize, usize)> {
 }
 
 /// Returns the longest selection of pairs that rises in both indices. The pairs given rise in the first.
-fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+pub fn rising(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     // `ends` holds, for each length, the pair with the lowest second index that ends such a selection.
     // `before` holds, for each pair, the pair before it.
     let mut ends: Vec<usize> = Vec::new();

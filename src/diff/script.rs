@@ -1,15 +1,26 @@
 //! Writes a change as text for `iptables-restore --noflush`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::{ChainChange, ChainEdit, Changes, TableChanges, own, sets_policy};
 use crate::netfilter::counters::{Count, Counters};
+use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::{Counted, Line};
+use crate::plan::Hook;
+
+/// The most chains that one transaction creates, if the others can come before it. iptables-nft searches the chains
+/// that the lines of a transaction have named for the chain of each further line, one after another
+/// (`cache_chain_list_insert`, 1.8.9): 10,000 chains of lists in one transaction take minutes. Legacy writes the whole
+/// table for each transaction, so that many small ones take longer.
+const MOST_CREATED: usize = 512;
 
 impl Changes<'_> {
-    /// Returns a script for `iptables-restore --noflush`. Each table is one transaction.
+    /// Returns a script for `iptables-restore --noflush`. Each table is one transaction. If a table gets very many
+    /// chains of lists, most of them are loaded in transactions before. No packet reaches them until that of the table
+    /// leads to them.
     ///
     /// A new rule starts with the count that `counts` holds for its index in the new chain, if
     /// iptables-restore also gets `--counters`. The counters of other rules do not change. If the policy of
@@ -32,13 +43,29 @@ fn put(out: &mut String, count: Count, line: Line<'_>) {
 
 impl TableChanges<'_> {
     fn write(&self, counts: &Counters, out: &mut String) {
+        let early = self.early();
+        for part in early.chunks(MOST_CREATED) {
+            put(out, Count::default(), Line::Table(self.table));
+            for chain in part {
+                put(out, Count::default(), Line::Chain(chain.name(), None));
+            }
+            for chain in part {
+                chain.write(counts.of(self.table, chain.name()), out);
+            }
+            put(out, Count::default(), Line::Commit);
+        }
+        let early: BTreeSet<&ChainName> = early.iter().map(|chain| chain.name()).collect();
+        let late = || {
+            let chains = self.chains.iter();
+            chains.filter(|chain| !early.contains(chain.name()))
+        };
         let mut line = |line| put(out, Count::default(), line);
         line(Line::Table(self.table));
         for (chain, _, policy) in &self.policies {
             line(Line::Chain(chain, Some(*policy)));
         }
         // All new chains come before the first rule, since rules of one chain may lead to another.
-        for chain in &self.chains {
+        for chain in late() {
             if let Some((name, _)) = chain.refilled() {
                 line(Line::Chain(name, None));
             }
@@ -53,11 +80,45 @@ impl TableChanges<'_> {
                 line(Line::Insert(jump.chain, n + 1, rule));
             }
         }
-        for chain in &self.chains {
+        for chain in late() {
             chain.write(counts.of(self.table, chain.name()), out);
         }
         self.write_deletions(out);
         put(out, Count::default(), Line::Commit);
+    }
+
+    /// Returns the created chains that are loaded in transactions of their own, each behind those that it leads to.
+    fn early(&self) -> Vec<&ChainChange<'_>> {
+        let created = self.chains.iter().filter_map(|chain| match chain {
+            ChainChange::Create(name, rules) if Hook::of(name).is_none() => {
+                Some((*name, (chain, *rules)))
+            }
+            _ => None,
+        });
+        let created: BTreeMap<&ChainName, (&ChainChange<'_>, &[Rule])> = created.collect();
+        let mut early = Vec::new();
+        if created.len() <= MOST_CREATED {
+            return early;
+        }
+        let mut seen = BTreeSet::new();
+        // A chain stands here twice: to look at its rules, and behind the chains that they lead to.
+        let mut next: Vec<(&ChainName, bool)> =
+            created.keys().rev().map(|name| (*name, false)).collect();
+        while let Some((name, is_behind)) = next.pop() {
+            let Some((chain, rules)) = created.get(name) else {
+                continue;
+            };
+            if is_behind {
+                early.push(*chain);
+            } else if seen.insert(name) {
+                next.push((name, true));
+                let further = rules.iter().rev().filter_map(Rule::leads_to);
+                next.extend(further.map(|name| (name, false)));
+            }
+        }
+        // The table's own transaction creates the rest.
+        early.truncate(early.len() - early.len() % MOST_CREATED);
+        early
     }
 
     /// Empties all deleted chains before it deletes the first, since rules of one may lead to another.
@@ -148,11 +209,15 @@ pub fn refill(from: &Ruleset, to: &Ruleset) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use crate::diff::{changes, refill, restorable};
+    use crate::net::Family;
     use crate::netfilter::counters::Counters;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::netfilter::ruleset::Ruleset;
     use crate::netfilter::text::parse::parse;
+    use crate::plan::plan;
 
     const COMMENTED: &str = "-m comment --comment \"a\nb\" -j DROP";
     const UNREAD: &str = "-i \"x -j DROP";
@@ -173,6 +238,77 @@ mod tests {
     }
 
     const JUMP: &str = "-j NVACTL-FORWARD";
+
+    /// Returns how many names iptables-nft compares to load a script, and checks that each chain exists when a rule
+    /// leads to it.
+    fn compared(have: &Ruleset, script: &str) -> usize {
+        let have = have
+            .chains()
+            .map(|(table, name, _)| (table.as_str(), name.as_str()));
+        let mut there: BTreeSet<(&str, &str)> = have.collect();
+        let (mut table, mut named, mut steps) = ("", BTreeSet::new(), 0);
+        for line in script.lines() {
+            let mut words = line.split_ascii_whitespace();
+            let name = match words.next().expect("a word") {
+                "COMMIT" => {
+                    named.clear();
+                    continue;
+                }
+                "-A" | "-I" | "-D" | "-F" | "-X" => words.next().expect("a chain"),
+                word => match word.split_at(1) {
+                    ("*", of) => {
+                        table = of;
+                        continue;
+                    }
+                    (_, name) => {
+                        there.insert((table, name));
+                        name
+                    }
+                },
+            };
+            let to = line
+                .rsplit(' ')
+                .next()
+                .filter(|to| to.starts_with("NVACTL-"));
+            if let Some(to) = to.filter(|_| line.contains(" -g ") || line.contains(" -j ")) {
+                assert!(there.contains(&(table, to)), "{line}");
+            }
+            steps += named.range(..name).count();
+            named.insert(name);
+        }
+        steps
+    }
+
+    #[test]
+    fn long_lists_are_loaded_in_a_time_that_grows_with_their_length() {
+        let rules = |count: u32| {
+            let list = |first: u32| {
+                let nets = (0..count).map(|n| std::net::Ipv4Addr::from(first + n * 0x200));
+                nets.map(|net| net.to_string())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            let text = format!(
+                "firewall: {{interface: eth0}}
+networks: {{many: [{}], denied: [{}]}}
+outbound: [{{name: out, allow_from: [many], allow_to: [internet, many], deny_from: [denied]}}]",
+                list(0x0a00_0000),
+                list(0x1400_0000)
+            );
+            let set = crate::yaml::read(text.as_bytes()).expect("it is valid");
+            plan(&set, Family::V4)
+        };
+        let [few, some, many] = [10, 2_000, 12_000].map(rules);
+        for have in [&Ruleset::default(), &few, &some] {
+            let script = script(have, &many);
+            let lines = script.lines().count();
+            // In one transaction it would be more than a thousand.
+            let each = compared(have, &script) / lines;
+            assert!(each < 300, "{each} names for each of {lines} lines");
+        }
+        // Few chains are one transaction for each table.
+        assert_eq!(script(&few, &some).matches("COMMIT").count(), 2);
+    }
 
     #[test]
     fn rules_that_no_script_can_spell_are_deleted_by_their_index() {

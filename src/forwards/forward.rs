@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -10,6 +11,7 @@ use super::description::Description;
 use super::sources::Sources;
 use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
 use crate::netfilter::limit::PerSecond;
+use crate::netfilter::target::Mss;
 
 impl Forward {
     /// Returns the key of the egress as a spec writes it.
@@ -31,9 +33,18 @@ pub struct Firewall {
     /// The interface to the targets. It equals `ingress` on a machine with one NIC.
     pub egress: Interface,
     pub snat: Snats,
+    /// The largest TCP segment that both ends of a connection may announce, for forwards and outbound entries. `None`:
+    /// what they announce is not changed.
+    pub mss: Option<Mss>,
     pub forward_policy: ForwardPolicy,
     /// `None`: the number of rules decides.
     pub layout: Option<Layout>,
+}
+
+impl Firewall {
+    /// The numbers that `mss` takes. Every host takes segments of 536 bytes (RFC 9293, 3.7.1). ip6tables takes 65,535
+    /// less the header of IPv6 (`extensions/libxt_TCPMSS.c`).
+    pub const MSS: RangeInclusive<u16> = 536..=65_495;
 }
 
 /// How the plan divides its rules into chains.

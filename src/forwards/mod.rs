@@ -28,7 +28,7 @@ pub use forward::{
 pub use listeners::Listeners;
 pub use outbound::{
     Destinations, GUARDED, INTERNET, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
-    not_internet_v4,
+    not_internet_v4, share_one_nic,
 };
 pub use pieces::{listeners_of, reached, reached_of, rows};
 pub use set::ForwardSet;

@@ -79,12 +79,13 @@ impl fmt::Display for OutboundProtocol {
 }
 
 /// The destinations of an outbound entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Destinations {
     /// Whether every address of the IPv4 Internet is one. IPv6 has its network in `nets` instead: `2000::/3`.
     pub internet: bool,
     pub nets: Nets,
-    /// The addresses of [`GUARDED`] that lie in `nets` and that the spec does not name exactly.
+    /// The addresses of [`GUARDED`] that the entry drops: the spec does not name them exactly, and they lie in `nets`
+    /// or `internet` is set.
     pub guarded: Vec<IpAddr>,
 }
 
@@ -144,10 +145,12 @@ impl Destinations {
             }
             _ => nets,
         };
+        let internet = internet && family == Family::V4;
         let guards = GUARDED.into_iter();
-        let guarded = guards.filter(|one| nets.contains(*one) && !named.contains(one));
+        let guarded =
+            guards.filter(|one| (internet || nets.contains(*one)) && !named.contains(one));
         Self {
-            internet: internet && family == Family::V4,
+            internet,
             guarded: guarded.collect(),
             nets,
         }
@@ -164,9 +167,13 @@ impl Destinations {
         (internet || self.nets.contains(address)) && !self.guarded.contains(&address)
     }
 
-    /// Returns whether an address is in both.
+    /// Returns whether an address is in both, addresses that an entry drops included.
     #[must_use]
     pub fn overlap(&self, other: &Self) -> bool {
+        let guards = |one: &Self, other: &Self| {
+            let mut guarded = one.guarded.iter();
+            guarded.any(|address| other.nets.contains(*address))
+        };
         // A network reaches the Internet unless it lies in one that does not.
         let outside = |nets: &Nets| {
             let mut each = nets.as_slice().iter();
@@ -176,7 +183,29 @@ impl Destinations {
             || self.nets.overlap(&other.nets)
             || self.internet && outside(&other.nets)
             || other.internet && outside(&self.nets)
+            || guards(self, other)
+            || guards(other, self)
     }
+
+    /// Returns whether every address of `other` is here as well, addresses that an entry drops included.
+    #[must_use]
+    pub fn hold(&self, other: &Self) -> bool {
+        let held = |net: &IpNet| {
+            self.nets.holding(*net).is_some()
+                || self.internet && !not_internet_v4().overlap(&Nets::new(vec![*net]))
+                || self.guarded.iter().any(|one| IpNet::from(*one) == *net)
+        };
+        (self.internet || !other.internet) && other.nets.as_slice().iter().all(held)
+    }
+}
+
+/// Returns whether all connections of these entries arrive and leave by one and the same interface.
+pub fn share_one_nic<'o>(entries: impl IntoIterator<Item = &'o Outbound>) -> bool {
+    let mut entries = entries.into_iter();
+    let Some(first) = entries.next() else {
+        return true;
+    };
+    first.has_one_nic() && entries.all(|one| one.has_one_nic() && one.egress == first.egress)
 }
 
 impl Outbound {
@@ -213,6 +242,26 @@ impl Outbound {
             && ports(&self.ports, &other.ports)
             && self.allow_from.overlap(&other.allow_from)
             && self.allow_to.overlap(&other.allow_to)
+    }
+
+    /// Returns whether every packet in the set of `other` is in the set of this entry.
+    #[must_use]
+    pub fn takes_all_of(&self, other: &Self) -> bool {
+        let within = |range: &PortRange| {
+            let mut own = self.ports.iter();
+            own.any(|one| one.first() <= range.first() && range.last() <= one.last())
+        };
+        self.family == other.family
+            && self.egress == other.egress
+            && other.ingress.iter().all(|one| self.ingress.contains(one))
+            && other
+                .protocols
+                .iter()
+                .all(|one| self.protocols.contains(one))
+            // The ports of both are joined, so a range within several ranges is within one.
+            && (self.ports.is_empty() || !other.ports.is_empty() && other.ports.iter().all(within))
+            && self.allow_from.hold(&other.allow_from)
+            && self.allow_to.hold(&other.allow_to)
     }
 
     /// Returns whether the entry decides on a connection: it accepts the connection, or drops it.
@@ -354,7 +403,11 @@ mod tests {
             |named: &[IpAddr]| Destinations::new(Family::V4, true, wide.clone(), named).guarded;
         assert_eq!(guarded(&[]), GUARDED);
         assert_eq!(guarded(&[METADATA]), [AZURE_HOST]);
-        assert!(to(true, &["10.0.0.0/8"]).guarded.is_empty());
+        // The Internet does not have them, and they are dropped all the same.
+        assert_eq!(to(true, &["10.0.0.0/8"]).guarded, GUARDED);
+        assert!(to(false, &["10.0.0.0/8"]).guarded.is_empty());
+        let v6 = Destinations::new(Family::V6, true, Nets::default(), &[]);
+        assert!(v6.guarded.is_empty());
     }
 
     #[test]
@@ -374,9 +427,39 @@ mod tests {
                 to(false, &["10.0.0.0/16"]),
                 false,
             ),
+            // Dropped by the first.
+            (to(true, &[]), to(false, &["169.254.169.254/32"]), true),
+            (to(true, &[]), to(false, &["169.254.169.253/32"]), false),
         ] {
             assert_eq!(one.overlap(&other), overlap, "{one:?} {other:?}");
             assert_eq!(other.overlap(&one), overlap, "{other:?} {one:?}");
+        }
+    }
+
+    #[test]
+    fn destinations_hold_others_if_they_have_each_of_their_addresses() {
+        for (one, other, held) in [
+            (to(true, &[]), to(true, &[]), true),
+            (to(true, &["10.0.0.0/8"]), to(true, &[]), true),
+            (to(true, &[]), to(true, &["10.0.0.0/8"]), false),
+            (to(false, &["8.0.0.0/6"]), to(true, &[]), false),
+            (to(true, &[]), to(false, &["8.8.8.8/32"]), true),
+            // 10.0.0.0/8 lies in it.
+            (to(true, &[]), to(false, &["8.0.0.0/6"]), false),
+            (to(true, &[]), to(false, &["169.254.169.254/32"]), true),
+            (to(true, &[]), to(false, &["169.254.0.0/16"]), false),
+            (
+                to(false, &["10.0.0.0/8"]),
+                to(false, &["10.1.0.0/16", "10.3.0.0/16"]),
+                true,
+            ),
+            (
+                to(false, &["10.1.0.0/16"]),
+                to(false, &["10.1.0.0/16", "10.3.0.0/16"]),
+                false,
+            ),
+        ] {
+            assert_eq!(one.hold(&other), held, "{one:?} {other:?}");
         }
     }
 

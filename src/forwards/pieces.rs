@@ -90,6 +90,6 @@ forwards:
                 ["api udp", api, pods],
             ]
         );
-        assert_eq!(set.names(), 3);
+        assert_eq!(set.forward_count(), 3);
     }
 }

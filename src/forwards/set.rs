@@ -2,8 +2,8 @@
 
 use super::description::Description;
 use super::forward::{Firewall, Forward, Name};
-use super::outbound::Outbound;
-use crate::net::{Family, Interface};
+use super::outbound::{Outbound, OutboundProtocol};
+use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::conntrack::Flow;
 
 /// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
@@ -40,9 +40,9 @@ impl ForwardSet {
     }
 
     /// Returns the outbound entry that decides on a connection which no rule redirects: the first that selects it.
-    /// Interfaces are not compared, since a connection's entry in conntrack does not name them.
+    /// Interfaces are not compared, since a conntrack entry does not name them.
     #[must_use]
-    pub fn sender(&self, flow: &Flow) -> Option<&Outbound> {
+    pub fn deciding_entry(&self, flow: &Flow) -> Option<&Outbound> {
         let mut entries = self.outbound.iter();
         entries.find(|entry| {
             entry.selects(
@@ -56,7 +56,7 @@ impl ForwardSet {
 
     /// Returns the number of outbound entries in the spec. An entry of both families counts once.
     #[must_use]
-    pub fn entries(&self) -> usize {
+    pub fn outbound_count(&self) -> usize {
         let mut names: Vec<&Name> = self.outbound.iter().map(|entry| &entry.name).collect();
         names.sort_unstable();
         names.dedup();
@@ -77,6 +77,15 @@ impl ForwardSet {
         self.has_forwards(family) || self.outbound_of(family).next().is_some()
     }
 
+    /// Returns whether the spec has TCP connections of a family.
+    #[must_use]
+    pub fn has_tcp(&self, family: Family) -> bool {
+        let mut forwards = self.forwards.iter();
+        let by_tcp = |one: &Forward| one.family() == family && one.protocol == Protocol::Tcp;
+        let is_tcp = |one: &Outbound| one.protocols.contains(&OutboundProtocol::Tcp);
+        forwards.any(by_tcp) || self.outbound_of(family).any(is_tcp)
+    }
+
     /// Returns whether the spec has a forward of a family.
     #[must_use]
     pub fn has_forwards(&self, family: Family) -> bool {
@@ -86,7 +95,7 @@ impl ForwardSet {
 
     /// Returns the number of forwards in the spec. A forward with several entries counts once.
     #[must_use]
-    pub fn names(&self) -> usize {
+    pub fn forward_count(&self) -> usize {
         let again = self
             .forwards
             .windows(2)

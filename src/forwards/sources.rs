@@ -62,12 +62,29 @@ impl Nets {
         one.contains(&net).then_some(one)
     }
 
-    /// Returns whether an address is in both lists.
+    /// Returns whether an address is in both lists. Walks the shorter one.
     #[must_use]
     pub fn overlap(&self, other: &Self) -> bool {
-        let within =
-            |one: &Self, other: &Self| one.0.iter().any(|net| other.holding(*net).is_some());
-        within(self, other) || within(other, self)
+        let (shorter, longer) = if self.0.len() <= other.0.len() {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        // Two networks share an address only if one of them lies in the other.
+        shorter.0.iter().any(|net| {
+            let behind = longer
+                .0
+                .partition_point(|one| one.network() < net.network());
+            let next = longer.0.get(behind);
+            next.is_some_and(|next| net.contains(next)) || longer.holding(*net).is_some()
+        })
+    }
+
+    /// Returns whether every network of `other` lies in one of this list.
+    #[must_use]
+    pub fn hold(&self, other: &Self) -> bool {
+        // Entries and forwards with the same list share it.
+        Arc::ptr_eq(&self.0, &other.0) || other.0.iter().all(|net| self.holding(*net).is_some())
     }
 
     #[must_use]
@@ -122,6 +139,45 @@ mod tests {
             ..Sources::default()
         };
         assert!(!nobody.admits(address));
+    }
+
+    #[test]
+    fn lists_overlap_if_an_address_is_in_both() {
+        for (one, other, overlap, held) in [
+            (&["10.0.0.0/8"][..], &["10.1.0.0/16"][..], true, true),
+            (&["10.1.0.0/16"], &["10.0.0.0/8"], true, false),
+            (
+                &["10.1.0.0/16"],
+                &["9.0.0.0/8", "10.0.0.0/8", "11.0.0.0/8"],
+                true,
+                false,
+            ),
+            (
+                &["10.0.0.0/8"],
+                &["9.0.0.0/8", "10.1.0.0/16", "11.0.0.0/8"],
+                true,
+                false,
+            ),
+            (
+                &["10.0.0.0/16", "10.2.0.0/16", "10.4.0.0/16"],
+                &["10.1.0.0/16", "10.3.0.0/16"],
+                false,
+                false,
+            ),
+            (
+                &["10.0.0.0/16", "10.2.0.0/16"],
+                &["10.2.7.0/24"],
+                true,
+                true,
+            ),
+            (&["10.0.0.0/8"], &["fd00::/8"], false, false),
+            (&["10.0.0.0/8"], &[], false, true),
+        ] {
+            let (one, other) = (nets(one), nets(other));
+            assert_eq!(one.overlap(&other), overlap, "{one:?} {other:?}");
+            assert_eq!(other.overlap(&one), overlap, "{other:?} {one:?}");
+            assert_eq!(one.hold(&other), held, "{one:?} {other:?}");
+        }
     }
 
     #[test]

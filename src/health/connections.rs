@@ -96,15 +96,19 @@ pub fn is_redirected(flow: &Flow) -> bool {
 }
 
 /// The connections that a set takes.
-struct Takers<'s> {
+pub(super) struct Takers<'s> {
     set: &'s ForwardSet,
     listeners: Listeners<'s>,
 }
 
 impl<'s> Takers<'s> {
-    fn new(set: &'s ForwardSet) -> Self {
+    pub(super) fn new(set: &'s ForwardSet) -> Self {
         let listeners = Listeners::new(set);
         Self { set, listeners }
+    }
+
+    pub(super) fn has(&self, flow: &Flow) -> bool {
+        self.source(flow).is_some()
     }
 
     /// Returns the source that the set gives to a connection that it takes, and the interface to the target.
@@ -113,7 +117,7 @@ impl<'s> Takers<'s> {
             let leader = self.listeners.leader(flow)?;
             return Some((leader.snat, &leader.egress));
         }
-        let entry = self.set.sender(flow)?;
+        let entry = self.set.deciding_entry(flow)?;
         let accepts = entry.accepts(
             flow.protocol,
             flow.source,
@@ -135,7 +139,8 @@ impl<'s> Takers<'s> {
             true
         } else {
             // Rules of others may let it pass. An entry that selects it and does not accept it drops it before them.
-            is_routed(flow, facts.links) && (self.set.sender(flow).is_some() || facts.refuses(flow))
+            is_routed(flow, facts.links)
+                && (self.set.deciding_entry(flow).is_some() || facts.refuses(flow))
         };
         is_lost.then_some(StaleCause::Unmade)
     }

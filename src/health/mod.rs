@@ -26,4 +26,5 @@ pub mod probe;
 pub mod reach;
 pub mod rules_file;
 pub mod sender;
+pub mod snat_ports;
 pub mod status;

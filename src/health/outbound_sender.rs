@@ -77,7 +77,7 @@ fn candidates<'f, 's>(
     let udp = flows.iter().filter(|flow| flow.protocol == Protocol::Udp);
     let routed = udp.filter(|flow| is_routed(flow, links));
     routed.filter_map(|flow| {
-        let entry = now.sender(flow)?;
+        let entry = now.deciding_entry(flow)?;
         let (from, to, port) = (flow.source, flow.destination, flow.destination_port);
         let rewrites = entry.snat != Snat::Client && entry.accepts(flow.protocol, from, to, port);
         rewrites.then_some((flow, entry))

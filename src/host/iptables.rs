@@ -117,8 +117,8 @@ pub struct Live {
     pub ruleset: Ruleset,
     /// The counters of the rules, if they were requested.
     pub counters: Counters,
-    /// The tables whose rules iptables-nft-save did not print, since they were made with `nft`. nvactl writes
-    /// to none of them.
+    /// The tables whose rules iptables-nft-save did not print, since they were made with `nft`. nvactl has no rules in
+    /// them.
     pub unshown: Vec<TableName>,
 }
 
@@ -127,6 +127,24 @@ impl Live {
     #[must_use]
     pub fn policy_packets(&self) -> BTreeMap<(TableName, ChainName), u64> {
         parse::policy_packets(&parse::text_of(&self.text))
+    }
+
+    /// Checks that every table of `want` is shown, so that the read rules say what to change.
+    ///
+    /// # Errors
+    /// [`IptablesError::Incompatible`] if one is not.
+    pub fn shows(&self, want: &Ruleset) -> Result<(), IptablesError> {
+        match self
+            .unshown
+            .iter()
+            .find(|table| want.tables.contains_key(table))
+        {
+            Some(table) => Err(IptablesError::Incompatible {
+                family: self.family,
+                table: *table,
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Returns a warning for each table that is not shown and each rule that cannot be read. `iptables` are the
@@ -488,7 +506,11 @@ impl Saving {
             program: self.program,
             source,
         })?;
-        let needed = |table: &&TableName| TableName::WRITTEN.contains(table);
+        let needed = |table: &&TableName| match **table {
+            // Few machines have nvactl's rules there.
+            TableName::Mangle => hides_own(family, **table),
+            table => TableName::WRITTEN.contains(&table),
+        };
         if let Some(table) = saved.unshown.iter().find(needed) {
             let table = *table;
             return Err(IptablesError::Incompatible { family, table });
@@ -501,4 +523,23 @@ impl Saving {
             unshown: saved.unshown,
         })
     }
+}
+
+/// Returns the chains and rules of each table as `nft` lists them, without counts. Returns empty listings if
+/// `nft` is not installed.
+#[must_use]
+pub fn nft_listing(family: Family, tables: &[TableName]) -> Vec<String> {
+    let listing = |table: &TableName| {
+        let args = ["-s", "list", "table", nft_family(family), table.as_str()];
+        let listed = child::run("nft", &args, b"", LIMIT).map(|output| output.stdout);
+        String::from_utf8_lossy(&listed.unwrap_or_default()).into_owned()
+    };
+    tables.iter().map(listing).collect()
+}
+
+/// Returns whether a table that iptables cannot show has a chain of nvactl.
+fn hides_own(family: Family, table: TableName) -> bool {
+    let is_own = |line: &str| line.trim_start().starts_with("chain NVACTL-");
+    let listed = nft_listing(family, &[table]);
+    listed.iter().any(|text| text.lines().any(is_own))
 }

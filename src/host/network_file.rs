@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
 
 use super::file::{self, FileError};
+use crate::net::printable;
 
 /// The longest spec that is read, in bytes, with its files of networks. 100,000 forwards are about 10 MB.
 pub const MAX_BYTES: usize = 32 << 20;
@@ -19,8 +20,9 @@ pub struct NetworkText {
     /// The name in messages.
     pub name: String,
     pub content: Result<Vec<u8>, NetworkTextError>,
-    /// Its path without links; `None` if it was not read from the disk.
-    pub(super) real: Option<PathBuf>,
+    /// The paths without links of the file and of the folder that the spec names; `None` if it was not read from the
+    /// disk.
+    pub(super) real: Option<[PathBuf; 2]>,
 }
 
 #[derive(Debug, Error)]
@@ -29,6 +31,8 @@ pub enum NetworkTextError {
     NoFolder,
     #[error("it does not lie beside the spec or below it")]
     Outside,
+    #[error("it is behind a link that leads out of the spec's folder, to `{}`", printable::path(.0))]
+    Linked(PathBuf),
     #[error("the spec and its files are larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge,
     #[error("it is not a regular file")]
@@ -42,7 +46,7 @@ pub enum NetworkTextError {
 /// A file of networks on the disk.
 #[derive(Debug)]
 pub(super) struct FoundText {
-    pub(super) real: PathBuf,
+    pub(super) real: [PathBuf; 2],
     pub(super) bytes: Vec<u8>,
 }
 
@@ -56,10 +60,17 @@ pub(super) fn read(folder: &Path, path: &str, left: usize) -> Result<FoundText, 
     let top = fs::canonicalize(folder).map_err(NetworkTextError::Read)?;
     let real = fs::canonicalize(folder.join(path)).map_err(NetworkTextError::Read)?;
     if !real.starts_with(&top) {
-        return Err(NetworkTextError::Outside);
+        return Err(NetworkTextError::Linked(real));
     }
+    // A link, or a folder that is one, may lead elsewhere tomorrow.
+    let named = folder.join(path);
+    let named =
+        fs::canonicalize(named.parent().unwrap_or(folder)).map_err(NetworkTextError::Read)?;
     match file::read_regular(&real, left) {
-        Ok(Some(bytes)) => Ok(FoundText { real, bytes }),
+        Ok(Some(bytes)) => Ok(FoundText {
+            real: [real, named],
+            bytes,
+        }),
         Ok(None) => Err(NetworkTextError::Read(rustix::io::Errno::NOENT.into())),
         Err(FileError::Read { source, .. }) => Err(NetworkTextError::Read(source)),
         Err(FileError::NotAFile { .. }) => Err(NetworkTextError::NotAFile),

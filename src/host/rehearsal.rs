@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::child::{self, Output};
 use super::file;
-use super::iptables::{Iptables, LIMIT, nft_family};
+use super::iptables::{Iptables, LIMIT, nft_listing};
 use super::namespace;
 use crate::host::complaint::line_named;
 use crate::net::Family;
@@ -183,18 +183,6 @@ fn first_of(words: &str) -> &str {
 
 fn between<'t>(text: &'t str, before: &str, behind: &str) -> Option<&'t str> {
     text.strip_prefix(before)?.strip_suffix(behind)
-}
-
-/// Returns the chains and rules of each table as `nft` lists them, without counts. Returns empty listings if
-/// `nft` is not installed.
-#[must_use]
-pub fn nft_listing(family: Family, tables: &[TableName]) -> Vec<String> {
-    let listing = |table: &TableName| {
-        let args = ["-s", "list", "table", nft_family(family), table.as_str()];
-        let listed = child::run("nft", &args, b"", LIMIT).map(|output| output.stdout);
-        String::from_utf8_lossy(&listed.unwrap_or_default()).into_owned()
-    };
-    tables.iter().map(listing).collect()
 }
 
 #[cfg(test)]

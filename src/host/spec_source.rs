@@ -409,7 +409,8 @@ impl SpecSource {
         Ok(())
     }
 
-    /// Checks a file of networks, and the folders between the spec and the file.
+    /// Checks a file of networks, the folders between the spec and the file, and those between the spec and a link to
+    /// the file.
     fn trusted_networks(&self, networks: &NetworkText) -> Result<(), SpecSourceError> {
         let (Some(real), Some(folder)) = (&networks.real, self.folder()) else {
             return Ok(());
@@ -419,7 +420,10 @@ impl SpecSource {
             source,
         };
         let top = fs::canonicalize(folder).map_err(failed)?;
-        for at_fault in real.ancestors().take_while(|at| **at != top) {
+        let above = real
+            .iter()
+            .flat_map(|path| path.ancestors().take_while(|at| **at != top));
+        for at_fault in above {
             if let Some(why) = untrusted(at_fault)? {
                 return Err(SpecSourceError::UntrustedNetworks {
                     name: networks.name.clone(),

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 /// The kernel's tables, in the order in which nvactl prints them. nvactl writes to `filter` and `nat`, and
-/// reads the others.
+/// to `mangle` for a spec with `mss`. It reads the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TableName {
     Filter,
@@ -25,8 +25,8 @@ impl TableName {
         TableName::Security,
     ];
 
-    /// The tables that nvactl has rules in.
-    pub const WRITTEN: [TableName; 2] = [TableName::Filter, TableName::Nat];
+    /// The tables that nvactl may have rules in.
+    pub const WRITTEN: [TableName; 3] = [TableName::Filter, TableName::Mangle, TableName::Nat];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {

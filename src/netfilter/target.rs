@@ -1,5 +1,6 @@
 //! The targets of rules: the action on a packet that meets all conditions.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::mark::{BitShift, Mark, MarkCopy};
@@ -50,6 +51,9 @@ pub enum Target {
     SaveMark(MarkCopy),
     /// `CONNMARK --restore-mark`: copies the connection's mark to the packet; the walk goes on.
     RestoreMark(MarkCopy),
+    /// `TCPMSS`: lowers the maximum segment size (MSS) that a packet which opens a TCP connection announces; the walk
+    /// goes on.
+    TcpMss(Mss),
     /// A target without a type: its name, then its options, word for word.
     Other(Vec<Token>),
     /// The whole text of a rule that cannot be split into words, conditions included. Which packets it
@@ -77,8 +81,28 @@ impl Target {
             | Target::SetShiftedConnmark { .. }
             | Target::SaveMark(_)
             | Target::RestoreMark(_) => "CONNMARK",
+            Target::TcpMss(_) => "TCPMSS",
             Target::Other(words) => words.first().map_or("", Token::spelled),
             Target::Unread(_) => "",
+        }
+    }
+}
+
+/// The largest segment that the ends of a TCP connection may announce. The kernel never raises a smaller one
+/// (`net/netfilter/xt_TCPMSS.c`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mss {
+    /// `--clamp-mss-to-pmtu`: as much as the machine's own routes to both ends carry.
+    Clamp,
+    /// `--set-mss`, in bytes.
+    Bytes(u16),
+}
+
+impl fmt::Display for Mss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mss::Clamp => f.write_str("clamp"),
+            Mss::Bytes(bytes) => bytes.fmt(f),
         }
     }
 }

@@ -19,6 +19,12 @@ impl TcpFlags {
         set: FlagSet(0b00_0010),
     };
 
+    /// The packet announces the size of segments: it opens a connection, or is the answer to one that does.
+    pub const ANNOUNCING: TcpFlags = TcpFlags {
+        examined: FlagSet(0b00_0110),
+        set: FlagSet(0b00_0010),
+    };
+
     /// Returns whether a packet that opens a connection has these flags. SYN is its only one.
     #[must_use]
     pub fn hold_for_opening(self) -> bool {
@@ -86,6 +92,7 @@ mod tests {
             assert_eq!(flags.to_string(), text);
         }
         assert_eq!(TcpFlags::OPENING.to_string(), "FIN,SYN,RST,ACK SYN");
+        assert_eq!(TcpFlags::ANNOUNCING.to_string(), "SYN,RST SYN");
         for text in ["", "syn", "ALL", "SYN,", "SYN|RST"] {
             assert!(text.parse::<FlagSet>().is_err(), "{text}");
         }

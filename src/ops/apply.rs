@@ -198,7 +198,7 @@ fn run(
 /// nvactl's jump will precede, for after the change.
 ///
 /// # Errors
-/// When the change would cut off forwards that work now.
+/// When the change would cut off connections that work now.
 fn tried(
     request: &ApplyRequest<'_>,
     machine: &MachineToChange,
@@ -316,7 +316,8 @@ fn say_before(
     warn::layout(&live, &found.want, remarks);
     for (family, live) in live.iter() {
         warn::reference(live, remarks);
-        warn::duplicates(family, live, &set.of(family), remarks);
+        let program = machine.iptables.backend.program(family, "iptables");
+        warn::duplicates(live, &set.of(family), &program, remarks);
     }
     let around = &found.surroundings;
     warn::marks(&live, &found.want, around, &machine.iptables, remarks);

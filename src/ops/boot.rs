@@ -326,6 +326,9 @@ fn bring(
         want.v6 = None;
     }
     warn_of_unread_v6(unread, remarks);
+    for (_, (live, want)) in counted.as_ref().zip(want.as_ref()).iter() {
+        live.shows(want)?;
+    }
     let before = PerFamily {
         v4: (counted.v4.ruleset, counted.v4.counters),
         v6: counted.v6.map(|live| (live.ruleset, live.counters)),

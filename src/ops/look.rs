@@ -23,8 +23,8 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::plan::MARKED;
 use crate::plan::planned;
 
-/// Returns the families that a command touches. IPv6 is one of them only if the spec has IPv6 forwards, or if
-/// nvactl may have IPv6 rules from an earlier spec.
+/// Returns the families that a command touches. IPv6 is one of them only if the spec has IPv6 forwards or
+/// outbound entries with IPv6 sources and destinations, or if nvactl may have IPv6 rules from an earlier spec.
 #[must_use]
 pub fn families(set: Option<&ForwardSet>, state: Option<&State>) -> Families {
     let wanted = set.is_some_and(|set| set.has(Family::V6));
@@ -145,6 +145,9 @@ pub fn look<'s>(
             surroundings = survey(iptables, Families::V4, MARKED.mask);
         }
         warn_of_unread_v6(unread_v6, remarks);
+        for (_, (live, want)) in before.as_ref().zip(want.as_ref()).iter() {
+            live.shows(want)?;
+        }
         Ok(Situation {
             before: told(before, iptables, remarks),
             want,

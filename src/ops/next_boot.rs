@@ -87,7 +87,7 @@ pub fn say_of_change(
 
 /// The note after nvactl's rules were removed while the boot unit has saved ones.
 pub const REMOVED_COMES_BACK: &str =
-    "the next boot loads the removed forwards again; to prevent that: sudo nvactl boot disable";
+    "the next boot loads the removed rules again; to prevent that: sudo nvactl boot disable";
 
 /// Adds a note if the next boot loads other rules than these, with the command that saves them.
 pub fn say(state: &State, iptables: &Iptables, rules: &PerFamily<&Ruleset>, remarks: &mut Remarks) {

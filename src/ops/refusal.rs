@@ -134,11 +134,11 @@ pub enum Refusal {
     #[error("another program changed the rules while nvactl was reading them; nothing was written")]
     Changing,
     #[error(
-        "nothing has changed, because the new rules would cut off forwards that work now:\n{}",
+        "nothing has changed, because the new rules would cut off connections that work now:\n{}",
         .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     )]
     CutsOff {
-        /// A line for each forward.
+        /// A line for each forward and outbound entry.
         lines: Vec<String>,
     },
 }

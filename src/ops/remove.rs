@@ -18,7 +18,7 @@ use crate::diff::families::changes;
 use crate::health::foreign;
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
-use crate::netfilter::backend::iptables as plain;
+use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
@@ -86,7 +86,8 @@ fn run(
         if let Some((table, chain, rule)) = foreign::reference(live) {
             return Err(Refusal::StillReferenced {
                 line: Line::Append(chain, rule).to_string(),
-                removal: Line::Delete(chain, rule).as_command(plain(family), table),
+                removal: Line::Delete(chain, rule)
+                    .as_command(&iptables.backend.program(family, "iptables"), table),
             }
             .into());
         }
@@ -138,7 +139,7 @@ fn run(
     };
     drop(lock);
     for (family, live) in live.iter() {
-        say_policy(family, live, request, &mut after);
+        say_policy(family, iptables.backend, live, request, &mut after);
     }
     if !request.dry_run {
         next_boot::say(state, iptables, &want.as_ref(), &mut after);
@@ -146,13 +147,19 @@ fn run(
     Ok((outcome, after, partly))
 }
 
-fn say_policy(family: Family, live: &Ruleset, request: RemoveRequest, after: &mut Remarks) {
+fn say_policy(
+    family: Family,
+    backend: Backend,
+    live: &Ruleset,
+    request: RemoveRequest,
+    after: &mut Remarks,
+) {
     if live.forward_policy() != Policy::Drop {
         return;
     }
     let policy = warn::policy_name(family);
     match (request.accept, request.dry_run) {
-        (false, _) => warn::policy_stays(family, after),
+        (false, _) => warn::policy_stays(family, backend, after),
         (true, false) => {
             after.line(format_args!(
                 "the {policy} changed from DROP to ACCEPT: packets that no rule drops are forwarded"

@@ -102,6 +102,9 @@ fn run(
     if !warned {
         warn_of_unread_v6(unread, remarks);
     }
+    for (_, (live, want)) in counted.as_ref().zip(want.as_ref()).iter() {
+        live.shows(want)?;
+    }
     let found = told(counted, iptables, remarks);
     let live = found.map(|_, (live, _)| live);
     let surroundings = survey(iptables, want.families(), MARKED.mask)?;

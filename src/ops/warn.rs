@@ -22,7 +22,7 @@ use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::net::words::{names, quoted};
 use crate::net::{Family, Interface};
-use crate::netfilter::backend::iptables as plain;
+use crate::netfilter::backend::Backend;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
@@ -49,7 +49,8 @@ pub fn policy(changes: &PerFamily<Changes<'_>>, by_spec: bool, remarks: &mut Rem
             Some((Policy::Accept, Policy::Drop)) => remarks.warn(format_args!(
                 "the {policy} changes from ACCEPT to DROP: packets that no rule accepts are no longer forwarded{}",
                 if by_spec {
-                    "\nhint: to keep the policy, write in the spec, in `firewall`: forward_policy: keep"
+                    "\nhint: to let hosts behind this machine out, name their networks in an entry of `outbound`\
+                     \nhint: to keep the policy, write in the spec, in `firewall`: forward_policy: keep"
                 } else {
                     ""
                 }
@@ -131,8 +132,8 @@ pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
     }
 }
 
-/// Names foreign rules that forward the same ports.
-pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mut Remarks) {
+/// Names foreign rules that forward the same ports. `program` is the family's iptables, for the printed commands.
+pub fn duplicates(live: &Ruleset, set: &ForwardSet, program: &str, remarks: &mut Remarks) {
     let found = duplicate::duplicates(live, set);
     remarks.warn_of_rules(found.iter().map(|duplicate| {
         let names = names(duplicate.forwards.iter().map(|name| name.as_str()));
@@ -154,11 +155,11 @@ pub fn duplicates(family: Family, live: &Ruleset, set: &ForwardSet, remarks: &mu
             ),
             (None, None) => (
                 nobodys,
-                format!("to remove it: {}", duplicate.removal(plain(family))),
+                format!("to remove it: {}", duplicate.removal(program)),
             ),
             (None, Some(_)) => (
                 nobodys,
-                format!("to look: {}", duplicate.look(plain(family))),
+                format!("to look: {}", duplicate.look(program)),
             ),
         };
         format!("{rule} {also} the port of {names}{whether}: {typed}\n  {advice}")
@@ -230,24 +231,24 @@ pub fn connections_end<'r>(
     };
     if held.iter().all(refuses) {
         after.note(format_args!(
-            "connections through the removed forwards end: the {} DROP refuses their packets",
+            "connections through the removed rules end: the {} DROP refuses their packets",
             policy_name(*first)
         ));
     } else {
         after.note(
-            "connections through the removed forwards end, unless rules of other programs track connections and \
+            "connections through the removed rules end, unless rules of other programs track connections and \
              accept these",
         );
     }
 }
 
 /// Notes that the policy stays DROP without nvactl's rules.
-pub fn policy_stays(family: Family, after: &mut Remarks) {
+pub fn policy_stays(family: Family, backend: Backend, after: &mut Remarks) {
     let command = Line::SetPolicy(&ChainName::Forward, Policy::Accept);
     after.line(format_args!(
         "the {} stays DROP; to forward everything: {}",
         policy_name(family),
-        command.as_command(plain(family), TableName::Filter)
+        command.as_command(&backend.program(family, "iptables"), TableName::Filter)
     ));
 }
 

@@ -13,6 +13,7 @@ use super::error::{Error, describe};
 use super::flows::forwards_of;
 use super::history::log;
 use super::log::ChangeEvent;
+use super::look::Readable;
 use super::records::{Change, Decision, LastDecision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TransactionError, TrialMode};
@@ -23,6 +24,7 @@ use crate::forwards::ForwardSet;
 use crate::health::connections::{FlowFacts, made_by};
 use crate::host::detached::{self, DetachedError};
 use crate::host::file::FileError;
+use crate::host::iptables::{IptablesError, Live};
 use crate::host::lock::{self, Lock};
 use crate::host::{conntrack, file, network};
 use crate::net::Family;
@@ -203,7 +205,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
     let (iptables, mut want) = (pending.iptables(), pending.rules()?);
     let listing = iptables.start_listing(pending.families());
     let read = listing.and_then(|listing| listing.finish_readable(false));
-    let (undone, unread) = match read {
+    let (undone, unread) = match read.and_then(|read| shown(read, &want)) {
         Ok((live, unread)) => {
             let before = PerFamily {
                 v4: (live.v4.ruleset, live.v4.counters),
@@ -250,6 +252,17 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
         left_v6: left(Family::V6).then_some(error),
         ..UndoReport::default()
     })
+}
+
+/// Returns the rules that were read, if they show all tables of the wanted ones.
+fn shown(
+    (live, unread): Readable<Live>,
+    want: &PerFamily<Ruleset>,
+) -> Result<Readable<Live>, IptablesError> {
+    for (_, (live, want)) in live.as_ref().zip(want.as_ref()).iter() {
+        live.shows(want)?;
+    }
+    Ok((live, unread))
 }
 
 fn load(

@@ -5,6 +5,7 @@
 //! chain never changes. If a list changes, only the chains between the change and the top are replaced.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -16,6 +17,7 @@ use crate::netfilter::names::ChainName;
 use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{RejectWith, Target};
+use crate::netfilter::tracking::CtDirection;
 use crate::plan::digest::Digest;
 
 pub(crate) const ADMIT: &str = "NVACTL-ADMIT-";
@@ -43,9 +45,9 @@ const MOST_BRANCHES: usize = 96;
 #[derive(Debug, Default)]
 pub struct Chains {
     made: BTreeMap<ChainName, Vec<Rule>>,
-    /// The list chains by the address of their list in memory, their prefix and the verdict for refused
-    /// clients.
-    lists: BTreeMap<(usize, &'static str, Target), (Nets, ChainName)>,
+    /// The list chains by the address of their list in memory, their prefix, the end of a packet that they look at, and
+    /// the verdict for refused clients.
+    lists: BTreeMap<(usize, &'static str, Side, Target), (Nets, ChainName)>,
 }
 
 impl Chains {
@@ -79,25 +81,43 @@ impl Chains {
         self.list(NOT_TO, Side::Destination, nets, refused, None)
     }
 
-    /// Returns the chain that sends packets from these networks on to `next`. Others return.
-    pub fn sources(&mut self, nets: &Nets, next: ChainName) -> ChainName {
-        self.list(FROM, Side::Source, nets, &Target::Goto(next), None)
+    /// Returns the chain that sends packets of connections from these networks on to `next`. Others return.
+    pub fn sources(&mut self, way: CtDirection, nets: &Nets, next: ChainName) -> ChainName {
+        let side = match way {
+            CtDirection::Original => Side::Source,
+            CtDirection::Reply => Side::Destination,
+        };
+        self.list(FROM, side, nets, &Target::Goto(next), None)
     }
 
-    /// Returns the chain that sends packets to these destinations on to `next`. Others return.
-    pub fn destinations(&mut self, to: &Destinations, next: ChainName) -> ChainName {
+    /// Returns the chain that sends packets of connections to these destinations, and to the addresses `dropped` there, on
+    /// to `next`. Others return.
+    pub fn destinations(
+        &mut self,
+        way: CtDirection,
+        to: &Destinations,
+        dropped: &[IpAddr],
+        next: ChainName,
+    ) -> ChainName {
+        let side = match way {
+            CtDirection::Original => Side::Destination,
+            CtDirection::Reply => Side::Source,
+        };
         let found = Target::Goto(next);
         let nets = to.nets.as_slice();
         if !to.internet {
-            return self.list(TO, Side::Destination, &to.nets, &found, None);
+            return self.list(TO, side, &to.nets, &found, None);
         }
-        let of_net = |net: &IpNet, target: &Target| of_net(*net, Side::Destination, target.clone());
+        let of_net = |net: &IpNet, target: &Target| of_net(*net, side, target.clone());
         let mut rules: Vec<Rule> = if nets.len() <= MOST_IN_ONE {
             nets.iter().map(|net| of_net(net, &found)).collect()
         } else {
-            let list = self.list(TO, Side::Destination, &to.nets, &found, None);
+            let list = self.list(TO, side, &to.nets, &found, None);
             vec![Rule::jump(list)]
         };
+        // They lie in networks that return.
+        let dropped = dropped.iter().filter(|one| !to.nets.contains(**one));
+        rules.extend(dropped.map(|one| of_net(&IpNet::from(*one), &found)));
         let excluded = not_internet_v4().as_slice().iter();
         rules.extend(excluded.map(|net| of_net(net, &Target::Return)));
         rules.push(Rule::new([], found));
@@ -118,7 +138,7 @@ impl Chains {
         otherwise: Option<&Target>,
     ) -> ChainName {
         let place = nets.as_slice().as_ptr() as usize;
-        let key = (place, prefix, otherwise.unwrap_or(found).clone());
+        let key = (place, prefix, side, otherwise.unwrap_or(found).clone());
         if let Some((_, known)) = self.lists.get(&key) {
             return known.clone();
         }

@@ -5,17 +5,19 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::forwards::{Firewall, Forward, ForwardSet, Outbound, Snat, listeners_of, reached, rows};
+use crate::forwards::{
+    Firewall, Forward, ForwardSet, GUARDED, Outbound, Snat, listeners_of, reached, rows,
+};
 use crate::net::{Family, Host, Interface};
 use crate::netfilter::limit::Whose;
-use crate::netfilter::matches::Match;
+use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::target::{DnatPorts, Mss, Target};
 use crate::netfilter::text::line::Line;
-use crate::netfilter::tracking::Conntrack;
+use crate::netfilter::tracking::{Conntrack, CtDirection};
 use crate::plan::unplan::{ForwardKey, is_outbound, key_of, name_of};
 use crate::plan::{
     ALLOW, DENY, EXIT, FROM, Hook, MARKED, NOT_TO, OF_MARKED, TO, accept_known, plan,
@@ -55,7 +57,7 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
                     steps.push(ExplainedLine {
                         table,
                         line: Line::Append(name, rule).to_string(),
-                        note: outward(name, rule, entry.copied()),
+                        note: outward(table, name, rule, entry.copied()),
                         forward: entry.map(|entry| entry.name.to_string()),
                     });
                     continue;
@@ -63,7 +65,7 @@ pub fn explain(set: &ForwardSet, family: Family) -> Vec<ExplainedLine> {
                 let row = key_of(rule).and_then(|key| of_key.get(&key));
                 let forward = row.and_then(|row| entry_of(rule, row));
                 let note = match forward {
-                    None if name.is_builtin() => jump(&builtin).to_owned(),
+                    None if name.is_builtin() => jump(hook).to_owned(),
                     None if *rule == accept_known() => {
                         "packets of known connections are accepted at once, replies included, \
                          whichever rule accepted the connection"
@@ -165,6 +167,7 @@ fn common(rule: &Rule) -> String {
             let place = sent_to(rule);
             return format!("packets sent to {place} go to the forwards that listen there");
         }
+        Some(Target::Return) => "a packet that announces no TCP segment size is left alone",
         _ => "the packet leaves with the source that the firewall's `snat` sets",
     };
     words.to_owned()
@@ -193,30 +196,52 @@ fn sent_to(rule: &Rule) -> String {
 }
 
 /// Explains a rule of an outbound entry, or of a list of one.
-fn outward(chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
+fn outward(table: TableName, chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
     let chain = chain.as_str();
     let Some(entry) = entry else {
         return listed(chain, rule);
     };
+    let addresses = addresses(rule);
     let words = match Hook::of(&ChainName::from(chain)) {
         Some(Hook::Passing) => format!(
-            "a new connection that came in by {} and leaves by {}, and that no rule has redirected, meets the entry's checks",
+            "a new connection{addresses} that came in by {} and leaves by {}, and that no rule has redirected, meets the entry's checks",
             ingress(rule).map_or("any interface", Interface::as_str),
             entry.egress
         ),
+        Some(Hook::Sizing) => {
+            let (packet, client) = if is_answer(rule) {
+                ("the answer to a connection", egress(rule))
+            } else {
+                ("a packet that opens a connection", ingress(rule))
+            };
+            format!(
+                "{packet} of a source behind {}, which no rule has redirected, may announce a smaller TCP segment",
+                client.map_or("any interface", Interface::as_str)
+            )
+        }
         Some(_) => {
             let by = match ingress(rule) {
                 Some(by) => format!("came in by {by}"),
                 None => "is not the firewall's own".to_owned(),
             };
             format!(
-                "a connection that {by} and leaves by {}, and that no rule has redirected, may get another source",
+                "a connection{addresses} that {by} and leaves by {}, and that no rule has redirected, may get another source",
                 entry.egress
             )
         }
-        None => of_exit(rule, entry),
+        None => of_exit(table, rule, entry),
     };
     format!("{}: {words}", entry.name)
+}
+
+/// Describes the source and the destination that a rule asks for.
+fn addresses(rule: &Rule) -> String {
+    let each = rule.matches.iter().filter_map(|condition| match condition {
+        Match::Source(Is(net)) => Some(format!(" from {net}")),
+        Match::Destination(Is(net)) => Some(format!(" to {net}")),
+        _ => None,
+    });
+    each.collect()
 }
 
 /// Explains a rule of a list of sources or destinations.
@@ -225,13 +250,22 @@ fn listed(chain: &str, rule: &Rule) -> String {
         Match::Source(Is(net)) | Match::Destination(Is(net)) => Some(net.to_string()),
         _ => None,
     });
-    let net = net.unwrap_or("every other address".to_owned());
+    let further = rule.leads_to().map_or("", ChainName::as_str);
+    // The list of networks beside the Internet comes before the addresses that are not on it.
+    let all = if chain.starts_with(TO) && further.starts_with(TO) {
+        "each address"
+    } else {
+        "every other address"
+    };
+    let net = net.unwrap_or(all.to_owned());
     let branches = |prefix| {
         rule.leads_to()
             .is_some_and(|next| next.as_str().starts_with(prefix))
     };
     match &rule.target {
-        Some(Target::Return) => format!("{net} is not on the Internet: back to the next entry"),
+        Some(Target::Return) => {
+            format!("{net} is not on the Internet: the entry does not take the packet")
+        }
         _ if chain.starts_with(FROM) && branches(FROM) => {
             format!("{net}: a further chain lists which of these are sources of the entry")
         }
@@ -241,6 +275,9 @@ fn listed(chain: &str, rule: &Rule) -> String {
         _ if chain.starts_with(FROM) => {
             format!("{net} is a source of the entry: on to the next check")
         }
+        _ if chain.starts_with(TO) && is_guarded(rule) => format!(
+            "{net} goes on to the next check, which refuses it unless `allow_to` names exactly this address"
+        ),
         _ if chain.starts_with(TO) => {
             format!("{net} is a destination of the entry: on to the next check")
         }
@@ -248,8 +285,14 @@ fn listed(chain: &str, rule: &Rule) -> String {
     }
 }
 
+/// Returns whether a rule is for one of the addresses that an entry drops unless the spec names exactly them.
+fn is_guarded(rule: &Rule) -> bool {
+    let exact = |condition: &Match| matches!(condition, Match::Destination(Is(net)) if GUARDED.iter().any(|one| IpNet::from(*one) == *net));
+    rule.matches.iter().any(exact)
+}
+
 /// Explains a rule of an entry's protocols, ports and verdicts.
-fn of_exit(rule: &Rule, entry: &Outbound) -> String {
+fn of_exit(table: TableName, rule: &Rule, entry: &Outbound) -> String {
     let leads = |prefix| {
         rule.leads_to()
             .is_some_and(|next| next.as_str().starts_with(prefix))
@@ -273,7 +316,7 @@ fn of_exit(rule: &Rule, entry: &Outbound) -> String {
         Some(Target::Goto(next)) if next.as_str().starts_with(EXIT) => {
             format!("{selected} goes on to the entry's drops, limits and log")
         }
-        Some(Target::Log { prefix, .. }) => logs(prefix),
+        Some(Target::Log { prefix, .. }) => logs(rule, prefix),
         Some(Target::Accept)
             if rule
                 .matches
@@ -287,6 +330,8 @@ fn of_exit(rule: &Rule, entry: &Outbound) -> String {
         Some(Target::Masquerade) => {
             format!("{selected} gets {}'s address as its source", entry.egress)
         }
+        Some(Target::TcpMss(mss)) => format!("{selected} {}", announces(*mss)),
+        _ if table == TableName::Nat => format!("{selected} keeps its source"),
         _ => format!("{selected} is accepted"),
     }
 }
@@ -299,14 +344,29 @@ fn selected(rule: &Rule) -> String {
         match condition {
             Match::Protocol(Is(spelled)) => protocol = Some(spelled.to_string()),
             Match::Icmp(_) | Match::Icmp6(_) => protocol = Some("ping".to_owned()),
-            Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-                if let Some(range) = destination.as_ref().and_then(Negatable::wanted) {
-                    ports = format!(" to port {range}");
+            Match::Tcp {
+                source,
+                destination,
+                ..
+            }
+            | Match::Udp {
+                source,
+                destination,
+            } => {
+                let each = [("from", source), ("to", destination)].into_iter();
+                for (end, range) in each {
+                    if let Some(range) = range.as_ref().and_then(Negatable::wanted) {
+                        ports = format!(" {end} port {range}");
+                    }
                 }
             }
-            Match::Multiport { ports: Is(all), .. } => {
+            Match::Multiport { of, ports: Is(all) } => {
+                let end = match of {
+                    PortsOf::Source => "from",
+                    PortsOf::Destination | PortsOf::Either => "to",
+                };
                 let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-                ports = format!(" to the ports {}", all.join(", "));
+                ports = format!(" {end} the ports {}", all.join(", "));
             }
             _ => {}
         }
@@ -317,6 +377,30 @@ fn selected(rule: &Rule) -> String {
     }
 }
 
+/// Describes the effect of a limit on segment sizes, with the packet as the subject.
+fn announces(mss: Mss) -> String {
+    match mss {
+        Mss::Clamp => {
+            "announces no larger TCP segment than this machine's routes to both ends carry"
+                .to_owned()
+        }
+        Mss::Bytes(bytes) => format!("announces TCP segments of at most {bytes} bytes"),
+    }
+}
+
+/// Returns whether a rule matches the answers of connections alone.
+fn is_answer(rule: &Rule) -> bool {
+    let answers = |condition: &Match| matches!(condition, Match::Conntrack(tracked) if tracked.direction == Some(CtDirection::Reply));
+    rule.matches.iter().any(answers)
+}
+
+fn egress(rule: &Rule) -> Option<&Interface> {
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Egress(Is(by)) => by.exact(),
+        _ => None,
+    })
+}
+
 fn ingress(rule: &Rule) -> Option<&Interface> {
     rule.matches.iter().find_map(|condition| match condition {
         Match::Ingress(Is(by)) => by.exact(),
@@ -324,16 +408,21 @@ fn ingress(rule: &Rule) -> Option<&Interface> {
     })
 }
 
-fn jump(builtin: &ChainName) -> &'static str {
-    match builtin {
-        ChainName::Prerouting => {
+fn jump(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Arriving => {
             "a packet has arrived: nvactl's rules check first whether it is for a forward"
         }
-        ChainName::Output => {
+        Hook::Sent => {
             "the firewall itself sends a packet: nvactl's rules check whether it is for a forward"
         }
-        ChainName::Forward => "a packet is about to be forwarded: nvactl's rules check it first",
-        _ => "a packet is about to leave: nvactl's rules decide whether its source is rewritten",
+        Hook::Sizing => {
+            "a packet is about to be forwarded: nvactl's rules limit the TCP segment size that it announces"
+        }
+        Hook::Passing => "a packet is about to be forwarded: nvactl's rules check it first",
+        Hook::Leaving => {
+            "a packet is about to leave: nvactl's rules decide whether its source is rewritten"
+        }
     }
 }
 
@@ -345,7 +434,7 @@ fn of_chain(chain: &ChainName, rule: &Rule) -> String {
     });
     let from = source.map_or("every other client".to_owned(), |net| net.to_string());
     match (&rule.target, chain.as_str()) {
-        (Some(Target::Log { prefix, .. }), _) => logs(prefix),
+        (Some(Target::Log { prefix, .. }), _) => logs(rule, prefix),
         (Some(Target::Goto(next)), _) if next.as_str().starts_with(ALLOW) => {
             format!("{from}: a further chain lists which of these clients are allowed")
         }
@@ -361,8 +450,13 @@ fn of_chain(chain: &ChainName, rule: &Rule) -> String {
     }
 }
 
-fn logs(prefix: &str) -> String {
-    format!("the kernel logs a line that begins with `{prefix}`, up to a number each minute")
+fn logs(rule: &Rule, prefix: &str) -> String {
+    let most = rule.matches.iter().find_map(|condition| match condition {
+        Match::Limit(limit) => Some(format!(", at most {} a minute", limit.per_minute())),
+        _ => None,
+    });
+    let most = most.unwrap_or_default();
+    format!("the kernel logs a line that begins with `{prefix}`{most}")
 }
 
 fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
@@ -377,6 +471,14 @@ fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
     let ingress = ingress(rule);
     let on = ingress.map_or(String::new(), |ingress| format!(" on {ingress}"));
     match (builtin, &rule.target) {
+        (_, Some(Target::TcpMss(mss))) => {
+            let packet = if is_answer(rule) {
+                format!("the answer to a connection to port {ports}")
+            } else {
+                format!("a packet that opens a connection{on} to port {ports}")
+            };
+            format!("{name}: {packet} {}", announces(*mss))
+        }
         (_, Some(Target::SetConnmark(_))) => {
             format!("{name}: the forward has options of its own, so the mark is removed")
         }
@@ -458,7 +560,7 @@ fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String>
             return Some("denied clients are refused".to_owned());
         }
         Target::Jump(_) => return Some("clients that are not allowed are refused".to_owned()),
-        Target::Log { prefix, .. } => return Some(logs(prefix)),
+        Target::Log { prefix, .. } => return Some(logs(rule, prefix)),
         Target::Accept
             if rule
                 .matches
@@ -606,4 +708,47 @@ fn list(nets: &[IpNet]) -> String {
     }
     let words: Vec<String> = nets.iter().map(ToString::to_string).collect();
     words.join("<br>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+
+    #[test]
+    fn the_rules_of_an_outbound_entry_are_explained() {
+        let set = yaml::read(
+            b"firewall: {interface: eth0}
+outbound:
+  - {name: dns, allow_from: [10.1.0.0/16], allow_to: [192.0.2.53], protocol: udp, ports: [53], snat: none,
+     log: {connections: refused, per_minute: 7}, limits: {new_per_second: 5}}",
+        )
+        .expect("it is valid");
+        let steps = explain(&set, Family::V4);
+        let notes = |table| -> Vec<&str> {
+            let steps = steps.iter().filter(|step| step.table == table);
+            steps.map(|step| step.note.as_str()).collect()
+        };
+        let (filter, nat) = (notes(TableName::Filter), notes(TableName::Nat));
+        for (notes, words) in [
+            (
+                &filter,
+                "dns: a new connection from 10.1.0.0/16 to 192.0.2.53/32 that came in by eth0",
+            ),
+            (
+                &filter,
+                "a line that begins with `dns refused `, at most 7 a minute",
+            ),
+            (&nat, "dns: udp to port 53 keeps its source"),
+        ] {
+            assert!(
+                notes.iter().any(|note| note.contains(words)),
+                "{words}: {notes:#?}"
+            );
+        }
+        assert!(
+            !nat.iter().any(|note| note.contains("is accepted")),
+            "{nat:#?}"
+        );
+    }
 }

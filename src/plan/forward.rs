@@ -328,14 +328,19 @@ pub(super) fn opens(protocol: Protocol) -> Option<Match> {
 /// Returns the condition that a connection was translated and its first packet was sent to this forward's
 /// listener.
 fn came_by_listener(forward: &Forward) -> Match {
-    Match::Conntrack(Conntrack {
+    Match::Conntrack(of_listener(forward))
+}
+
+/// Returns the conditions of [`came_by_listener`].
+pub(super) fn of_listener(forward: &Forward) -> Conntrack {
+    Conntrack {
         states: Some(Is(CtState::Dnat.into())),
         original_destination: forward.listen.address.map(|ip| Is(IpNet::from(ip))),
         original_destination_port: Some(Is(forward.listen.ports)),
         ..Conntrack::default()
-    })
+    }
 }
 
-fn comment(forward: &Forward) -> Match {
+pub(super) fn comment(forward: &Forward) -> Match {
     Match::Comment(forward.name.as_str().into())
 }

@@ -11,6 +11,8 @@ pub enum Hook {
     Arriving,
     /// The machine itself sends a packet: it is redirected.
     Sent,
+    /// A packet that is forwarded announces the size of TCP segments: the size is limited.
+    Sizing,
     /// A redirected packet is forwarded: it is accepted or refused.
     Passing,
     /// A redirected packet leaves: its source is rewritten.
@@ -19,12 +21,19 @@ pub enum Hook {
 
 impl Hook {
     /// All hooks, in the order in which a packet traverses them.
-    pub const ALL: [Hook; 4] = [Hook::Arriving, Hook::Sent, Hook::Passing, Hook::Leaving];
+    pub const ALL: [Hook; 5] = [
+        Hook::Arriving,
+        Hook::Sent,
+        Hook::Sizing,
+        Hook::Passing,
+        Hook::Leaving,
+    ];
 
     #[must_use]
     pub fn table(self) -> TableName {
         match self {
             Hook::Passing => TableName::Filter,
+            Hook::Sizing => TableName::Mangle,
             _ => TableName::Nat,
         }
     }
@@ -35,7 +44,7 @@ impl Hook {
         match self {
             Hook::Arriving => ChainName::Prerouting,
             Hook::Sent => ChainName::Output,
-            Hook::Passing => ChainName::Forward,
+            Hook::Sizing | Hook::Passing => ChainName::Forward,
             Hook::Leaving => ChainName::Postrouting,
         }
     }
@@ -46,6 +55,7 @@ impl Hook {
         match self {
             Hook::Arriving => "NVACTL-PREROUTING",
             Hook::Sent => "NVACTL-OUTPUT",
+            Hook::Sizing => "NVACTL-MSS",
             Hook::Passing => "NVACTL-FORWARD",
             Hook::Leaving => "NVACTL-POSTROUTING",
         }
@@ -57,6 +67,7 @@ impl Hook {
         match self {
             Hook::Arriving => "NVACTL-DNAT-",
             Hook::Sent => "NVACTL-OUT-",
+            Hook::Sizing => "NVACTL-MSS-",
             Hook::Passing => "NVACTL-FWD-",
             Hook::Leaving => "NVACTL-SNAT-",
         }

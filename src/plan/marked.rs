@@ -89,7 +89,7 @@ impl<'s> Common<'s> {
     pub fn before(self, hook: Hook, forwards: &[&Forward]) -> Vec<Rule> {
         match hook {
             Hook::Arriving => vec![Rule::new([], Target::SetConnmark(MARKED))],
-            Hook::Sent => Vec::new(),
+            Hook::Sent | Hook::Sizing => Vec::new(),
             Hook::Passing => self.accept(forwards),
             Hook::Leaving => {
                 let chain = ChainName::from(OF_MARKED);

@@ -9,7 +9,9 @@
 //!    machine gets one of the targets as its destination. If the rule did not match the address, it would
 //!    also take packets that are only in transit through the machine. `NVACTL-OUTPUT` (nat) does the same
 //!    for packets of the machine itself, if a forward has `hairpin`.
-//! 2. `NVACTL-FORWARD` (filter): the rule for known connections comes first, so that an established packet
+//! 2. `NVACTL-MSS` (mangle), only with `mss`: a forwarded packet that announces the size of TCP segments, and the
+//!    answer to it, get the limit of the spec (`mss`).
+//! 3. `NVACTL-FORWARD` (filter): the rule for known connections comes first, so that an established packet
 //!    costs one rule however many forwards there are. A new connection is accepted only if it arrived at
 //!    its own forward's listen port. The port alone does not prove that: if listen and target port are
 //!    equal, `--ctorigdstport` also matches a packet routed straight at the target. So the connection must
@@ -18,7 +20,7 @@
 //!    ports. The policy may accept a packet that no rule accepts, so each rule checks no more than it must:
 //!    lists match every new packet of the forward, limits and the log match packets that open a
 //!    connection, and an accepted packet must leave by the forward's egress interface as well.
-//! 3. `NVACTL-POSTROUTING` (nat): the connection leaves with the firewall's own address, so that the reply
+//! 4. `NVACTL-POSTROUTING` (nat): the connection leaves with the firewall's own address, so that the reply
 //!    comes back through the firewall, or with the client's address if the forward has `snat: none`. Packets
 //!    of two forwards may look the same here ([`need_ingress_match`]). Then the rules also match the ingress
 //!    interface, which iptables allows in this chain, but not in the built-in one. The firewall's own
@@ -48,6 +50,7 @@ mod families;
 mod forward;
 mod hook;
 mod marked;
+mod mss;
 mod outbound;
 mod tree;
 pub mod unplan;
@@ -68,7 +71,7 @@ use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::target::Target;
+use crate::netfilter::target::{Mss, Target};
 use crate::netfilter::tracking::{Conntrack, CtState, CtStates};
 
 /// A plan with more DNAT rules than this is a tree, unless the spec sets the layout. A forward has one DNAT
@@ -122,17 +125,19 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
         Layout::Flat => None,
         Layout::Tree => Common::of(&set.firewall, family),
     };
-    let (mut beside, mut nat) = (Chains::default(), Chains::default());
+    let mss = set.firewall.mss;
+    let mut beside: BTreeMap<TableName, Chains> = BTreeMap::new();
     let mut ruleset = Ruleset::default();
     for hook in Hook::ALL {
         let mut parts = Vec::with_capacity(forwards.len());
+        let beside = beside.entry(hook.table()).or_default();
         // Rules for the firewall's own packets. They come after all rules that match an ingress.
         let mut own = Vec::new();
         for (forward, by_entrance) in forwards.iter().zip(&by_entrance) {
             parts.push(ForwardRules {
                 protocol: forward.protocol,
                 listen: forward.listen,
-                rules: of_forward(hook, forward, *by_entrance, common, &mut beside),
+                rules: of_forward(hook, forward, *by_entrance, common, mss, beside),
             });
             if hook == Hook::Leaving && *by_entrance && forward.hairpin {
                 forward::leave_from(forward, None, &mut own);
@@ -145,21 +150,20 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
                 Tree::grow(hook, parts)
             }
         };
-        let known = (hook == Hook::Passing).then(accept_known);
         let before = common.map(|common| common.before(hook, &forwards));
         let behind = common.and_then(|_| marked::behind(hook));
-        let rules: Vec<Rule> = known
-            .into_iter()
-            .chain(before.into_iter().flatten())
+        let before = before.into_iter().flatten();
+        let rules: Vec<Rule> = before
             .chain(rules)
             .chain(own)
-            .chain(outward(hook, set, family, &mut beside, &mut nat))
+            .chain(outward(hook, set, family, beside))
             .chain(behind)
             .collect();
-        // Only forwards with `hairpin` have rules for packets of the machine itself.
-        if hook == Hook::Sent && rules.is_empty() {
+        // Only forwards with `hairpin` have rules for packets of the machine itself, and only TCP has segments.
+        if matches!(hook, Hook::Sent | Hook::Sizing) && rules.is_empty() {
             continue;
         }
+        let rules = first(hook).into_iter().chain(rules).collect();
         let own = ChainName::from(hook.own());
         let jumps = ruleset.chain_mut(hook.table(), hook.builtin());
         jumps.rules.push(Rule::jump(own.clone()));
@@ -168,7 +172,7 @@ pub fn plan_in(layout: Layout, set: &ForwardSet, family: Family) -> Ruleset {
             ruleset.chain_mut(hook.table(), name).rules = rules;
         }
     }
-    for (table, chains) in [(TableName::Filter, beside), (TableName::Nat, nat)] {
+    for (table, chains) in beside {
         for (name, rules) in chains.into_made() {
             ruleset.chain_mut(table, name).rules = rules;
         }
@@ -191,6 +195,7 @@ fn of_forward(
     forward: &Forward,
     by_entrance: bool,
     common: Option<Common<'_>>,
+    mss: Option<Mss>,
     beside: &mut Chains,
 ) -> Vec<Rule> {
     match hook {
@@ -200,26 +205,35 @@ fn of_forward(
             exempt.chain(forward::translate(forward)).collect()
         }
         Hook::Sent => forward::translate_own(forward).collect(),
+        Hook::Sizing => mss.map_or_else(Vec::new, |mss| mss::of_forward(forward, mss)),
         Hook::Passing => forward::admit(forward, beside).collect(),
         Hook::Leaving => forward::leave(forward, by_entrance),
     }
 }
 
+/// Returns the rules that come before all others of a hook's own chain.
+fn first(hook: Hook) -> Vec<Rule> {
+    match hook {
+        Hook::Sizing => mss::others(),
+        Hook::Passing => vec![accept_known()],
+        Hook::Arriving | Hook::Sent | Hook::Leaving => Vec::new(),
+    }
+}
+
 /// Returns the rules of all outbound entries at a hook.
-fn outward(
-    hook: Hook,
-    set: &ForwardSet,
-    family: Family,
-    beside: &mut Chains,
-    nat: &mut Chains,
-) -> Vec<Rule> {
+fn outward(hook: Hook, set: &ForwardSet, family: Family, beside: &mut Chains) -> Vec<Rule> {
     let entries = set.outbound_of(family);
     match hook {
         Hook::Arriving | Hook::Sent => Vec::new(),
+        Hook::Sizing => set.firewall.mss.map_or_else(Vec::new, |mss| {
+            entries
+                .flat_map(|one| mss::of_outbound(one, mss, beside))
+                .collect()
+        }),
         Hook::Passing => entries
             .flat_map(|one| outbound::admit(one, beside))
             .collect(),
-        Hook::Leaving => entries.flat_map(|one| outbound::leave(one, nat)).collect(),
+        Hook::Leaving => outbound::leave(&entries.collect::<Vec<_>>(), beside),
     }
 }
 

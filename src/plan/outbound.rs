@@ -6,6 +6,9 @@
 //! entry. So only connections that the entry selects meet its drops, limits and log, which come right before its
 //! accepting rule.
 //!
+//! Packets to the metadata service and to Azure's host agent reach the drops of an entry to the Internet, although
+//! these addresses are not part of it: the policy may accept them, and they would give a pod the VM's identity.
+//!
 //! `! --ctstate DNAT` keeps out connections that a forward or another program has redirected: a client that a forward
 //! with `hairpin` refuses would otherwise pass here.
 //!
@@ -14,13 +17,16 @@
 //! and need the source that those had.
 //!
 //! The firewall's own packets keep their source. They came in by no interface, so a rule with `-i` does not match
-//! them. With a single interface, the rule asks for the source instead, which every kernel knows.
+//! them. If all entries have one and the same interface, the rules ask for the source instead, which every kernel
+//! knows. Beside an entry with another ingress, such a rule would take that entry's connections too.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::chains::{Chains, EXIT, log_line};
 use super::forward::{limit_matches, opens, source, transport};
-use crate::forwards::{Nets, Outbound, OutboundProtocol};
+use crate::forwards::{Nets, Outbound, OutboundProtocol, share_one_nic};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::matches::{AddressType, Match, PortsOf, Side};
 use crate::netfilter::names::ChainName;
@@ -28,7 +34,7 @@ use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::protocol::{IcmpType, IpProtocol};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{RejectWith, Target};
-use crate::netfilter::tracking::{Conntrack, CtState};
+use crate::netfilter::tracking::{Conntrack, CtDirection, CtState};
 
 /// The slots of one multiport match (`XT_MULTI_PORTS` in `linux/netfilter/xt_multiport.h`). A range takes two.
 const SLOTS: usize = 15;
@@ -42,22 +48,37 @@ pub fn admit(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
         Target::Goto(chains.add(EXIT, rules))
     };
     let exit = chains.add(EXIT, exit(entry, true, &target));
-    let (ends, first) = lead(entry, exit, chains);
+    let dropped = &entry.allow_to.guarded;
+    let (addresses, first) = lead(entry, CtDirection::Original, dropped, exit, chains);
     let rule = |by: &Interface| {
         let new = Conntrack::states(CtState::New.into());
-        let matches = ends.iter().cloned().chain(path(entry, Some(by)));
+        let matches = addresses.iter().cloned().chain(path(entry, Some(by)));
         let matches = matches.chain([Match::Conntrack(new), untranslated(), comment(entry)]);
         Rule::new(matches, Target::Jump(first.clone()))
     };
     entry.ingress.iter().map(rule).collect()
 }
 
-/// Returns the entry's rules of `NVACTL-POSTROUTING`, and adds the chains that they lead to.
-pub fn leave(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
+/// Returns the rules of all entries of a family in `NVACTL-POSTROUTING`, and adds the chains that they lead to.
+pub fn leave(entries: &[&Outbound], chains: &mut Chains) -> Vec<Rule> {
+    let one_nic = share_one_nic(entries.iter().copied());
+    let each = entries.iter().flat_map(|entry| {
+        let by: Vec<Option<&Interface>> = if one_nic {
+            vec![None]
+        } else {
+            entry.ingress.iter().map(Some).collect()
+        };
+        leave_by(entry, by, chains)
+    });
+    each.collect()
+}
+
+/// Returns an entry's rule for each interface by which its packets came in; `None` stands for any.
+fn leave_by(entry: &Outbound, by: Vec<Option<&Interface>>, chains: &mut Chains) -> Vec<Rule> {
     let exit = chains.add(EXIT, exit(entry, false, &source(entry.snat)));
-    let (ends, first) = lead(entry, exit, chains);
+    let (addresses, first) = lead(entry, CtDirection::Original, &[], exit, chains);
     let rule = |by: Option<&Interface>| {
-        let matches = ends.iter().cloned().chain(path(entry, by));
+        let matches = addresses.iter().cloned().chain(path(entry, by));
         let foreign = by.is_none().then_some(Match::AddressType {
             of: Side::Source,
             kind: Not(AddressType::Local),
@@ -67,32 +88,39 @@ pub fn leave(entry: &Outbound, chains: &mut Chains) -> Vec<Rule> {
             .chain([untranslated(), comment(entry)]);
         Rule::new(matches, Target::Jump(first.clone()))
     };
-    if entry.has_one_nic() {
-        vec![rule(None)]
-    } else {
-        entry.ingress.iter().map(|by| rule(Some(by))).collect()
-    }
+    by.into_iter().map(rule).collect()
 }
 
-/// Returns the conditions and the first chain for the entry's sources and destinations. A list of one network is a
-/// condition, a longer one a chain before `exit`.
-fn lead(entry: &Outbound, exit: ChainName, chains: &mut Chains) -> (Vec<Match>, ChainName) {
+/// Returns the conditions and the first chain for packets of connections between the entry's sources and destinations.
+/// A list of one network is a condition, a longer one a chain before `exit`. Packets to the addresses `dropped` beside
+/// the Internet reach `exit` as well.
+pub(super) fn lead(
+    entry: &Outbound,
+    way: CtDirection,
+    dropped: &[IpAddr],
+    exit: ChainName,
+    chains: &mut Chains,
+) -> (Vec<Match>, ChainName) {
     let Outbound {
         allow_from: from,
         allow_to: to,
         ..
     } = entry;
-    let mut matches: Vec<Match> = Vec::new();
-    matches.extend(single(from).map(|net| Match::Source(Is(net))));
+    let (one_from, one_to) = (single(from), single(&to.nets).filter(|_| !to.internet));
     let mut first = exit;
-    match single(&to.nets).filter(|_| !to.internet) {
-        Some(net) => matches.push(Match::Destination(Is(net))),
-        None => first = chains.destinations(to, first),
+    if one_to.is_none() {
+        first = chains.destinations(way, to, dropped, first);
     }
     if from.as_slice().len() > 1 {
-        first = chains.sources(from, first);
+        first = chains.sources(way, from, first);
     }
-    (matches, first)
+    let (source, destination) = match way {
+        CtDirection::Original => (one_from, one_to),
+        CtDirection::Reply => (one_to, one_from),
+    };
+    let source = source.map(|net| Match::Source(Is(net)));
+    let destination = destination.map(|net| Match::Destination(Is(net)));
+    (source.into_iter().chain(destination).collect(), first)
 }
 
 /// Returns the only network of a list. iptables-save does not print a network of all addresses.
@@ -160,7 +188,7 @@ fn to_ports(protocol: Protocol, ports: &[PortRange], syn: bool) -> Vec<Match> {
 }
 
 /// Divides ports into parts that one multiport match can hold. No ports are one part.
-fn slotted(ports: &[PortRange]) -> Vec<&[PortRange]> {
+pub(super) fn slotted(ports: &[PortRange]) -> Vec<&[PortRange]> {
     let mut found = Vec::new();
     let (mut start, mut used) = (0, 0);
     for (n, range) in ports.iter().enumerate() {
@@ -248,7 +276,7 @@ pub(super) fn untranslated() -> Match {
     })
 }
 
-fn comment(entry: &Outbound) -> Match {
+pub(super) fn comment(entry: &Outbound) -> Match {
     Match::Comment(entry.name.as_str().into())
 }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::battery::Ask;
+use super::battery::{Ask, Subject};
 use super::cause::{By, DecidingRule, Holder, KernelReason, Taken};
 use super::repeat::is_through;
 use super::rule_change::restore;
 use super::search::CauseSearch;
 use super::verdict::{Cure, SwitchValue};
-use super::{Twin, TwinError, switches};
+use super::{Twin, TwinError, mss, switches};
 use crate::host::child;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
@@ -50,6 +50,10 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
             }
             let removed = remove(decided)?;
             Ok(removed.then(|| Cure::Without(taken.by.clone())))
+        }
+        By::Kernel(KernelReason::NeedsFragmentation) => {
+            let limit = mss::limit(twin, ask)?;
+            Ok(limit.map(|limit| Cure::SegmentLimit(limit, ask.of.family())))
         }
         By::Kernel(reason) => Ok(switched(twin, ask, reason)?),
         By::NoRule => Ok(None),
@@ -91,6 +95,7 @@ pub fn remove_cause(search: &CauseSearch<'_>, by: &By, cure: &Cure) -> Result<bo
             }
             Ok(true)
         }
+        (Cure::SegmentLimit(limit, family), _) => mss::set(*family, *limit),
         (Cure::AcceptInChain { .. }, By::Rule(decided) | By::Policy(decided))
         | (Cure::Without(By::Rule(decided) | By::Policy(decided)), _) => remove(decided),
         _ => Ok(false),
@@ -100,15 +105,20 @@ pub fn remove_cause(search: &CauseSearch<'_>, by: &By, cure: &Cure) -> Result<bo
 /// The rule of nft that accepts every packet whose destination was translated.
 pub const ACCEPT_REDIRECTED: &str = "ct status dnat accept";
 
-/// Returns rules that accept a forward's packets in a chain of nft: after the translation of the destination, and
-/// before it.
+/// Returns rules that accept a connection's packets in a chain of nft: those of a forward after the translation of the
+/// destination, and before it.
 fn accepting(ask: &Ask<'_>) -> Vec<String> {
-    let protocol = ask.forward.protocol;
-    let port = ask.forward.listen.ports;
-    vec![
-        ACCEPT_REDIRECTED.to_owned(),
-        format!("{protocol} dport {port} accept"),
-    ]
+    let protocol = ask.question.protocol;
+    match ask.of {
+        Subject::Forward(forward) => vec![
+            ACCEPT_REDIRECTED.to_owned(),
+            format!("{protocol} dport {} accept", forward.listen.ports),
+        ],
+        Subject::Outbound(_) => vec![format!(
+            "{protocol} dport {} accept",
+            ask.question.to.port()
+        )],
+    }
 }
 
 /// Removes a rule, or lets a policy accept. Returns whether that was done.
@@ -169,10 +179,10 @@ fn delete(family: &str, table: &str, chain: &str, handle: u64) -> Result<bool, T
 }
 
 fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<Cure>, TwinError> {
-    let family = ask.forward.family();
+    let family = ask.of.family();
     let switches: Vec<(String, &'static str)> = match (reason, family) {
         (KernelReason::ReversePath, Family::V4) => {
-            let sides = [ask.by, &ask.forward.egress];
+            let sides = [ask.by, ask.of.egress()];
             let each = sides.into_iter();
             each.map(|side| (format!("ipv4/conf/{side}/rp_filter"), "2"))
                 .collect()
@@ -180,7 +190,7 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
         (KernelReason::NotForwarded, Family::V4) => vec![
             ("ipv4/ip_forward".to_owned(), "1"),
             (format!("ipv4/conf/{}/forwarding", ask.by), "1"),
-            (format!("ipv4/conf/{}/forwarding", ask.forward.egress), "1"),
+            (format!("ipv4/conf/{}/forwarding", ask.of.egress()), "1"),
         ],
         (KernelReason::NotForwarded, Family::V6) => {
             vec![("ipv6/conf/all/forwarding".to_owned(), "1")]

@@ -48,16 +48,16 @@ impl Doubt {
         let client = ask.client.address;
         let targets = || ask.question.listeners.iter().map(SocketAddr::ip);
         match &self.scope {
-            Scope::Interface(name) => [ask.by, &ask.forward.egress]
+            Scope::Interface(name) => [ask.by, ask.of.egress()]
                 .map(Interface::as_str)
                 .contains(&name.as_str()),
-            Scope::Family(family) => family.is_none_or(|family| family == ask.forward.family()),
+            Scope::Family(family) => family.is_none_or(|family| family == ask.of.family()),
             Scope::Net(net) => net.contains(&client) || targets().any(|at| net.contains(&at)),
             Scope::Selector {
                 source,
                 destination,
             } => {
-                let source_at_target = |net: &IpNet| match ask.forward.snat {
+                let source_at_target = |net: &IpNet| match ask.of.snat() {
                     Snat::Addresses(range) => {
                         net.contains(&range.first()) || net.contains(&range.last())
                     }

@@ -9,7 +9,7 @@ use super::battery::{Ask, Wanted};
 use super::talk::{Reached, TalkOutcome, Talker};
 use super::verdict::{Blame, Death, Judged, Verdict};
 use super::{Twin, TwinError};
-use crate::forwards::{Forward, Snat};
+use crate::forwards::Snat;
 use crate::net::Family;
 
 /// The kernel has done any work that it put off after this time.
@@ -42,9 +42,9 @@ fn ask_all<'f>(
 ) -> Result<Vec<Judged<'f>>, TwinError> {
     let mut talker = twin.talker()?;
     let mut judged: Vec<Judged<'f>> = Vec::with_capacity(asks.len());
-    let mut seen: BTreeMap<*const Forward, BTreeSet<SocketAddr>> = BTreeMap::new();
+    let mut seen: BTreeMap<*const (), BTreeSet<SocketAddr>> = BTreeMap::new();
     for ask in asks {
-        let seen = seen.entry(std::ptr::from_ref(ask.forward)).or_default();
+        let seen = seen.entry(ask.of.key()).or_default();
         if ask.is_spare && ask.question.listeners.iter().all(|at| seen.contains(at)) {
             continue;
         }
@@ -145,15 +145,15 @@ fn through(twin: &Twin, ask: &Ask<'_>, reached: &Reached) -> Verdict {
             blame: Blame::default(),
         };
     }
-    if behind != ask.forward.egress.as_str() {
+    if behind != ask.of.egress().as_str() {
         return Verdict::Behind(behind.clone());
     }
     let seen = source.ip();
-    let is_meant = match ask.forward.snat {
+    let is_meant = match ask.of.snat() {
         Snat::Addresses(range) => range.first() <= seen && seen <= range.last(),
         Snat::Client => seen == ask.client.address,
         Snat::Masquerade => {
-            let link = twin.machine().link(ask.forward.egress.as_str());
+            let link = twin.machine().link(ask.of.egress().as_str());
             let mut own = link.into_iter().flat_map(|link| link.of(Family::of(seen)));
             own.any(|address| address.net.addr() == seen)
         }

@@ -29,6 +29,7 @@ pub mod doubt;
 pub mod explain;
 pub mod judge;
 pub mod machine;
+mod mss;
 pub mod netns;
 mod repeat;
 mod routes;

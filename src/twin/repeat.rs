@@ -1,6 +1,6 @@
 //! Connections that are repeated, with or without a watch.
 
-use super::battery::Ask;
+use super::battery::{Ask, Subject};
 use super::cause::{Conversation, Taken, Watch, WatchReport};
 use super::judge::{tried, verdict};
 use super::sniff::{Sighting, Sniffer};
@@ -8,6 +8,9 @@ use super::talk::{From, Question, TalkOutcome};
 use super::verdict::Verdict;
 use super::{Twin, TwinError, batch};
 use crate::forwards::Snat;
+
+/// The TTL or hop limit of the packets that the kernel of a new namespace sends (`IPDEFTTL`, RFC 1700).
+const FIRST_HOPS: u8 = 64;
 
 /// Returns whether a connection does as the spec says. The calling thread is in the twin's machine namespace
 /// afterwards.
@@ -98,11 +101,17 @@ pub(super) fn is_through(twin: &Twin, ask: &Ask<'_>) -> Result<bool, TwinError> 
 /// Returns the interface by which a reply left, if the client is behind another one.
 pub(super) fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Option<String> {
     let from = ask.question.from;
-    // A world also sees the packets that it sends: a reply of the target still has the target's own source address.
+    // A world also sees the packets that it sends. A reply of a forward's target still has the target's own source
+    // address; a reply to an outbound connection has not crossed a router yet.
+    let is_sent_on = |one: &Sighting| match ask.of {
+        Subject::Forward(_) => true,
+        Subject::Outbound(_) => one.hops < FIRST_HOPS,
+    };
     let is_reply = |one: &&Sighting| {
         one.source == ask.question.to
             && one.destination.ip() == ask.client.address
             && From::World(one.world) != from
+            && is_sent_on(one)
     };
     let strayed = sightings.iter().find(is_reply)?;
     Some(twin.worlds()[strayed.world].interface.clone())
@@ -116,7 +125,7 @@ pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
         listen: ask.question.to.ip(),
         port: ask.question.to.port(),
         targets: targets.map(|at| (at.ip(), at.port())).collect(),
-        source: match ask.forward.snat {
+        source: match ask.of.snat() {
             Snat::Addresses(range) => range.single(),
             Snat::Client => Some(ask.client.address),
             Snat::Masquerade => None,

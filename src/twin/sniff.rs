@@ -19,6 +19,8 @@ pub struct Sighting {
     pub world: usize,
     /// The protocol's number in linux/in.h: 1, 6, 17, 58.
     pub protocol: u8,
+    /// The TTL of IPv4, the hop limit of IPv6.
+    pub hops: u8,
     /// The ports are 0 if the protocol has none.
     pub source: SocketAddr,
     pub destination: SocketAddr,
@@ -61,7 +63,7 @@ impl Sniffer {
 /// Reads the addresses and ports of an IP packet; `None` for other packets and for a later fragment.
 fn packet(world: usize, bytes: &[u8]) -> Option<Sighting> {
     let number = |at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
-    let (protocol, source, destination, end) = match bytes.first()? >> 4 {
+    let (protocol, hops, source, destination, end) = match bytes.first()? >> 4 {
         4 => {
             // The offset of a fragment (RFC 791, 3.1).
             if number(6)? & 0x1fff != 0 {
@@ -72,14 +74,14 @@ fn packet(world: usize, bytes: &[u8]) -> Option<Sighting> {
                 Some(IpAddr::V4(Ipv4Addr::from(octets)))
             };
             let end = usize::from(bytes[0] & 0xf) * 4;
-            (*bytes.get(9)?, v4(12)?, v4(16)?, end)
+            (*bytes.get(9)?, *bytes.get(8)?, v4(12)?, v4(16)?, end)
         }
         6 => {
             let v6 = |at: usize| {
                 let octets: [u8; 16] = bytes.get(at..at + 16)?.try_into().ok()?;
                 Some(IpAddr::V6(Ipv6Addr::from(octets)))
             };
-            (*bytes.get(6)?, v6(8)?, v6(24)?, 40)
+            (*bytes.get(6)?, *bytes.get(7)?, v6(8)?, v6(24)?, 40)
         }
         _ => return None,
     };
@@ -88,6 +90,7 @@ fn packet(world: usize, bytes: &[u8]) -> Option<Sighting> {
     Some(Sighting {
         world,
         protocol,
+        hops,
         source: SocketAddr::new(source, port(end)?),
         destination: SocketAddr::new(destination, port(end + 2)?),
     })
@@ -104,14 +107,15 @@ mod tests {
         v4.extend([1, 1, 1, 1]);
         v4.extend([0x9c, 0x40, 0, 80]);
         let sighting = packet(1, &v4).expect("it is a packet");
-        assert_eq!(sighting.protocol, 6);
+        assert_eq!((sighting.protocol, sighting.hops), (6, 64));
         assert_eq!(sighting.source.to_string(), "198.51.100.7:40000");
         assert_eq!(sighting.destination.to_string(), "10.3.0.4:80");
-        let mut v6 = vec![0x60, 0, 0, 0, 0, 8, 17, 64];
+        let mut v6 = vec![0x60, 0, 0, 0, 0, 8, 17, 63];
         v6.extend("fd00::1".parse::<Ipv6Addr>().expect("an address").octets());
         v6.extend("fd00::2".parse::<Ipv6Addr>().expect("an address").octets());
         v6.extend([0, 53, 0, 54]);
         let sighting = packet(0, &v6).expect("it is a packet");
+        assert_eq!(sighting.hops, 63);
         assert_eq!(sighting.source.to_string(), "[fd00::1]:53");
         assert_eq!(sighting.destination.to_string(), "[fd00::2]:54");
         for cut in [&v4[..20], &v6[..42], &[][..], &[0x10][..]] {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::battery::Ask;
 use super::cause::{By, Taken};
+use crate::net::Family;
+use crate::netfilter::target::Mss;
 
 /// A connection and its verdict.
 #[derive(Debug)]
@@ -107,6 +109,8 @@ pub enum Cure {
     Without(By),
     /// Switches of the kernel, all of which are needed.
     Switches(Vec<SwitchValue>),
+    /// `mss` of a spec, for the connections of a family.
+    SegmentLimit(Mss, Family),
 }
 
 /// A switch of the kernel by its name below `net`, and a value.

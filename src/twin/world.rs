@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -15,12 +15,13 @@ use super::netns::Netns;
 use super::switches;
 use crate::net::Family;
 
-/// Returns the largest segment that hosts of the Internet accept, as words of a route: they do not know how small the
-/// MTU of the machine's link is.
-const fn longest_segment(family: Family) -> &'static str {
+/// Returns the largest segment that hosts of the Internet accept: they do not know how small the MTU of the machine's
+/// link is.
+#[must_use]
+pub const fn longest_segment(family: Family) -> u16 {
     match family {
-        Family::V4 => " advmss 1460",
-        Family::V6 => " advmss 1440",
+        Family::V4 => 1460,
+        Family::V6 => 1440,
     }
 }
 
@@ -129,6 +130,11 @@ impl World {
             taken.extend(&dead);
             own.extend(self.free_address(link, &taken));
         }
+        let has_link_local =
+            |one: &IpAddr| matches!(one, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !own.iter().any(has_link_local) {
+            own.extend(Self::free_link_local(link, &dead));
+        }
         for (family, option) in [(Family::V4, "-4"), (Family::V6, "-6")] {
             let mut text = String::new();
             for address in own.iter().filter(|one| Family::of(**one) == family) {
@@ -146,9 +152,9 @@ impl World {
                 let _ = writeln!(text, "route add unreachable {address} table {ANY}");
             }
             let longest = if machine.leads_everywhere(&link.name, family) {
-                longest_segment(family)
+                format!(" advmss {}", longest_segment(family))
             } else {
-                ""
+                String::new()
             };
             for net in self
                 .on_link
@@ -190,6 +196,16 @@ impl World {
     #[must_use]
     pub fn is_on_link(&self, address: IpAddr) -> bool {
         self.on_link.iter().any(|net| net.contains(&address))
+    }
+
+    /// Returns a link-local address that the machine does not have. The kernel gives the world one some time after its
+    /// interface is up, and the world finds no neighbour until then.
+    fn free_link_local(link: &LiveLink, dead: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        let mut all =
+            (1..=u16::MAX).map(|n| IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xfe, n)));
+        all.find(|address| {
+            !dead.contains(address) && link.addresses.iter().all(|own| own.net.addr() != *address)
+        })
     }
 
     /// Returns an address of the link's networks that is neither the machine's nor one of `taken`. A neighbour that

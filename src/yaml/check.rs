@@ -72,6 +72,18 @@ fn check_options(forward: &WrittenForward, firewall: Option<Snats>, problems: &m
         let kind = ProblemKind::AllowsNobody { family };
         problems.push(Problem::new(allow.span.clone(), kind));
     }
+    if let (Some(allow), Some(deny)) = (&options.allow, &options.deny)
+        && let (allowed, denied) = (allow.value.of(family), deny.value.of(family))
+        && !allowed.is_empty()
+        && !denied.are_all()
+        && denied.hold(allowed)
+    {
+        let kind = ProblemKind::DeniesAllowed {
+            family,
+            allow: allow.span.clone(),
+        };
+        problems.push(Problem::new(deny.span.clone(), kind));
+    }
     if let Some(deny) = &options.deny
         && deny.value.of(family).are_all()
     {

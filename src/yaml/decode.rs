@@ -12,7 +12,8 @@ use super::outbound;
 use super::problem::{Problem, ProblemKind};
 use super::silence::{Silencing, decode_silence};
 use super::written::{WrittenForward, WrittenListen, WrittenSpec, WrittenTarget};
-use crate::forwards::{ForwardPolicy, Layout, TargetKind, TargetPorts};
+use crate::forwards::{Firewall, ForwardPolicy, Layout, TargetKind, TargetPorts};
+use crate::netfilter::target::Mss;
 
 /// The keys of a spec.
 const KEYS: &[&str] = &[
@@ -154,7 +155,7 @@ fn decode_firewall(
     spec: &mut WrittenSpec,
     problems: &mut Vec<Problem>,
 ) {
-    let known = &["interface", "snat", "forward_policy", "layout"];
+    let known = &["interface", "snat", "mss", "forward_policy", "layout"];
     let Some(fields) = Fields::of(node, "firewall", "`firewall`", known, problems) else {
         return;
     };
@@ -169,6 +170,13 @@ fn decode_firewall(
     if let Some(node) = snat {
         spec.snat = options::snats(node, problems);
     }
+    let mss = fields.parsed(
+        "mss",
+        "`clamp` or a number of bytes",
+        problems,
+        segment_size,
+    );
+    spec.mss = mss.map(|mss| mss.value);
     let policy = fields.parsed("forward_policy", "`drop` or `keep`", problems, |text| {
         one_of_words(text, &["drop", "keep"]).map(|word| match word {
             "keep" => ForwardPolicy::Keep,
@@ -188,6 +196,20 @@ fn decode_firewall(
         })
     });
     spec.layout = layout.and_then(|layout| layout.value);
+}
+
+fn segment_size(text: &str) -> Result<Mss, ProblemKind> {
+    if text == "clamp" {
+        return Ok(Mss::Clamp);
+    }
+    let decimal = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    let bytes = text.parse().ok().filter(|_| decimal);
+    bytes
+        .filter(|bytes| Firewall::MSS.contains(bytes))
+        .map(Mss::Bytes)
+        .ok_or_else(|| ProblemKind::InvalidMss {
+            text: text.to_owned(),
+        })
 }
 
 fn decode_forward(
@@ -305,4 +327,29 @@ fn decode_target(
         kind: TargetKind::Pod,
         destinations: destinations.into_iter().collect::<Option<_>>()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_size_is_a_word_or_a_decimal_number_that_ip6tables_takes() {
+        for (text, read) in [
+            ("clamp", Some(Mss::Clamp)),
+            ("536", Some(Mss::Bytes(536))),
+            ("65495", Some(Mss::Bytes(65_495))),
+            ("535", None),
+            ("65496", None),
+            ("70000", None),
+            ("", None),
+            ("+1360", None),
+            ("01360", None),
+            ("1e3", None),
+            ("1360 bytes", None),
+            ("Clamp", None),
+        ] {
+            assert_eq!(segment_size(text).ok(), read, "{text}");
+        }
+    }
 }

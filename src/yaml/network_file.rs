@@ -19,8 +19,10 @@ pub struct NetworkFile<'t> {
 pub enum FileFault {
     /// The spec is in no folder, since it came from standard input.
     NoFolder,
-    /// The path, or a link in it, leads out of the spec's folder.
+    /// The path leads out of the spec's folder.
     Outside,
+    /// A link leads to this path out of the spec's folder.
+    Linked(String),
     /// The words of the operating system.
     Unreadable(String),
 }
@@ -41,6 +43,10 @@ impl<'t> NetworkFile<'t> {
         Some(match self.content.as_ref().err()? {
             FileFault::NoFolder => ProblemKind::NetworkFileOfStdin { file },
             FileFault::Outside => ProblemKind::NetworkFileOutside { file },
+            FileFault::Linked(to) => ProblemKind::NetworkFileLinked {
+                file,
+                to: to.clone(),
+            },
             FileFault::Unreadable(reason) => ProblemKind::NetworkFileUnreadable {
                 file,
                 reason: reason.clone(),

@@ -14,6 +14,7 @@ use super::silence::{Silencing, decode_silence};
 use super::written::{WrittenOutbound, WrittenSpec};
 use crate::forwards::{
     Destinations, Firewall, METADATA, Name, Nets, Outbound, OutboundProtocol, Snat, Snats, joined,
+    share_one_nic,
 };
 use crate::net::{Family, Interface};
 
@@ -100,6 +101,7 @@ pub fn decode(
 
 fn decode_protocols(fields: &Fields<'_>, entry: &mut WrittenOutbound, problems: &mut Vec<Problem>) {
     let known = &["tcp", "udp", "ping"];
+    entry.own_protocol = fields.get("protocol").is_some();
     entry.protocols = match fields.get("protocol") {
         None => Some(OutboundProtocol::ALL.to_vec()),
         Some(node) => {
@@ -137,7 +139,11 @@ pub fn check(written: &WrittenSpec, problems: &mut Vec<Problem>) {
         if let (Some(protocols), Some(ports)) = (&entry.protocols, &entry.ports)
             && protocols.contains(&OutboundProtocol::Ping)
         {
-            let kind = ProblemKind::PortsWithoutProtocol;
+            let kind = if entry.own_protocol {
+                ProblemKind::PortsOfPing
+            } else {
+                ProblemKind::PortsWithoutProtocol
+            };
             problems.push(Problem::new(ports.span.clone(), kind));
         }
         check_lists(entry, problems);
@@ -162,24 +168,53 @@ fn check_lists(entry: &WrittenOutbound, problems: &mut Vec<Problem>) {
         return;
     }
     for family in Family::ALL {
+        if from.value.of(family).are_all() {
+            let kind = ProblemKind::AllowsEverySource { family };
+            problems.push(Problem::new(from.span.clone(), kind));
+        }
         if to.value.nets.of(family).are_all() {
             let kind = ProblemKind::AllowsEverything { family };
             problems.push(Problem::new(to.span.clone(), kind));
         }
-        let denied = |list: &Option<Placed<ByFamily>>, key| {
-            let list = list.as_ref()?;
-            let kind = ProblemKind::DeniesEverything { key, family };
-            let all = list.value.of(family).are_all();
-            all.then(|| Problem::new(list.span.clone(), kind))
-        };
-        problems.extend(denied(&entry.deny_from, "deny_from"));
-        problems.extend(denied(&entry.deny_to, "deny_to"));
+        let sources = ("allow_from", from.value.of(family), &from.span);
+        let deny = entry.deny_from.as_ref();
+        problems.extend(denied(deny, "deny_from", family, Some(sources)));
+        let destinations = ("allow_to", to.value.nets.of(family), &to.span);
+        let destinations = (!to.value.internet).then_some(destinations);
+        let deny = entry.deny_to.as_ref();
+        problems.extend(denied(deny, "deny_to", family, destinations));
     }
     if families(entry).next().is_none() {
         let from = from.span.clone();
         let kind = ProblemKind::NoCommonFamily { from };
         problems.push(Problem::new(to.span.clone(), kind));
     }
+}
+
+/// Returns the problem of a list that denies every address of a family, or all the networks that the entry allows.
+fn denied(
+    deny: Option<&Placed<ByFamily>>,
+    key: &'static str,
+    family: Family,
+    allowed: Option<(&'static str, &Nets, &Span)>,
+) -> Option<Problem> {
+    let deny = deny?;
+    let nets = deny.value.of(family);
+    let kind = if nets.are_all() {
+        ProblemKind::DeniesEverything { key, family }
+    } else {
+        let (allow, allowed, span) = allowed.filter(|(_, allowed, _)| !allowed.is_empty())?;
+        if !nets.hold(allowed) {
+            return None;
+        }
+        ProblemKind::DeniesAllowedPart {
+            deny: key,
+            allow,
+            family,
+            allowed: span.clone(),
+        }
+    };
+    Some(Problem::new(deny.span.clone(), kind))
 }
 
 /// Returns the families in which an entry has both sources and destinations.
@@ -349,7 +384,7 @@ fn opened(entry: &WrittenOutbound) -> Vec<Problem> {
 /// More entries than this are not compared with one another, since that costs the square of their number.
 const MOST_COMPARED: usize = 2_000;
 
-/// Warns of entries that take some packets of a later one.
+/// Warns of entries that take some packets of a later one, or all of them.
 fn overlaps<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
     let compared = &all[..if all.len() > MOST_COMPARED {
         0
@@ -359,17 +394,29 @@ fn overlaps<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
     let quiet = |one: &Resolved<'_>| one.silence.contains(&Code::OutboundOverlap);
     let found = compared.iter().enumerate();
     found.filter_map(move |(n, later)| {
-        let mut before = compared[..n].iter();
-        let first = before.find(|one| {
+        let takes_some = |one: &&Resolved<'_>| {
             one.entry.name != later.entry.name
                 && one.entry.overlaps(&later.entry)
                 && !quiet(one)
                 && !quiet(later)
-        })?;
-        let kind = ProblemKind::OutboundOverlap {
-            this: later.entry.name.to_string(),
-            name: first.entry.name.to_string(),
-            other: first.name.clone(),
+        };
+        let mut before = compared[..n].iter().filter(takes_some);
+        let first = before.next()?;
+        let mut before = [first].into_iter().chain(before);
+        let all = before.find(|one| one.entry.takes_all_of(&later.entry));
+        let this = later.entry.name.to_string();
+        let name = all.unwrap_or(first).entry.name.to_string();
+        let other = all.unwrap_or(first).name.clone();
+        let kind = if all.is_some() {
+            let family = later.entry.family;
+            ProblemKind::OutboundHidden {
+                this,
+                name,
+                family,
+                other,
+            }
+        } else {
+            ProblemKind::OutboundOverlap { this, name, other }
         };
         Some(Problem::new(later.name.clone(), kind))
     })
@@ -377,15 +424,25 @@ fn overlaps<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
 
 /// Notes what an entry's rules cannot tell.
 fn notes<'r>(all: &'r [Resolved<'_>]) -> impl Iterator<Item = Problem> + 'r {
-    let note = |one: &'r Resolved<'_>| {
-        let interface = one.entry.egress.to_string();
-        let (span, kind) = if one.entry.has_one_nic() {
-            (one.allow_from, ProblemKind::SpoofedSource { interface })
-        } else {
-            (one.name, ProblemKind::OutboundNeedsLinux55)
-        };
-        let silenced = one.silence.contains(&kind.code());
-        (!silenced).then(|| Problem::new(span.clone(), kind))
+    let of_family = |family| {
+        let entries = all.iter().map(|one| &one.entry);
+        entries.filter(move |entry| entry.family == family)
     };
-    all.iter().filter_map(note)
+    let one_nic = Family::ALL.map(|family| (family, share_one_nic(of_family(family))));
+    let notes = move |one: &'r Resolved<'_>| {
+        let interface = one.entry.egress.to_string();
+        let spoofed = (one.allow_from, ProblemKind::SpoofedSource { interface });
+        let by_ingress = (one.name, ProblemKind::OutboundNeedsLinux55);
+        let both = [
+            one.entry.has_one_nic().then_some(spoofed),
+            one_nic
+                .contains(&(one.entry.family, false))
+                .then_some(by_ingress),
+        ];
+        let loud = |(_, kind): &(&Span, ProblemKind)| !one.silence.contains(&kind.code());
+        let both = both.into_iter().flatten().filter(loud);
+        both.map(|(span, kind)| Problem::new(span.clone(), kind))
+            .collect::<Vec<_>>()
+    };
+    all.iter().flat_map(notes)
 }

@@ -24,6 +24,7 @@ pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forw
             .snat
             .as_ref()
             .map_or(Snats::default(), |snat| snat.value),
+        mss: written.mss,
         forward_policy: written.forward_policy?,
         layout: written.layout,
     };

@@ -28,7 +28,8 @@ pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
     if let (Some(policy), Some(span)) = (spec.forward_policy, &spec.forward_policy_span) {
         let kind = match policy {
             ForwardPolicy::Keep => ProblemKind::PolicyKept,
-            ForwardPolicy::Drop => ProblemKind::CutsTransit,
+            ForwardPolicy::Drop if spec.outbound.is_empty() => ProblemKind::CutsTransit,
+            ForwardPolicy::Drop => ProblemKind::CutsOtherTransit,
         };
         if !silenced(kind.code()) {
             problems.push(Problem::new(span.clone(), kind));

@@ -11,6 +11,7 @@ use crate::forwards::{
     TargetKind,
 };
 use crate::net::{Family, PortRange, Protocol};
+use crate::netfilter::target::Mss;
 
 /// A spec as written. `None` if a value is missing, or invalid and reported.
 #[derive(Debug, Default)]
@@ -18,6 +19,7 @@ pub struct WrittenSpec {
     pub description: Option<Description>,
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,
+    pub mss: Option<Mss>,
     pub forward_policy: Option<ForwardPolicy>,
     /// The value of `forward_policy`, or else the key `firewall`.
     pub forward_policy_span: Option<Span>,
@@ -101,6 +103,8 @@ pub struct WrittenOutbound {
     pub deny_from: Option<Placed<ByFamily>>,
     pub deny_to: Option<Placed<ByFamily>>,
     pub protocols: Option<Vec<OutboundProtocol>>,
+    /// Whether the entry has the key `protocol`.
+    pub own_protocol: bool,
     pub ports: Option<Placed<Vec<PortRange>>>,
     pub interfaces: Option<Interfaces>,
     pub snat: Option<Placed<Snats>>,

@@ -132,6 +132,14 @@ fn notes_are_shown_on_request() {
 }
 
 #[test]
+fn the_note_on_the_policy_names_outbound_entries() {
+    let spec = "firewall: {interface: eth0}
+outbound: [{name: out, allow_from: [10.224.0.0/16], silence: [spoofed-source]}]
+";
+    insta::assert_snapshot!(check(&["--notes"], spec));
+}
+
+#[test]
 fn json_has_every_problem() {
     insta::assert_snapshot!(check(&["--format", "json", "--notes"], NOISY));
     insta::assert_snapshot!(check(&["--format", "json"], SOUND));

@@ -343,6 +343,38 @@ fn every_rule_before_the_jump_is_named() {
 }
 
 #[test]
+fn another_limit_on_segments_is_a_change_of_the_firewall() {
+    let folder = folder();
+    let with = |mss: &str| THREE.replace("10.3.0.4}", &format!("10.3.0.4{mss}}}"));
+    let specs = [
+        ("none", ""),
+        ("clamp", ", mss: clamp"),
+        ("1360", ", mss: 1360"),
+    ];
+    for (name, mss) in specs {
+        fs::write(folder.path().join(format!("{name}.yaml")), with(mss)).unwrap();
+        let rules = said(nvactl(folder.path()).args(["render", &format!("{name}.yaml")]));
+        let (_, rules) = rules.split_once("--- stdout\n").expect("it prints rules");
+        fs::write(folder.path().join(format!("{name}.v4")), rules).unwrap();
+    }
+    for (from, _) in specs {
+        for (to, _) in specs {
+            let change = format!("~ (firewall)       mss {from} → {to}\n");
+            let spec = format!("{to}.yaml");
+            for against in [format!("{from}.yaml"), format!("{from}.v4")] {
+                let run = if from == to {
+                    format!("exit 0\n--- stdout\n{spec}: the same as {against}\n")
+                } else {
+                    format!("exit 1\n--- stdout\n{change}")
+                };
+                let args = ["diff", &spec, "--against", &against];
+                assert_eq!(said(nvactl(folder.path()).args(args)), run, "{args:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_spec_that_stops_dropping_is_a_change() {
     let folder = folder();
     let keep = THREE.replace(

@@ -71,3 +71,21 @@ fn ipv6_rules_are_labelled() {
     let args = ["explain", "spec.yaml", "--forward", "web"];
     insta::assert_snapshot!(said(nvactl(folder.path()).args(args)));
 }
+
+#[test]
+fn limits_on_segments_are_explained() {
+    let folder = folder();
+    let outbound = "outbound:
+  - {name: out, allow_from: [10.224.0.0/16, 10.9.0.0/16], allow_to: [198.51.100.7], protocol: tcp, ports: [80, 443]}
+";
+    let mut all = String::new();
+    for mss in ["clamp", "1360"] {
+        let spec = SPEC.replace("snat:", &format!("mss: {mss}, snat:")) + outbound;
+        fs::write(folder.path().join("spec.yaml"), spec).unwrap();
+        let text = said(nvactl(folder.path()).args(["explain", "spec.yaml"]));
+        let paragraphs = text.split("\n\n");
+        let mangle = paragraphs.filter(|one| one.contains("mangle: "));
+        all += &mangle.collect::<Vec<_>>().join("\n");
+    }
+    insta::assert_snapshot!(all);
+}

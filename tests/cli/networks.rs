@@ -114,6 +114,9 @@ fn a_file_that_cannot_be_used_is_a_problem_at_its_name() {
     .unwrap();
     let absolute = folder.path().join("lists/scanners.txt");
     let away = "does not lie beside the spec or below it";
+    let real = fs::canonicalize(outside.path().join("scanners.txt")).unwrap();
+    let linked = format!("is behind a link that leads to `{}`", real.display());
+    let linked = linked.as_str();
     for (path, words) in [
         ("lists/none.txt", "No such file or directory"),
         ("lists", "it is not a regular file"),
@@ -122,8 +125,8 @@ fn a_file_that_cannot_be_used_is_a_problem_at_its_name() {
         ("../scanners.txt", away),
         ("lists/../lists/scanners.txt", away),
         (absolute.to_str().unwrap(), away),
-        ("link.txt", away),
-        ("out/scanners.txt", away),
+        ("link.txt", linked),
+        ("out/scanners.txt", linked),
     ] {
         let spec = SPEC.replace("lists/scanners.txt", path);
         fs::write(folder.path().join("fw.yaml"), spec).unwrap();
@@ -169,6 +172,27 @@ fn apply_refuses_a_file_that_others_may_write() {
     // Reading is no risk.
     mode(&file, 0o666);
     assert_eq!(run(folder.path(), &["check", "fw.yaml"]), "exit 0\n");
+}
+
+/// Whoever can write to the folder of a link can lead it elsewhere.
+#[test]
+fn apply_refuses_a_link_in_a_folder_that_others_may_write() {
+    let folder = spec();
+    let public = folder.path().join("public");
+    fs::create_dir(&public).unwrap();
+    symlink("../lists/scanners.txt", public.join("scanners.txt")).unwrap();
+    mode(&public, 0o755);
+    let text = SPEC.replace("lists/scanners.txt", "public/scanners.txt");
+    let spec = folder.path().join("fw.yaml");
+    fs::write(&spec, text).unwrap();
+    mode(&spec, 0o644);
+    let usual = apply(folder.path());
+    assert!(!usual.contains("could decide"), "{usual}");
+    mode(&public, 0o777);
+    let run = apply(folder.path());
+    let words = format!("the owner can write to `{}`", public.display());
+    assert!(run.contains(&words), "{run}");
+    assert!(run.contains("hint: sudo chmod go-w "), "{run}");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
-    Balance, Firewall, Forward, How, Interface, Limits, Log, Networks, Options, Outbound, Port,
-    Protocol, Several, Snat, Spec, Target, destination, destinations, everybody, named,
+    Balance, Firewall, Forward, How, Interface, Limits, Log, Mss, Networks, Options, Outbound,
+    Port, Protocol, Several, Snat, Spec, Target, destination, destinations, everybody, named,
     outbound_without_names, ranges, text_of,
 };
 
@@ -39,6 +39,7 @@ prop_compose! {
         }),
         interface in both_sides(),
         snat in snat(),
+        mss in mss(),
         policy in option::of(select(vec!["drop", "keep"])),
         layout in option::of(select(vec!["flat", "tree", "auto"])),
         version in option::of(Just(1)),
@@ -58,6 +59,7 @@ prop_compose! {
             firewall: Firewall {
                 interface,
                 snat,
+                mss,
                 forward_policy: policy.map(str::to_owned),
                 layout: layout.map(str::to_owned),
             },
@@ -70,6 +72,11 @@ prop_compose! {
             }).collect(),
         })
     }
+}
+
+fn mss() -> impl Strategy<Value = Option<Mss>> {
+    let clamp = Just(Mss::Word("clamp".into()));
+    option::of(prop_oneof![clamp, (536..=65_495_u16).prop_map(Mss::Bytes)])
 }
 
 /// Generates a spec and an edited version of it: some forwards are removed, added, moved or changed, and most
@@ -169,8 +176,11 @@ fn made_valid(mut spec: Spec) -> Spec {
             allowed.push(if v6 { "fd00:7::/32" } else { "10.7.0.0/16" }.into());
             forward.options.allow_from = Some(allowed);
         }
+        let allowed = forward.options.or(&defaults).allow_from;
+        let allowed = named(&allowed.unwrap_or_default(), &networks);
         if let Some(denied) = of_both.deny_from
-            && ranges(&named(&denied, &networks), v6) == everybody(v6)
+            && let denied = named(&denied, &networks)
+            && (ranges(&denied, v6) == everybody(v6) || denies_all(&denied, &allowed, v6))
         {
             forward.options.deny_from = Some(Vec::new());
         }
@@ -189,12 +199,24 @@ fn made_valid(mut spec: Spec) -> Spec {
     spec
 }
 
+/// Returns whether a list denies every network of another one, which has some.
+fn denies_all(denied: &[String], allowed: &[String], v6: bool) -> bool {
+    let both = ranges(&[denied, allowed].concat(), v6);
+    !ranges(allowed, v6).is_empty() && both == ranges(denied, v6)
+}
+
 /// Makes an outbound entry valid.
 fn made_valid_outbound(
     entry: &mut Outbound,
     networks: &BTreeMap<String, Networks>,
     firewall: &Firewall,
 ) {
+    for v6 in [false, true] {
+        if ranges(&named(&entry.allow_from, networks), v6) == everybody(v6) {
+            entry.allow_from = named(&entry.allow_from, networks);
+            entry.allow_from.retain(|net| net.contains(':') != v6);
+        }
+    }
     if let Some(to) = &mut entry.allow_to {
         for v6 in [false, true] {
             if ranges(&without_internet(&named(to, networks)), v6) == everybody(v6) {
@@ -216,10 +238,18 @@ fn made_valid_outbound(
         entry.allow_from.push("10.224.0.0/16".into());
         entry.allow_to = None;
     }
-    for denied in [&mut entry.deny_from, &mut entry.deny_to] {
+    let from = named(&entry.allow_from, networks);
+    let to = entry.allow_to.clone().unwrap_or(vec!["internet".into()]);
+    let to = if to.contains(&"internet".to_owned()) {
+        Vec::new()
+    } else {
+        named(&to, networks)
+    };
+    for (denied, allowed) in [(&mut entry.deny_from, from), (&mut entry.deny_to, to)] {
         let all = |nets: &Vec<String>| {
             let nets = named(nets, networks);
-            [false, true].map(|v6| ranges(&nets, v6) == everybody(v6))
+            [false, true]
+                .map(|v6| ranges(&nets, v6) == everybody(v6) || denies_all(&nets, &allowed, v6))
         };
         *denied = denied.take().filter(|nets| all(nets) == [false; 2]);
     }

@@ -126,7 +126,7 @@ fn only_persist_changes_the_rules_of_the_next_boot(backend: Backend) {
         assert!(
             said.stderr.contains(match change {
                 "remove" =>
-                    "loads the removed forwards again; to prevent that: sudo nvactl boot disable",
+                    "loads the removed rules again; to prevent that: sudo nvactl boot disable",
                 _ => "sudo nvactl persist",
             }),
             "{change} says nothing of the next boot: {said:?}"
@@ -436,7 +436,7 @@ fn rules_flushed_by_another_program_stay_saved(backend: Backend) {
     // Removed rules are another matter; the machine stays as closed as it is.
     assert_eq!(nvactl(&host, &["remove"], "").code, 0);
     let said = nvactl(&host, &["boot", "status"], "");
-    let back = "warning: the next boot loads the removed forwards again; to prevent that: sudo nvactl boot disable\n";
+    let back = "warning: the next boot loads the removed rules again; to prevent that: sudo nvactl boot disable\n";
     assert_eq!((said.code, said.stderr.as_str()), (1, back), "{said:?}");
     let said = nvactl(&host, &["persist"], "");
     assert_eq!(said.code, 0, "{said:?}");

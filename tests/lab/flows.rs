@@ -4,6 +4,7 @@ use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::lab::{Backend, CLIENT, FIREWALL, FIREWALL_V6, Lab, OTHER, POD};
+use crate::namespace::Host;
 use crate::nvactl;
 use crate::outbound::{SNAT, outside};
 use crate::traffic::{serve_tcp, serve_udp};
@@ -17,8 +18,12 @@ forwards:
 
 /// A client that keeps its port, so that its packets stay one connection.
 pub fn steady(lab: &Lab, port: u16) -> UdpSocket {
-    let to = format!("{FIREWALL}:{port}");
-    lab.client.enter(move || {
+    steady_from(&lab.client, &format!("{FIREWALL}:{port}"))
+}
+
+fn steady_from(host: &Host, to: &str) -> UdpSocket {
+    let to = to.to_owned();
+    host.enter(move || {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
         socket.connect(to).expect("there is a way");
         socket
@@ -93,6 +98,47 @@ fn only_stale_connections_are_ended(backend: Backend) {
     assert!(said.stdout.contains("ended 1 connection"), "{said:?}");
     assert_eq!(entries(&lab, "53"), "");
     assert_ne!(entries(&lab, "514"), "");
+}
+
+lab_test!(connections_of_a_removed_outbound_entry_are_ended);
+/// A pod's steady sender is let out until its entry is deleted, whatever the rules say by then.
+fn connections_of_a_removed_outbound_entry_are_ended(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, "10.3.0.4", FIREWALL_V6);
+    let both = format!(
+        "firewall: {{interface: eth0}}
+outbound:
+  - {{name: pod, allow_from: [{POD}], protocol: udp}}
+  - {{name: other, allow_from: [{OTHER}], protocol: udp}}
+"
+    );
+    let one: String = both
+        .lines()
+        .filter(|line| !line.contains("name: pod"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    lab.apply(&both);
+    let server = format!("{CLIENT}:53");
+    let [pod, other] = [&lab.pod, &lab.other].map(|host| steady_from(host, &server));
+    for sender in [&pod, &other] {
+        assert_eq!(answer(sender), "server 10.3.0.4");
+    }
+    let words = "1 connection that no forward or outbound entry would make any longer";
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &one);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains(&format!("{words} will stay")),
+        "{said:?}"
+    );
+    assert_eq!(answer(&pod), "server 10.3.0.4", "the kernel remembers it");
+
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], &one);
+    assert_eq!(said.code, 0, "{said:?}");
+    let ended = format!("ended {words}: udp {POD} → {CLIENT}:53");
+    assert!(said.stdout.contains(&ended), "{said:?}");
+    pod.send(b"?").expect("it is sent");
+    assert!(pod.recv(&mut [0; 64]).is_err(), "it is let out no more");
+    assert_eq!(answer(&other), "server 10.3.0.4");
 }
 
 lab_test!(a_confirmed_change_ends_stale_connections);
@@ -212,13 +258,7 @@ fn only_flushing_is_refused_without_conntrack(backend: Backend) {
 
 /// A pod's client that keeps its port.
 fn outward(lab: &Lab) -> UdpSocket {
-    lab.pod.enter(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
-        socket.connect((CLIENT, 53)).expect("there is a way");
-        let patience = Some(Duration::from_secs(2));
-        socket.set_read_timeout(patience).expect("it is no zero");
-        socket
-    })
+    steady_from(&lab.pod, &format!("{CLIENT}:53"))
 }
 
 fn is_silent(socket: &UdpSocket) -> bool {

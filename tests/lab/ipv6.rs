@@ -280,7 +280,7 @@ fn every_remove_names_the_policies_of_both_families(backend: Backend) {
     let said = apply(&host, ONLY_V4);
     assert!(
         said.stderr.contains(
-            "connections through the removed forwards end: the IPv6 FORWARD policy DROP refuses their packets\n"
+            "connections through the removed rules end: the IPv6 FORWARD policy DROP refuses their packets\n"
         ),
         "{said:?}"
     );

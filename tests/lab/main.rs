@@ -50,6 +50,7 @@ macro_rules! lab_test {
 mod ahead;
 mod blackhole;
 mod boot;
+mod capacity;
 mod chance;
 mod churn;
 mod confirm;
@@ -83,6 +84,7 @@ mod managers;
 mod marks;
 mod matrix;
 mod measure;
+mod mss;
 mod namespace;
 mod networks;
 mod no_ipv6;
@@ -90,6 +92,8 @@ mod no_ipv6;
 #[expect(dead_code, reason = "the lab has no use for a second reader")]
 mod oracle;
 mod outbound;
+mod outbound_matrix;
+mod outbound_twin;
 mod overtaken;
 mod package;
 mod persistence;

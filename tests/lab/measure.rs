@@ -71,11 +71,16 @@ pub fn forget(lab: &Lab) {
 /// Returns the names of the services that are dead for the lab's client. All are asked at once; silence
 /// counts after `patience`.
 pub fn dead<'s>(lab: &Lab, services: &[Service<'s>], patience: Duration) -> Vec<&'s str> {
+    dead_for(&lab.client, services, patience)
+}
+
+/// Returns the names of the services that are dead for a host.
+pub fn dead_for<'s>(host: &Host, services: &[Service<'s>], patience: Duration) -> Vec<&'s str> {
     let asked: Vec<(bool, String)> = services
         .iter()
         .map(|one| (one.is_tcp, traffic::socket(one.address, one.port)))
         .collect();
-    let alive = lab.client.enter(move || {
+    let alive = host.enter(move || {
         let ask = |(is_tcp, to): (bool, String)| {
             thread::spawn(move || {
                 if is_tcp {

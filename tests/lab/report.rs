@@ -40,7 +40,7 @@ fn a_change_is_reported_by_forward(backend: Backend) {
     assert_eq!(by_forward(&made.stdout), words, "{made:?}");
     assert!(
         made.stdout
-            .contains("changed 2 of 3 forwards, removed 1: 6 rules added"),
+            .contains("changed 2 of 3 forwards, removed 1 forward: 6 rules added"),
         "{made:?}"
     );
 }

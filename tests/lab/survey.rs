@@ -91,7 +91,11 @@ fn nvactl_s_rules_in_the_other_backend_refuse_a_change(backend: Backend) {
         host.run(&format!("iptables-{other}-save"))
             .contains("--dport 49182")
     );
-    assert_eq!(nvactl(&host, &["--backend", other, "remove"], "").code, 0);
+    let said = nvactl(&host, &["--backend", other, "remove"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    // The plain name is the other backend.
+    let command = format!("sudo iptables-{other} -P FORWARD ACCEPT\n");
+    assert!(said.stdout.contains(&command), "{said:?}");
     assert!(
         !host
             .run(&format!("iptables-{other}-save"))

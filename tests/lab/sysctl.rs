@@ -260,7 +260,10 @@ fn apply_reports_what_prevents_forwarding(backend: Backend) {
     // No packet leaves by it, so the forwards would not work any more.
     let said = nvactl(&host, &["apply", "-"], &elsewhere);
     assert_eq!(said.code, 2, "{said:?}");
-    for words in ["no interface ens7", "would cut off forwards that work now"] {
+    for words in [
+        "no interface ens7",
+        "would cut off connections that work now",
+    ] {
         assert!(said.stderr.contains(words), "{said:?}");
     }
 }

@@ -59,9 +59,14 @@ fn reply(mut stream: TcpStream, name: &str) -> io::Result<()> {
 
 /// Answers datagrams until the test process ends.
 pub fn serve_udp(host: &Host, name: impl Into<String>, port: u16) {
-    let name = name.into();
+    serve_udp_at(host, name, "::", port);
+}
+
+/// Answers datagrams at one address of a host, and from that address.
+pub fn serve_udp_at(host: &Host, name: impl Into<String>, address: &str, port: u16) {
+    let (name, at) = (name.into(), socket(address, port));
     host.enter(move || {
-        let socket = UdpSocket::bind(("::", port)).expect("the port is free");
+        let socket = UdpSocket::bind(at).expect("the port is free");
         thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
@@ -82,18 +87,19 @@ pub fn socket(address: &str, port: u16) -> String {
 
 /// Asks by TCP; to be run on a thread of the host that asks.
 pub fn ask_tcp(to: &str) -> Outcome {
+    outcome(body_by_tcp(to))
+}
+
+/// Returns the words of an answer by TCP; to be run on a thread of the host that asks.
+pub fn body_by_tcp(to: &str) -> io::Result<String> {
     let to: SocketAddr = to.parse().expect("an address and a port");
-    let body = TcpStream::connect_timeout(&to, PATIENCE).and_then(|mut stream| {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    });
-    outcome(body.map(|text| {
-        let (_, body) = text.split_once("\r\n\r\n").unwrap_or(("", &text));
-        body.to_owned()
-    }))
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (_, body) = text.split_once("\r\n\r\n").unwrap_or(("", &text));
+    Ok(body.to_owned())
 }
 
 /// Asks by UDP; to be run on a thread of the host that asks.
@@ -125,6 +131,9 @@ fn outcome(body: io::Result<String>) -> Outcome {
     }
 }
 
+/// The identifiers of echo requests: each one is a connection of its own.
+static PING_IDS: AtomicU16 = AtomicU16::new(1);
+
 /// Sends an echo request; an answer has no words. To be run on a thread of the host that asks, as root.
 pub fn ask_ping(to: &str) -> Outcome {
     let to: IpAddr = to.parse().expect("it is an address");
@@ -137,9 +146,7 @@ pub fn ask_ping(to: &str) -> Outcome {
     socket
         .set_read_timeout(Some(PATIENCE))
         .expect("it can wait");
-    // Of its own, so that each one is a connection of its own.
-    static IDS: AtomicU16 = AtomicU16::new(1);
-    let id = IDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    let id = PING_IDS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     let mut packet = [request, 0, 0, 0, id[0], id[1], 0, 1];
     // The kernel fills in the checksum of ICMPv6.
     let sum: u32 = packet

@@ -38,7 +38,7 @@ fn a_change_that_would_break_a_working_forward_is_refused(backend: Backend) {
         let said = apply(&lab, &moved, more);
         assert_eq!(said.code, 2, "{more:?}: {said:?}");
         for words in [
-            "would cut off forwards that work now",
+            "would cut off connections that work now",
             "`web`: ",
             "10.3.0.4:49182",
             &format!("-A FORWARD -d {OTHER}/32 -j DROP"),
@@ -61,7 +61,7 @@ fn a_change_that_would_break_a_working_forward_is_refused(backend: Backend) {
     let renamed = moved.replace("shell", "console");
     let said = apply(&lab, &renamed, &[]);
     assert_eq!(said.code, 0, "{said:?}");
-    let words = "connections to `web` fail with and without this change";
+    let words = "connections of `web` fail with and without this change";
     assert!(said.stderr.contains(words), "{said:?}");
     assert!(
         said.stderr.contains(&format!("-d {OTHER}/32 -j DROP")),
@@ -149,7 +149,7 @@ fn one_dead_target_of_several_does_not_refuse_a_change(backend: Backend) {
     for _ in 0..4 {
         let said = apply(&lab, &more, &["--dry-run"]);
         assert_eq!(said.code, 1, "{said:?}");
-        let words = "connections to `web` fail with and without this change";
+        let words = "connections of `web` fail with and without this change";
         assert!(said.stderr.contains(words), "{said:?}");
     }
 }
@@ -288,7 +288,8 @@ fn a_change_to_the_dead_one_of_two_targets_is_not_made(backend: Backend) {
         let said = apply(&lab, &dead, &["--dry-run"]);
         assert_eq!(said.code, 2, "{said:?}");
         assert!(
-            said.stderr.contains("would cut off forwards that work now"),
+            said.stderr
+                .contains("would cut off connections that work now"),
             "{said:?}"
         );
     }

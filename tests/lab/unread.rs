@@ -225,7 +225,7 @@ fn a_rate_is_read_as_the_kernel_rounds_it(backend: Backend) {
 
 /// A rule made with `nft` in a table of iptables', which iptables-nft-save then does not print. Only the
 /// nft backend shares its tables with `nft`: iptables-legacy has others.
-fn native(host: &Host, table: &str, chain: &str, hook: &str) {
+pub fn native(host: &Host, table: &str, chain: &str, hook: &str) {
     host.run(&format!("nft add table ip {table}"));
     host.feed(
         "nft",

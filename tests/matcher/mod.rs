@@ -10,7 +10,7 @@ use nvactl::netfilter::negatable::Negatable::{self, Is, Not};
 use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::netfilter::target::Target;
-use nvactl::netfilter::tracking::{Conntrack, CtState, CtStates, CtStatus};
+use nvactl::netfilter::tracking::{Conntrack, CtDirection, CtState, CtStates, CtStatus};
 
 /// The first packet of a connection at a hook.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,8 @@ pub struct Packet<'p> {
     pub egress: Option<&'p Interface>,
     /// The value of nvactl's bit of the connection's mark.
     pub is_marked: bool,
+    /// The port of the server, if the packet is the answer to the first one. `port` is unknown then.
+    pub reply_from: Option<Port>,
 }
 
 impl Packet<'_> {
@@ -40,10 +42,14 @@ impl Packet<'_> {
     }
 
     fn holds(&self, condition: &Match) -> Option<bool> {
-        let ports = |protocol, source: &Option<_>, destination: &Option<Negatable<PortRange>>| {
-            assert!(source.is_none(), "no plan asks for a source port");
-            let contains = |range: &PortRange| range.contains(self.port);
-            self.protocol == protocol && destination.is_none_or(|ports| ports.holds(contains))
+        let ports = |protocol,
+                     source: &Option<Negatable<PortRange>>,
+                     destination: &Option<Negatable<PortRange>>| {
+            let from = |range: &PortRange| self.reply_from.is_some_and(|port| range.contains(port));
+            let to = |range: &PortRange| range.contains(self.port);
+            self.protocol == protocol
+                && source.is_none_or(|ports| ports.holds(from))
+                && destination.is_none_or(|ports| ports.holds(to))
         };
         Some(match condition {
             Match::Source(net) => {
@@ -60,8 +66,12 @@ impl Packet<'_> {
             Match::Tcp {
                 source,
                 destination,
-                ..
-            } => ports(Protocol::Tcp, source, destination),
+                flags,
+            } => {
+                // The answer has the flag ACK as well, for which no rule of a limit asks.
+                ports(Protocol::Tcp, source, destination)
+                    && flags.is_none_or(|flags| flags.holds(|flags| flags.hold_for_opening()))
+            }
             Match::Udp {
                 source,
                 destination,
@@ -75,6 +85,13 @@ impl Packet<'_> {
                 of: PortsOf::Destination,
                 ports,
             } => ports.holds(|all| all.iter().any(|range| range.contains(self.port))),
+            Match::Multiport {
+                of: PortsOf::Source,
+                ports,
+            } => ports.holds(|all| {
+                let mut all = all.iter();
+                all.any(|range| self.reply_from.is_some_and(|port| range.contains(port)))
+            }),
             Match::Icmp(_) | Match::Icmp6(_) => false,
             Match::AddressType {
                 of: Side::Source,
@@ -99,7 +116,9 @@ impl Packet<'_> {
             _ => false,
         };
         let states = |states: &CtStates| states.iter().any(is_in);
-        asked.states.is_none_or(|asked| asked.holds(states))
+        let is_reply = |way| (way == CtDirection::Reply) == self.reply_from.is_some();
+        asked.direction.is_none_or(is_reply)
+            && asked.states.is_none_or(|asked| asked.holds(states))
             && asked
                 .original_destination
                 .is_none_or(|net| net.holds(|net| net.contains(&address)))
@@ -144,6 +163,10 @@ fn follow<'r>(
             Target::SetConnmark(mark) => {
                 assert!(certain, "chance does not mark: {rule}");
                 packet.is_marked = mark.value != 0;
+                false
+            }
+            Target::TcpMss(_) => {
+                found.push(rule);
                 false
             }
             Target::Return if certain => return false,

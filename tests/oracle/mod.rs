@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use nvactl::forwards::{self, ForwardSet, Nets};
+use nvactl::netfilter::target;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -42,9 +43,19 @@ pub struct Firewall {
     pub interface: Interface,
     pub snat: Snat,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss: Option<Mss>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_policy: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<String>,
+}
+
+/// `clamp`, or a number of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Mss {
+    Word(String),
+    Bytes(u16),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -362,6 +373,7 @@ pub fn normal(spec: Spec) -> Spec {
                 v4: firewall.snat.of(false),
                 v6: firewall.snat.of(true),
             },
+            mss: firewall.mss.clone(),
             forward_policy: Some(firewall.forward_policy.clone().unwrap_or("drop".into())),
             layout: Some(firewall.layout.clone().unwrap_or("auto".into())),
         },
@@ -522,7 +534,7 @@ fn outward(entry: &Outbound, v6: bool, firewall: &Firewall) -> Option<Outbound> 
     let guarded = ["169.254.169.254", "168.63.129.16"].into_iter().any(|one| {
         let (address, exact) = (one.to_owned(), format!("{one}/32"));
         let within = ranges(&[to.clone(), vec![address.clone()]].concat(), v6) == allow_to;
-        !v6 && within && !to.contains(&address) && !to.contains(&exact)
+        !v6 && (internet || within) && !to.contains(&address) && !to.contains(&exact)
     });
     if internet {
         allow_to.insert(0, "internet".into());
@@ -633,6 +645,10 @@ pub fn of(set: &ForwardSet) -> Spec {
                 v4: firewall.snat.v4.map(|snat| snat.to_string()),
                 v6: firewall.snat.v6.map(|snat| snat.to_string()),
             },
+            mss: firewall.mss.map(|mss| match mss {
+                target::Mss::Clamp => Mss::Word(mss.to_string()),
+                target::Mss::Bytes(bytes) => Mss::Bytes(bytes),
+            }),
             forward_policy: Some(match firewall.forward_policy {
                 forwards::ForwardPolicy::Drop => "drop".into(),
                 forwards::ForwardPolicy::Keep => "keep".into(),

@@ -19,7 +19,7 @@ use proptest::sample::{select, subsequence};
 pub const SET: &str = "listed";
 
 /// Rules for mangle's FORWARD of either family.
-const OF_BOTH: [&str; 35] = [
+const OF_BOTH: [&str; 38] = [
     "-i br-+ -o docker0 -j ACCEPT",
     "! -i eth+ ! -o wg0 ! -p tcp -j DROP",
     "! -p esp -j ACCEPT",
@@ -47,6 +47,9 @@ const OF_BOTH: [&str; 35] = [
     "-m addrtype --src-type MULTICAST -j DROP",
     "-m statistic --mode random ! --probability 0.50000000000 -j DROP",
     "-m cluster ! --cluster-local-nodemask 0x00000001 --cluster-total-nodes 4 --cluster-hash-seed 0x00000007 -j DROP",
+    "-p tcp -m tcp ! --tcp-flags SYN,RST SYN -j RETURN",
+    "-p tcp -m tcp --sport 443 --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1360",
+    "-p tcp -m tcp --tcp-flags SYN,RST SYN -m multiport --sports 80,443 -j TCPMSS --clamp-mss-to-pmtu",
     "-j MARK --set-xmark 0x1/0xffffffff",
     "-j MARK --set-xmark 0x0/0xffffff00",
     "-j CONNMARK --set-xmark 0x3/0x0",

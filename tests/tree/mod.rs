@@ -50,6 +50,7 @@ impl Plans {
                 name_of(rule) == Some(forward.name.as_str()) && forward.protocol == packet.protocol
             };
             let forward = spec.forwards.iter().find(takes).expect("a forward");
+            self.assert_both_are_limited(packet, rule, forward);
             // A repeated first packet does not traverse the nat table, and has no mark.
             for is_marked in [false, is_marked] {
                 let passing = Packet {
@@ -67,6 +68,43 @@ impl Plans {
             }
         }
         !rules.is_empty()
+    }
+
+    /// Asserts that the packet that opens a forward's connection and the answer to it meet a limit on segment sizes, if
+    /// the spec has one.
+    fn assert_both_are_limited(&self, packet: &Packet<'_>, dnat: &Rule, forward: &Forward) {
+        let own = ChainName::from(Hook::Sizing.own());
+        let is_planned = self.flat.chain(Hook::Sizing.table(), &own).is_some();
+        if !is_planned || packet.protocol != Protocol::Tcp {
+            return;
+        }
+        let (destination, port) = translated(packet, dnat);
+        let opening = Packet {
+            destination,
+            port,
+            sent_to: Some((packet.destination, packet.port)),
+            egress: Some(&forward.egress),
+            ..packet.clone()
+        };
+        let answer = Packet {
+            source: Some(destination),
+            reply_from: Some(port),
+            destination: packet.source.unwrap_or(packet.destination),
+            ingress: Some(&forward.egress),
+            egress: packet.ingress,
+            ..opening.clone()
+        };
+        for packet in [opening, answer] {
+            let (rules, _) = self.at(Hook::Sizing, &packet);
+            let is_limit = |rule: &&Rule| matches!(rule.target, Some(Target::TcpMss(_)));
+            let names = rules.iter().copied().filter(is_limit).map(name_of);
+            assert!(
+                names
+                    .collect::<Vec<_>>()
+                    .contains(&Some(forward.name.as_str())),
+                "{packet:?}"
+            );
+        }
     }
 
     /// Returns the rules that may decide on a packet at a hook, and whether it has the mark there in a tree.
@@ -128,6 +166,7 @@ pub fn assert_same_rules_match(set: &ForwardSet, family: Family) {
                         ingress: Some(ingress),
                         egress: None,
                         is_marked: false,
+                        reply_from: None,
                     };
                     plans.assert_same_rules_match(set, &packet);
                 }
@@ -140,7 +179,7 @@ pub fn assert_same_rules_match(set: &ForwardSet, family: Family) {
 /// scattered ports and ranges.
 fn many() -> ForwardSet {
     let mut text =
-        "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4}\nforwards:\n"
+        "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.3.0.4, mss: 1360}\nforwards:\n"
             .to_owned();
     let mut forward = |n: usize, listen: String, protocol: &str| {
         let (third, fourth) = (n / 250, n % 250 + 1);
@@ -209,6 +248,7 @@ fn a_packet_matches_the_same_rules_in_a_tree_and_in_one_chain() {
                     ingress: Some(&ingress),
                     egress: None,
                     is_marked: false,
+                    reply_from: None,
                 };
                 found += usize::from(plans.assert_same_rules_match(&set, &packet));
             }
@@ -219,7 +259,8 @@ fn a_packet_matches_the_same_rules_in_a_tree_and_in_one_chain() {
 
 fn set_with(option: &str, listens: impl Iterator<Item = String>) -> ForwardSet {
     let mut text =
-        "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: 'fd00::4'}}\nforwards:\n".to_owned();
+        "firewall: {interface: eth0, snat: {v4: 10.3.0.4, v6: 'fd00::4'}, mss: clamp}\nforwards:\n"
+            .to_owned();
     for (n, listen) in listens.enumerate() {
         let pod = if listen.starts_with('[') {
             "[fd00:9::9]"
@@ -290,10 +331,11 @@ fn most_traversed(set: &ForwardSet, tree: &Ruleset, hook: Hook) -> usize {
             ingress: Some(&eth0),
             egress: None,
             is_marked: false,
+            reply_from: None,
         };
         let packet = match hook {
             Hook::Arriving | Hook::Sent => arriving,
-            Hook::Passing | Hook::Leaving => Packet {
+            Hook::Sizing | Hook::Passing | Hook::Leaving => Packet {
                 destination: target,
                 port: Port::new(80).expect("a port"),
                 sent_to: Some((arriving.destination, arriving.port)),
@@ -371,9 +413,9 @@ fn a_packet_traverses_some_dozens_of_the_rules_of_ten_thousand_listeners() {
             listens.into_iter(),
         );
         let tree = tree_of(&set);
-        for hook in [Hook::Arriving, Hook::Passing, Hook::Leaving] {
+        for hook in [Hook::Arriving, Hook::Sizing, Hook::Passing, Hook::Leaving] {
             let most = most_traversed(&set, &tree, hook);
-            assert!(most <= 110, "{what}: {most} rules in {}", hook.builtin());
+            assert!(most <= 110, "{what}: {most} rules in {}", hook.own());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tries the forwards' connections in a copy of this machine.
+//! Tries the connections of forwards and outbound entries in a copy of this machine.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::gather::{GatheredFacts, own_source};
 use crate::diff;
 use crate::diff::drift::rules_by_key;
-use crate::forwards::{Forward, ForwardSet};
+use crate::forwards::{Forward, ForwardSet, Outbound};
 use crate::health::doctor::{self, Answers};
 use crate::health::probe::Endpoint;
 use crate::host::network;
@@ -27,7 +27,7 @@ use crate::twin::search::CauseSearch;
 use crate::twin::talk::{From, Question};
 use crate::twin::{Twin, TwinError, netns};
 
-/// Tries the forwards' connections in a copy of this machine.
+/// Tries the connections of forwards and outbound entries in a copy of this machine.
 ///
 /// # Errors
 /// The reason why there is no copy.
@@ -38,6 +38,10 @@ pub fn ask_twin<'e>(
     let forwards: Vec<(&'e ForwardSet, &[&'e Forward], Family)> = gathered
         .iter()
         .map(|one| (one.of.set, one.of.asked.as_slice(), one.of.family))
+        .collect();
+    let entries: Vec<Vec<&'e Outbound>> = gathered
+        .iter()
+        .map(|one| one.of.entries.iter().collect())
         .collect();
     let flows: Vec<&[Flow]> = gathered
         .iter()
@@ -66,9 +70,10 @@ pub fn ask_twin<'e>(
         }
         let mut twin = Twin::make(machine, &filter, Some(deadline))?;
         let mut asks = Vec::new();
-        for ((_, asked, _), clients) in forwards.iter().zip(&clients) {
+        for (((_, asked, _), entries), clients) in forwards.iter().zip(&entries).zip(&clients) {
             let (machine, worlds) = (twin.machine(), twin.worlds());
-            asks.extend(battery(asked, clients, machine, worlds, &in_doubt));
+            let of_family = battery(asked, entries, clients, machine, worlds, &in_doubt);
+            asks.extend(of_family);
         }
         // The first connections of every forward come before all of one forward's.
         asks.sort_by_key(|ask| !ask.is_brief);

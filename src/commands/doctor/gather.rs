@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::metrics::Works;
 use crate::commands::error::Result;
-use crate::forwards::{Forward, ForwardSet, Listeners, Snat};
+use crate::forwards::{Forward, ForwardSet, Listeners, Outbound, Snat};
 use crate::health::doctor::{
     self, Answers, BootFacts, Case, Check, Facts, RoutedClient, questions,
 };
@@ -33,9 +33,10 @@ const JOBS: usize = 256;
 /// The examination of one family.
 pub struct FamilyInput<'e> {
     pub family: Family,
-    /// The spec's forwards of this family; `asked` are of this family too.
+    /// The spec's forwards of this family; `asked` and `entries` are of this family too.
     pub set: &'e ForwardSet,
     pub asked: Vec<&'e Forward>,
+    pub entries: &'e [Outbound],
     pub iptables: &'e Iptables,
     pub state: Option<&'e State>,
     pub apply: String,
@@ -108,6 +109,7 @@ impl GatheredFacts<'_> {
             family,
             set,
             asked,
+            entries,
             iptables,
             state,
             apply,
@@ -160,6 +162,7 @@ impl GatheredFacts<'_> {
             set,
             family,
             asked,
+            entries,
             apply,
             persist,
             doctor,

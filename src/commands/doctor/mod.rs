@@ -21,9 +21,9 @@ use super::host::{HostAccess, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
 use crate::forwards::{Forward, ForwardSet};
-use crate::health::doctor::{self, Check, Report, Status};
+use crate::health::doctor::{self, Check, Numbers, Report, Status};
 use crate::host::sysctl::settings::Switch;
-use crate::host::{self, conntrack, sysctl};
+use crate::host::{self, azure, conntrack, network, sysctl};
 use crate::net::Family;
 
 pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
@@ -50,7 +50,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         Some(only) => only.iter().any(|forward| forward.family() == *family),
         None => set.has(*family) || *family == Family::V4 && set.forwards.is_empty(),
     });
-    let invalid = conntrack::invalid();
+    let counts = conntrack::counts();
     let sets: Vec<(Family, ForwardSet)> = walked.map(|family| (family, set.of(family))).collect();
     let mut examined = Vec::new();
     for (family, set) in &sets {
@@ -61,6 +61,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
                 family: *family,
                 set,
                 asked,
+                entries: if only.is_none() { &set.outbound } else { &[] },
                 iptables: &iptables,
                 state: state.as_ref(),
                 apply: on.command("apply", &source),
@@ -93,15 +94,18 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
             checks.push(check);
         }
     }
-    let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
-    checks.extend(doctor::invalid(
-        invalid,
-        conntrack::invalid(),
-        liberal,
-        &on.folder(),
-    ));
+    checks.extend(of_machine(counts, on));
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
-    let asked = only.map_or(set.names(), |_| 1);
+    let asked = match &only {
+        Some(_) => Numbers {
+            forwards: 1,
+            entries: 0,
+        },
+        None => Numbers {
+            forwards: set.forward_count(),
+            entries: set.outbound_count(),
+        },
+    };
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => {
@@ -119,4 +123,18 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         .iter()
         .any(|check| check.status == Status::Fail);
     Ok(if failed { Exit::Differs } else { Exit::Done })
+}
+
+/// Returns the checks of the connection table and of the machine as a whole. `before` are the counts from before the
+/// connections that doctor opens.
+fn of_machine(before: conntrack::ConntrackCounts, on: HostAccess<'_>) -> Vec<Check> {
+    let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
+    let (now, tracked) = (conntrack::counts(), network::tracked());
+    let invalid = doctor::invalid(before.invalid, now.invalid, liberal, &on.folder());
+    let mut checks = Vec::from_iter(invalid);
+    checks.extend(doctor::lost(before, now, tracked));
+    if azure::is_here() {
+        checks.extend(doctor::azure_connections(tracked));
+    }
+    checks
 }

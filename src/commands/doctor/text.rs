@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::health::doctor::{self, Check, Hop, Status, Untried};
+use crate::health::doctor::{self, Check, Hop, Numbers, Status, Untried};
 use crate::net::printable;
-use crate::net::words::counted;
 
 /// The most checks of one kind that are shown one by one.
 const MOST_SHOWN: usize = 10;
 
 /// Prints a line for each hop, and a fact of many forwards once.
-pub fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
+pub fn text(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> String {
     let mut out = String::new();
     for hop in checks.chunk_by(|a, b| a.code == b.code) {
         let (good, rest): (Vec<&Check>, Vec<&Check>) =
@@ -45,41 +44,42 @@ pub fn text(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String
     out + "\n" + &last(checks, asked, untried) + "\n"
 }
 
-/// Counts the forwards that pass a hop. If others do not pass it, it names their number too: each forward that the
-/// user asked about has a check of `packets`, unless another hop took its packets.
-fn together(good: &[&Check], hop: &[Check], asked: usize) -> String {
+/// Counts the forwards and outbound entries that pass a hop. If others do not pass it, it names their number too: each
+/// that the user asked about has a check of `packets`, unless another hop took its packets.
+fn together(good: &[&Check], hop: &[Check], asked: Numbers) -> String {
     let count = |checks: &mut dyn Iterator<Item = &Check>| {
         let names: BTreeSet<&str> = checks.filter_map(|one| one.forward.as_deref()).collect();
         names.len()
     };
     let passing = count(&mut good.iter().copied());
     let all = match hop.first().map(|check| check.code) {
-        Some(Hop::Packets) => asked,
+        Some(Hop::Packets) => asked.all(),
         _ => count(&mut hop.iter()),
     };
+    let noun = asked.noun();
     if passing < all {
-        format!("{passing} of {all} forwards")
+        format!("{passing} of {all} {noun}")
     } else {
-        counted(passing, "forward")
+        format!("{passing} {noun}")
     }
 }
 
 /// Names the check to look at first, or reports that nothing is wrong.
-fn last(checks: &[Check], asked: usize, untried: Option<&Untried>) -> String {
+fn last(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> String {
     match (doctor::first(checks), untried) {
         (Some(check), _) if check.status == Status::Fail => {
             format!("the first hop that fails: {}", brief(check))
         }
-        (_, Some(Untried { forwards, why })) => {
-            let work = if *forwards == 1 { "works" } else { "work" };
-            let forwards = counted(*forwards, "forward");
-            let why = printable::line(why);
-            format!("it is not known whether {forwards} {work}: {why}")
+        (_, Some(Untried { of, why })) => {
+            let work = if of.all() == 1 { "works" } else { "work" };
+            let (words, why) = (of.words(), printable::line(why));
+            format!("it is not known whether {words} {work}: {why}")
         }
-        (None, None) => format!("nothing is wrong with {}", counted(asked, "forward")),
+        (None, None) => format!("nothing is wrong with {}", asked.words()),
         (Some(check), None) if check.is_unknown_of_packets() => {
             format!(
-                "it is not known whether all forwards work: {}",
+                "it is not known whether all {} work: {}",
+                asked.noun(),
                 brief(check)
             )
         }
@@ -135,6 +135,38 @@ mod tests {
         }
     }
 
+    fn of(forwards: usize) -> Numbers {
+        Numbers {
+            forwards,
+            entries: 0,
+        }
+    }
+
+    #[test]
+    fn outbound_entries_are_counted_beside_forwards() {
+        for (forwards, entries, words) in [
+            (1, 0, "nothing is wrong with 1 forward"),
+            (0, 1, "nothing is wrong with 1 outbound entry"),
+            (
+                2,
+                2,
+                "nothing is wrong with 2 forwards and 2 outbound entries",
+            ),
+        ] {
+            let asked = Numbers { forwards, entries };
+            assert_eq!(last(&[], asked, None), words);
+        }
+        let asked = Numbers {
+            forwards: 2,
+            entries: 2,
+        };
+        let checks = ["a", "b", "c"].map(|name| check(Hop::Packets, Status::Ok, Some(name), ""));
+        assert!(
+            text(&checks, asked, None)
+                .starts_with("ok      packets              3 of 4 forwards and outbound entries\n")
+        );
+    }
+
     #[test]
     fn forwards_that_pass_a_hop_are_counted_beside_the_others() {
         let ok = |hop, name| check(hop, Status::Ok, Some(name), "");
@@ -162,7 +194,7 @@ mod tests {
                 "ok      listen-address       3 forwards\n",
             ),
         ] {
-            let text = text(&checks, asked, None);
+            let text = text(&checks, of(asked), None);
             assert!(text.starts_with(words), "{text}");
         }
     }
@@ -177,7 +209,7 @@ mod tests {
         );
         let jump = check(Hop::Jump, Status::Warn, None, "no packet reaches it");
         assert_eq!(
-            last(&[early, jump], 1, None),
+            last(&[early, jump], of(1), None),
             "no check fails, but look at jump: no packet reaches it"
         );
     }
@@ -190,7 +222,7 @@ mod tests {
         let dead = check(Hop::Route, Status::Fail, Some("web"), &"r".repeat(101));
         let azure = check(Hop::AzureNsg, Status::Unknown, Some("web"), "is it open?");
         let untried = Untried {
-            forwards: 2,
+            of: of(2),
             why: "no connection was tried (--no-twin)".to_owned(),
         };
         let failed = format!("the first hop that fails: route: web: {}…", "r".repeat(100));
@@ -218,7 +250,7 @@ mod tests {
             ),
             (vec![dead], Some(&untried), failed.as_str()),
         ] {
-            assert_eq!(last(&checks, 2, untried), said);
+            assert_eq!(last(&checks, of(2), untried), said);
         }
     }
 }

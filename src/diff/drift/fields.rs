@@ -78,10 +78,19 @@ fn outbound_words(entry: &Outbound) -> [(&'static str, String); 7] {
 }
 
 fn destinations_change(old: &Destinations, new: &Destinations) -> Option<FieldChange> {
-    if (old.internet, &old.guarded) == (new.internet, &new.guarded) {
-        return list_change("allow_to", Some(&old.nets), Some(&new.nets));
+    if old == new {
+        return None;
     }
-    change("allow_to", &destination_words(old), &destination_words(new))
+    let (from, mut to) = (destination_words(old), destination_words(new));
+    let (old, new) = (old.nets.as_slice(), new.nets.as_slice());
+    if old != new && old.len().max(new.len()) > MOST_ITEMS {
+        to = format!("{to}: {}", edits(old, new));
+    }
+    Some(FieldChange {
+        field: "allow_to",
+        from,
+        to,
+    })
 }
 
 fn destination_words(to: &Destinations) -> String {
@@ -93,10 +102,13 @@ fn destination_words(to: &Destinations) -> String {
         words.push(list_of_nets(&to.nets));
     }
     let words = words.join(", ");
-    if to.guarded.is_empty() {
+    // The word for the Internet does not have them.
+    let within = to.guarded.iter().filter(|one| to.nets.contains(**one));
+    let without: Vec<_> = within.copied().collect();
+    if without.is_empty() {
         words
     } else {
-        format!("{words} without {}", list(&to.guarded))
+        format!("{words} without {}", list(&without))
     }
 }
 

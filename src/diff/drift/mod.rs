@@ -47,6 +47,9 @@ pub struct ForwardLine {
     /// `None` for a forward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<LineKind>,
+    /// The family of an outbound entry; `None` for a forward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
     /// The listener of a forward, the sources of an outbound entry.
     pub listen: String,
     /// The protocols of an outbound entry, with a comma between them.
@@ -117,7 +120,16 @@ fn compare_holding(
         };
     }
     let want = &want.of(family);
-    let held = held();
+    let mut held = held();
+    if let Some(held) = &mut held
+        && held.firewall.mss.is_none()
+        && have
+            .chain(Hook::Sizing.table(), &Hook::Sizing.own().into())
+            .is_some()
+    {
+        // Somebody has flushed the chain, and the rules that said the limit are gone.
+        held.firewall.mss = want.firewall.mss;
+    }
     let mut comparison = Comparison {
         firewall: policy_change(have, want, family).into_iter().collect(),
         ..Comparison::default()
@@ -129,6 +141,10 @@ fn compare_holding(
         let layout = layout_change(held, want, family);
         comparison.firewall.extend(layout);
     }
+    let limit = held
+        .as_ref()
+        .and_then(|held| mss_change(held, want, family));
+    comparison.firewall.extend(limit);
     let mut expected = comparison.compare_forwards(have, held.as_ref(), want, family);
     comparison.compare_outbound(have, held.as_ref(), want, &mut expected, family);
     // A tree has rules with the firewall's options only if the firewall sets `snat`.
@@ -144,10 +160,11 @@ fn compare_holding(
         comparison.drift = comparison.less_drift(have, expected, want, family);
     }
     let in_front = |drift: &Drift| drift.what == DriftKind::InFront;
+    let is_moved = |entry: &ForwardChange| entry.changes.iter().all(|one| one.field == ORDER);
     comparison.reordered = comparison.firewall.is_empty()
         && comparison.added.is_empty()
         && comparison.removed.is_empty()
-        && comparison.changed.is_empty()
+        && comparison.changed.iter().all(is_moved)
         && comparison.drift.iter().all(in_front)
         && !diff::holds_the_same(have, &planned, false);
     comparison
@@ -188,12 +205,16 @@ pub fn compare_specs(old: &ForwardSet, new: &ForwardSet, family: Family) -> Comp
 pub const POLICY: &str = "FORWARD policy";
 /// The field name of a changed FORWARD policy of IPv6.
 pub const POLICY_V6: &str = "IPv6 FORWARD policy";
+/// The field name of a changed limit on segment sizes.
+pub const MSS: &str = "mss";
+/// The field name of an outbound entry's changed place among the others.
+pub const ORDER: &str = "order";
 /// The field name of a changed layout.
 pub const LAYOUT: &str = "layout";
 /// The field name of a changed layout of IPv6.
 pub const LAYOUT_V6: &str = "IPv6 layout";
 
-/// Compares as [`compare`] does. If the spec has no IPv6 forward, all of nvactl's IPv6 rules count as
+/// Compares as [`compare`] does. If the spec has neither an IPv6 forward nor such an outbound entry, all of nvactl's IPv6 rules count as
 /// surplus, as for `apply`.
 #[must_use]
 pub fn compare_family(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {
@@ -234,7 +255,21 @@ pub fn merged(each: impl IntoIterator<Item = Comparison>) -> Comparison {
         }
         all.added.extend(one.added);
         all.removed.extend(one.removed);
-        all.changed.extend(one.changed);
+        let earlier = all.changed.len();
+        for forward in one.changed {
+            // An outbound entry of both families has one line.
+            let mut known = all.changed[..earlier].iter_mut();
+            match known.find(|known| known.name == forward.name) {
+                Some(known) => {
+                    for change in forward.changes {
+                        if !known.changes.contains(&change) {
+                            known.changes.push(change);
+                        }
+                    }
+                }
+                None => all.changed.push(forward),
+            }
+        }
         all.drift.extend(one.drift);
         all.reordered |= one.reordered;
     }
@@ -336,6 +371,7 @@ impl Comparison {
         let [have, held_rules, want_rules] = [have, &held_plan, &want_plan].map(outbound_rules);
         let mut old: BTreeMap<&str, &Outbound> =
             held.iter().map(|one| (one.name.as_str(), one)).collect();
+        let mut moved = moved(held, &want.outbound);
         for entry in &want.outbound {
             let name = entry.name.as_str();
             let have = have.get(name);
@@ -347,7 +383,8 @@ impl Comparison {
                 (None, false) if tampered => {}
                 (None, false) => self.added.push(ForwardLine::from(entry)),
                 (Some(was), false) => {
-                    let changes = outbound_changes(was, entry);
+                    let mut changes = outbound_changes(was, entry);
+                    changes.extend(moved.remove(name));
                     if !changes.is_empty() {
                         let name = name.to_owned();
                         self.changed.push(ForwardChange { name, changes });
@@ -441,6 +478,38 @@ impl Comparison {
             }
         }
     }
+}
+
+/// Returns the entries whose place among the others changes: as few as possible.
+fn moved<'w>(held: &[Outbound], want: &'w [Outbound]) -> BTreeMap<&'w str, FieldChange> {
+    let names = |entries: &'w [Outbound]| entries.iter().map(|one| one.name.as_str());
+    let wanted: BTreeSet<&str> = names(want).collect();
+    let before = held.iter().map(|one| one.name.as_str());
+    let before: Vec<&str> = before.filter(|name| wanted.contains(name)).collect();
+    let at: BTreeMap<&str, usize> = before.iter().copied().zip(0..).collect();
+    let after: Vec<(&str, usize)> = names(want)
+        .filter_map(|name| Some((name, *at.get(name)?)))
+        .collect();
+    let pairs: Vec<(usize, usize)> = after.iter().map(|(_, at)| *at).enumerate().collect();
+    let kept: BTreeSet<usize> = diff::edit::rising(&pairs)
+        .into_iter()
+        .map(|(to, _)| to)
+        .collect();
+    let place = |behind: Option<&str>| match behind {
+        Some(name) => format!("after {name}"),
+        None => "first".to_owned(),
+    };
+    let change = |(to, (name, at)): (usize, &(&'w str, usize))| {
+        let was = at.checked_sub(1).map(|at| before[at]);
+        let is = to.checked_sub(1).map(|to| after[to].0);
+        let change = change(ORDER, &place(was), &place(is))?;
+        Some((*name, change))
+    };
+    let each = after
+        .iter()
+        .enumerate()
+        .filter(|(to, _)| !kept.contains(to));
+    each.filter_map(change).collect()
 }
 
 /// Returns the descriptions of a family's forwards and outbound entries.
@@ -543,6 +612,7 @@ impl ForwardLine {
         Self {
             name: forward.name.to_string(),
             kind: None,
+            family: None,
             listen: listeners_of(row),
             protocol: forward.protocol.to_string(),
             target: reached_of(row),
@@ -556,6 +626,7 @@ impl From<&Outbound> for ForwardLine {
         Self {
             name: entry.name.to_string(),
             kind: Some(LineKind::Outbound),
+            family: Some(entry.family),
             listen: fields::list_of_nets(&entry.allow_from),
             protocol: entry.protocol_words(),
             target: to_words(entry),
@@ -582,6 +653,16 @@ fn layout_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option
         Family::V6 => LAYOUT_V6,
     };
     change(name, from, to)
+}
+
+/// Returns the change of the limit on segment sizes. Only rules of TCP connections say it.
+fn mss_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option<FieldChange> {
+    let words = |set: &ForwardSet| {
+        let mss = set.firewall.mss;
+        mss.map_or("none".to_owned(), |mss| mss.to_string())
+    };
+    let both = held.has_tcp(family) && want.has_tcp(family);
+    both.then(|| change(MSS, &words(held), &words(want)))?
 }
 
 /// A rule and its chain. All chains of one hook's tree count as equal, since one more forward may move a rule

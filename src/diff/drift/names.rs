@@ -43,6 +43,20 @@ impl ForwardNames {
             changed,
             removed,
         }
+        .each_once()
+    }
+
+    /// Counts a name in two of the lists as changed: one protocol or family of it is added or changed, and not another.
+    fn each_once(mut self) -> Self {
+        let [added, removed, changed] = [&self.added, &self.removed, &self.changed]
+            .map(|names| names.iter().cloned().collect::<BTreeSet<String>>());
+        let both: Vec<&String> = added.intersection(&removed).collect();
+        let both = both.into_iter().filter(|name| !changed.contains(*name));
+        self.changed.extend(both.cloned());
+        let changed: BTreeSet<&String> = self.changed.iter().collect();
+        self.added.retain(|name| !changed.contains(name));
+        self.removed.retain(|name| !changed.contains(name));
+        self
     }
 }
 
@@ -83,6 +97,7 @@ impl From<&Comparison> for ForwardNames {
             changed: once(fields.chain(drift)),
             removed: once(removed),
         }
+        .each_once()
     }
 }
 
@@ -95,7 +110,7 @@ fn once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diff::drift::{compare, compare_specs};
+    use crate::diff::drift::{compare, compare_specs, merged};
     use crate::net::Family;
     use crate::netfilter::names::{ChainName, TableName};
     use crate::plan::plan;
@@ -133,6 +148,40 @@ mod tests {
             };
             assert_eq!(found, wanted, "{old} -> {new}");
         }
+    }
+
+    #[test]
+    fn an_entry_of_both_families_is_named_once_and_so_is_a_moved_one() {
+        let set = |entries: &str| {
+            let text = format!("firewall: {{interface: eth0}}\noutbound: [{entries}]");
+            examine_all(&[text.as_bytes()]).set.expect("it is valid")
+        };
+        let v4 = "{name: a, allow_from: [10.1.0.0/16]}, {name: b, allow_from: [10.2.0.0/16]}";
+        let both = "{name: a, allow_from: [10.1.0.0/17, 'fd00::/64']}, {name: b, allow_from: [10.2.0.0/16]}";
+        let turned = "{name: b, allow_from: [10.2.0.0/16]}, {name: a, allow_from: [10.1.0.0/16]}";
+        let six = "{name: a, allow_from: ['fd00::/64']}, {name: b, allow_from: [10.2.0.0/16]}";
+        for (old, new, changed) in [(v4, both, "a"), (v4, six, "a"), (v4, turned, "b")] {
+            let each = Family::ALL.map(|family| compare_specs(&set(old), &set(new), family));
+            let comparison = merged(each);
+            let found = ForwardNames::from(&comparison);
+            assert_eq!(found.changed, [changed], "{new}: {comparison:?}");
+            assert!(
+                found.added.is_empty() && found.removed.is_empty(),
+                "{found:?}"
+            );
+            assert_eq!(comparison.reordered, new == turned);
+        }
+        let turned = compare_specs(&set(v4), &set(turned), Family::V4);
+        let change = &turned.changed[0].changes[0];
+        let words = (change.field, change.from.as_str(), change.to.as_str());
+        assert_eq!(words, ("order", "after a", "first"));
+        // The order is compared even if an entry is added.
+        let more = format!(
+            "{{name: c, allow_from: [10.3.0.0/16]}}, {}",
+            "{name: b, allow_from: [10.2.0.0/16]}, {name: a, allow_from: [10.1.0.0/16]}"
+        );
+        let more = compare_specs(&set(v4), &set(&more), Family::V4);
+        assert_eq!((more.added.len(), more.changed.len()), (1, 1), "{more:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::forwards::Forward;
 use crate::net::Family;
-use crate::twin::battery::{Ask, Wanted};
+use crate::twin::battery::{Ask, Subject, Wanted};
 use crate::twin::doubt::Doubt;
 use crate::twin::verdict::{Judged, Verdict};
 
@@ -50,18 +50,24 @@ pub fn passing(answers: &Result<Answers<'_>, String>) -> BTreeSet<*const Forward
         let is_asked = all.iter().any(|one| one.ask.wanted == Wanted::Through);
         is_asked && all.iter().all(|one| one.verdict == Verdict::AsWanted)
     };
-    let by_forward = by_forward(answers).into_iter();
-    let passing = by_forward.filter(|(_, judged)| pass(judged));
-    passing.map(|(forward, _)| forward).collect()
+    let passing = by_subject(answers).into_values().filter(|all| pass(all));
+    let forwards = passing.filter_map(|all| match all.first()?.ask.of {
+        Subject::Forward(forward) => Some(std::ptr::from_ref(forward)),
+        Subject::Outbound(_) => None,
+    });
+    forwards.collect()
 }
 
-pub type ByForward<'a, 'f> = BTreeMap<*const Forward, Vec<&'a Judged<'f>>>;
+/// The verdicts by [`Subject::key`].
+pub type BySubject<'a, 'f> = BTreeMap<*const (), Vec<&'a Judged<'f>>>;
 
-pub fn by_forward<'a, 'f>(answers: &'a Answers<'f>) -> ByForward<'a, 'f> {
-    let mut by_forward: ByForward<'a, 'f> = BTreeMap::new();
+pub fn by_subject<'a, 'f>(answers: &'a Answers<'f>) -> BySubject<'a, 'f> {
+    let mut by_subject: BySubject<'a, 'f> = BTreeMap::new();
     for judged in &answers.judged {
-        let forward = std::ptr::from_ref(judged.ask.forward);
-        by_forward.entry(forward).or_default().push(judged);
+        by_subject
+            .entry(judged.ask.of.key())
+            .or_default()
+            .push(judged);
     }
-    by_forward
+    by_subject
 }

@@ -1,7 +1,8 @@
 //! Runs the checks and sorts them.
 
 use super::{
-    Case, Check, Status, azure, boot, machine, outbound, packets, replies, route, rules, target,
+    Case, Check, Status, azure, boot, capacity, machine, outbound, packets, replies, route, rules,
+    target,
 };
 
 /// Returns every check, in the order of the hops, and for one hop in the order of the spec.
@@ -10,6 +11,7 @@ pub fn examine(case: &Case<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
     let astray = route::Astray::of(case);
     machine::check(case, &mut checks);
+    capacity::source_ports(case, &mut checks);
     rules::check(case, &astray, &mut checks);
     route::check(case, &astray, &mut checks);
     outbound::check(case, &mut checks);

@@ -49,10 +49,15 @@ impl Jump<'_> {
             name,
             rule,
         } = self;
+        // Without the jump in mangle, packets are forwarded all the same.
+        let hop = match table {
+            TableName::Mangle => Hop::MssRule,
+            _ => Hop::Jump,
+        };
         let rules = live.map_or(&[][..], |chain| chain.rules.as_slice());
         let (place, words) = (of_table(family, table), Line::Append(name, rule));
         let Some(before) = rules.iter().position(|one| one == rule) else {
-            return Hop::Jump.fail(format!(
+            return hop.fail(format!(
                 "{place}: `{words}` is missing, so no packet reaches that chain"
             ));
         };
@@ -64,7 +69,7 @@ impl Jump<'_> {
             } else {
                 ""
             };
-            return Hop::Jump.warn(format!(
+            return hop.warn(format!(
                 "{place}: `{}` is before nvactl's jump and {} every packet: no packet reaches nvactl's \
                  rules{policy}",
                 Line::Append(name, rule),
@@ -72,9 +77,9 @@ impl Jump<'_> {
             ));
         }
         if rules.iter().filter(|one| *one == rule).count() > 1 {
-            return Hop::Jump.warn(format!("nvactl's jump is there twice in {place} {name}"));
+            return hop.warn(format!("nvactl's jump is there twice in {place} {name}"));
         }
-        Hop::Jump.ok(match before {
+        hop.ok(match before {
             0 => format!("{place}: `{words}` is first"),
             1 => format!("{place}: `{words}` is after another program's rule"),
             more => format!("{place}: `{words}` is after {more} of other programs' rules"),

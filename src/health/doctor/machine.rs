@@ -161,10 +161,7 @@ fn table(case: &Case<'_>) -> Check {
             .unknown("the kernel does not report how many connections it tracks");
     };
     let words = format!("{entries} of {limit} conntrack entries are in use");
-    let fix = format!(
-        "sudo sysctl -w net.netfilter.nf_conntrack_max={}",
-        limit.max(1) * 2
-    );
+    let fix = larger_table(limit);
     // When the table is full, the kernel ends unanswered connections, or drops new ones.
     match entries.saturating_mul(100) / limit.max(1) {
         0..90 => Hop::ConntrackTable.ok(words),
@@ -175,6 +172,12 @@ fn table(case: &Case<'_>) -> Check {
             .fail(format!("{words}: the kernel drops new connections"))
             .fix(fix),
     }
+}
+
+/// Returns the command that doubles the connection table.
+pub(super) fn larger_table(limit: u64) -> String {
+    let doubled = limit.max(1).saturating_mul(2);
+    format!("sudo sysctl -w net.netfilter.nf_conntrack_max={doubled}")
 }
 
 /// Judges the packets that conntrack called INVALID, by its counts from before and after the checks. `folder` is

@@ -6,6 +6,7 @@
 mod answers;
 mod azure;
 mod boot;
+mod capacity;
 mod examine;
 mod facts;
 mod fix;
@@ -24,6 +25,7 @@ use serde::Serialize;
 
 pub use answers::Answers;
 pub use azure::questions as probe_questions;
+pub use capacity::{azure_connections, lost};
 pub use examine::examine;
 pub use facts::{BootFacts, Choice, Facts, PendingChange, RoutedClient, questions};
 pub use fix::Fix;
@@ -35,8 +37,9 @@ pub use packets::{
 pub use remedy::{Remedy, of_death as fixes};
 pub use scene::Scene;
 
-use crate::forwards::{Forward, ForwardSet};
+use crate::forwards::{Forward, ForwardSet, Outbound};
 use crate::net::Family;
+use crate::net::words::counted;
 
 /// All checks of one run.
 #[derive(Debug, Serialize)]
@@ -94,11 +97,13 @@ pub enum Hop {
     InterfaceForwarding,
     RpFilter,
     ConntrackTable,
+    SnatPorts,
     Jump,
     DnatRule,
     ForeignRule,
     OtherBackend,
     NativeNft,
+    MssRule,
     ForwardRule,
     SnatRule,
     OwnChains,
@@ -109,12 +114,14 @@ pub enum Hop {
     Target,
     Reply,
     ConntrackInvalid,
+    ConntrackLosses,
     StaleConnection,
     RivalRule,
     Pending,
     Persistence,
     BootOrder,
     SysctlAtBoot,
+    AzureConnections,
     AzureNsg,
     AzureRoute,
     AzureNic,
@@ -134,11 +141,13 @@ impl Hop {
             Hop::InterfaceForwarding => "interface-forwarding",
             Hop::RpFilter => "rp-filter",
             Hop::ConntrackTable => "conntrack-table",
+            Hop::SnatPorts => "snat-ports",
             Hop::Jump => "jump",
             Hop::DnatRule => "dnat-rule",
             Hop::ForeignRule => "foreign-rule",
             Hop::OtherBackend => "other-backend",
             Hop::NativeNft => "native-nft",
+            Hop::MssRule => "mss-rule",
             Hop::ForwardRule => "forward-rule",
             Hop::SnatRule => "snat-rule",
             Hop::OwnChains => "own-chains",
@@ -149,12 +158,14 @@ impl Hop {
             Hop::Target => "target",
             Hop::Reply => "reply",
             Hop::ConntrackInvalid => "conntrack-invalid",
+            Hop::ConntrackLosses => "conntrack-losses",
             Hop::StaleConnection => "stale-connection",
             Hop::RivalRule => "rival-rule",
             Hop::Pending => "pending",
             Hop::Persistence => "persistence",
             Hop::BootOrder => "boot-order",
             Hop::SysctlAtBoot => "sysctl-at-boot",
+            Hop::AzureConnections => "azure-connections",
             Hop::AzureNsg => "azure-nsg",
             Hop::AzureRoute => "azure-route",
             Hop::AzureNic => "azure-nic",
@@ -213,6 +224,45 @@ impl Check {
     }
 }
 
+/// How many forwards and outbound entries a sentence is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    pub forwards: usize,
+    pub entries: usize,
+}
+
+impl Numbers {
+    #[must_use]
+    pub fn all(self) -> usize {
+        self.forwards + self.entries
+    }
+
+    /// Returns the numbers in words: `3 forwards and 1 outbound entry`.
+    #[must_use]
+    pub fn words(self) -> String {
+        let forwards = counted(self.forwards, "forward");
+        let entries = match self.entries {
+            1 => "1 outbound entry".to_owned(),
+            many => format!("{many} outbound entries"),
+        };
+        match (self.forwards, self.entries) {
+            (_, 0) => forwards,
+            (0, _) => entries,
+            _ => format!("{forwards} and {entries}"),
+        }
+    }
+
+    /// Returns the word for several of them.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match (self.forwards, self.entries) {
+            (_, 0) => "forwards",
+            (0, _) => "outbound entries",
+            _ => "forwards and outbound entries",
+        }
+    }
+}
+
 /// A spec, the facts about the machine, and the forwards that the user asked about.
 #[derive(Debug)]
 pub struct Case<'c> {
@@ -223,6 +273,8 @@ pub struct Case<'c> {
     pub family: Family,
     /// The forwards of `set` that the user asked about; all of this family.
     pub asked: Vec<&'c Forward>,
+    /// The outbound entries of `set`, unless the user asked about one forward.
+    pub entries: &'c [Outbound],
     /// The command that applies this spec, here and by this backend.
     pub apply: String,
     /// The command that keeps the loaded rules.

@@ -29,7 +29,7 @@ pub fn questions(set: &ForwardSet) -> BTreeSet<Packet<'_>> {
 
 /// Checks the source and the route of each entry.
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
-    for entry in entries(case) {
+    for entry in case.entries {
         let found = source(case, entry).into_iter().chain(way(case, entry));
         checks.extend(found.map(|check| of(check, entry)));
     }
@@ -39,7 +39,7 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
 pub fn loaded(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
     let (want, have) = (outbound_rules(planned), outbound_rules(case.facts.live));
     let counts = counts::outbound(case.facts.counters, case.facts.live);
-    for entry in entries(case) {
+    for entry in case.entries {
         let name = entry.name.as_str();
         let loaded = have.get(name).map_or(&[][..], Vec::as_slice);
         let wanted = want.get(name).map_or(&[][..], Vec::as_slice);
@@ -64,15 +64,6 @@ pub fn loaded(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
                 .fix(case.apply.as_str()),
         };
         checks.push(of(check, entry));
-    }
-}
-
-/// Returns the entries to check. A run for one forward is not about them.
-fn entries<'c>(case: &Case<'c>) -> &'c [Outbound] {
-    if case.asked.len() == case.set.forwards.len() {
-        &case.set.outbound
-    } else {
-        &[]
     }
 }
 

@@ -149,6 +149,12 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure, times: usize) -> Remedy
         Cure::Apply | Cure::Without(By::Kernel(_) | By::NoRule) => {
             return Remedy::tried(scene.apply);
         }
+        Cure::SegmentLimit(mss, _) => {
+            let apply = scene.apply;
+            return Remedy::tried(format!(
+                "set `mss: {mss}` in `firewall` of the spec, then: {apply}"
+            ));
+        }
         Cure::Switches(switches) => (IF_SETTING_IS_WRONG, None, sysctl(switches), "", ""),
         Cure::AcceptInChain {
             family,
@@ -218,14 +224,14 @@ fn sysctl(switches: &[SwitchValue]) -> String {
     format!("sudo sysctl -w{}", words.collect::<String>())
 }
 
-/// Puts a forward's own values into the command of a program's setting. `chain` holds the program's rule.
+/// Puts a connection's own values into the command of a program's setting. `chain` holds the program's rule.
 fn filled_in(command: &str, ask: &Ask<'_>, chain: &str) -> String {
     let Some(target) = ask.question.listeners.first() else {
         return command.to_owned();
     };
-    let iptables = plain(ask.forward.family());
+    let iptables = plain(ask.of.family());
     let jail = chain.strip_prefix("f2b-").unwrap_or("JAIL");
-    let interfaces = [("on IN ", ask.by), ("on OUT ", &ask.forward.egress)];
+    let interfaces = [("on IN ", ask.by), ("on OUT ", ask.of.egress())];
     let mut words = command
         .replace("sudo iptables ", &format!("sudo {iptables} "))
         .replace("JAIL", jail)

@@ -7,8 +7,8 @@ use super::jump::{self, of_table};
 use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status, outbound};
 use crate::diff::drift::{
-    Comparison, DriftKind, LAYOUT, LAYOUT_V6, LineKind, POLICY, POLICY_V6, PlacedRule, compare,
-    gone, rules_by_key,
+    Comparison, DriftKind, LAYOUT, LAYOUT_V6, LineKind, MSS, POLICY, POLICY_V6, PlacedRule,
+    compare, gone, rules_by_key,
 };
 use crate::forwards::{Forward, rows};
 use crate::health::counts;
@@ -189,6 +189,7 @@ fn another_spec(case: &Case<'_>, comparison: &Comparison, own: &[OwnRules<'_>]) 
 fn hop_of(place: &PlacedRule<'_>) -> Hop {
     match (place.table, &place.rule.target) {
         (TableName::Filter, _) => Hop::ForwardRule,
+        (TableName::Mangle, _) => Hop::MssRule,
         (_, Some(Target::Dnat { .. } | Target::SetConnmark(_))) => Hop::DnatRule,
         _ => Hop::SnatRule,
     }
@@ -198,6 +199,7 @@ fn hop_of(place: &PlacedRule<'_>) -> Hop {
 fn not_loaded(rules: OwnRules<'_>) -> String {
     let kind = match rules.hop {
         Hop::ForwardRule => "accept",
+        Hop::MssRule => "MSS",
         Hop::SnatRule => "SNAT",
         _ => "DNAT",
     };
@@ -310,8 +312,12 @@ fn own_chains(
         .firewall
         .iter()
         .find(|change| [POLICY, POLICY_V6].contains(&change.field));
-    let mut firewall = comparison.firewall.iter();
-    let layout = firewall.find(|change| [LAYOUT, LAYOUT_V6].contains(&change.field));
+    let of_field = |fields: &[&str]| {
+        let mut firewall = comparison.firewall.iter();
+        firewall.find(|change| fields.contains(&change.field))
+    };
+    let mss = of_field(&[MSS]);
+    let layout = of_field(&[LAYOUT, LAYOUT_V6]);
     checks.push(match (put_in, surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
@@ -333,6 +339,12 @@ fn own_chains(
             .warn(format!(
                 "the {} is {}, while the spec says {}: packets that no rule drops are forwarded",
                 policy.field, policy.from, policy.to
+            ))
+            .fix(apply),
+        _ if let Some(mss) = mss => Hop::OwnChains
+            .warn(format!(
+                "the limit on TCP segments (`mss`) is {}, while the spec's is {}",
+                mss.from, mss.to
             ))
             .fix(apply),
         _ if comparison.reordered => Hop::OwnChains

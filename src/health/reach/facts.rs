@@ -107,7 +107,7 @@ pub fn outside(entry: &Outbound) -> IpAddr {
     let internet = internet(entry.family);
     let first = entry.allow_to.nets.as_slice().first();
     match first {
-        Some(net) if !entry.allow_to.contains(internet) => net.addr(),
+        Some(net) if !entry.allow_to.contains(internet) => host_of(net),
         _ => internet,
     }
 }
@@ -126,7 +126,18 @@ pub fn internet(family: Family) -> IpAddr {
 pub fn sender(entry: &Outbound) -> IpAddr {
     let mut nets = entry.allow_from.as_slice().iter();
     let first = nets.find(|net| net.prefix_len() > 0);
-    first.map_or_else(|| somebody(entry.family), IpNet::addr)
+    first.map_or_else(|| somebody(entry.family), host_of)
+}
+
+/// Returns an address of a network that a host may have: the lowest is a broadcast address (Linux before 5.14) or, with
+/// IPv6, every router's (RFC 4291, 2.6.1).
+fn host_of(net: &IpNet) -> IpAddr {
+    let mut hosts = net.hosts();
+    let host = match net {
+        IpNet::V4(_) => hosts.next(),
+        IpNet::V6(_) => hosts.nth(1),
+    };
+    host.unwrap_or(net.addr())
 }
 
 /// Returns the ends of a SNAT range.

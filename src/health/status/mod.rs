@@ -12,18 +12,19 @@ pub use jumps::{BeforeJump, before_jumps};
 use serde::Serialize;
 
 use crate::diff::drift::{
-    Comparison, Drift, DriftKind, FieldChange, ForwardLine, LineKind, PlacedRule, gone,
+    Comparison, Drift, DriftKind, FieldChange, ForwardLine, LineKind, ORDER, PlacedRule, gone,
     outbound_rules, rules_by_key,
 };
-use crate::forwards::{self, ForwardSet, Listeners, listeners_of, reached_of};
+use crate::forwards::{self, ForwardSet, Listeners, Snat, listeners_of, reached_of};
 use crate::health::connections::is_redirected;
 use crate::health::counts;
 use crate::health::next_boot::NextBoot;
+use crate::health::snat_ports::SnatPorts;
+use crate::host::conntrack::ConntrackCounts;
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::{ForwardKey, plan_as, replanned};
 use crate::plan::{Hook, accept_known};
@@ -46,6 +47,8 @@ pub struct StatusReport {
     /// A change that waits for its confirmation, in words.
     pub pending: Option<String>,
     pub conntrack: Option<Tracked>,
+    /// The ports in use of each source address; `None` if conntrack entries cannot be listed.
+    pub snat: Option<Vec<SnatPorts>>,
     /// The packets of the rule for known connections, of all forwards together.
     pub established: Count,
     pub forwards: Vec<Row>,
@@ -72,8 +75,8 @@ pub struct MachineStatus {
 pub struct Tracked {
     pub entries: u64,
     pub limit: u64,
-    /// INVALID packets since boot; `None` if the kernel does not report them.
-    pub invalid: Option<u64>,
+    #[serde(flatten)]
+    pub counts: ConntrackCounts,
     /// Whether the kernel accepts TCP packets outside their connection's window, so that they are not INVALID.
     pub be_liberal: Option<bool>,
 }
@@ -129,7 +132,7 @@ pub struct Row {
     pub traffic: Option<Count>,
 }
 
-/// The connections of a forward.
+/// The connections of a forward or outbound entry.
 #[derive(Debug, Clone, Copy)]
 struct Alive {
     count: usize,
@@ -172,6 +175,9 @@ pub struct OutboundRow {
     pub refused: Count,
     /// Connections by tcp and udp that the kernel tracks now, if that is known.
     pub connections: Option<usize>,
+    /// The packets of these connections so far, both directions together, if the kernel counts those of each.
+    #[serde(skip)]
+    pub traffic: Option<Count>,
 }
 
 /// The live rules, counters and connections.
@@ -275,11 +281,16 @@ pub fn outbound_rows(
     let replies_gone = gone.iter().any(|place| *place.rule == accept_known());
     let cut_off = CutOff::new(live.ruleset, &planned, &replanned, &gone);
     let changed = changed_chains(live.ruleset, &planned);
-    let mut connections: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut connections: BTreeMap<&str, Alive> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
     for flow in alive.filter(|flow| !flow.finished && !is_redirected(flow)) {
-        if let Some(entry) = set.sender(flow) {
-            *connections.entry(entry.name.as_str()).or_default() += 1;
+        // A connection that keeps a source which the entry rewrites is not the entry's, but the machine's own.
+        let entry = set.deciding_entry(flow);
+        let entry = entry
+            .filter(|entry| entry.snat == Snat::Client || flow.source != flow.reply_destination);
+        if let Some(entry) = entry {
+            let of_entry = connections.entry(entry.name.as_str()).or_default();
+            of_entry.add(flow);
         }
     }
     let mut rows = Vec::new();
@@ -293,6 +304,9 @@ pub fn outbound_rows(
             _ => ForwardState::InSync,
         };
         let words = ForwardLine::from(entry);
+        let alive = live
+            .flows
+            .map(|_| connections.get(name).copied().unwrap_or_default());
         rows.push(OutboundRow {
             family,
             protocol: words.protocol,
@@ -302,9 +316,8 @@ pub fn outbound_rows(
             state,
             new: count(name).new,
             refused: count(name).refused,
-            connections: live
-                .flows
-                .map(|_| connections.get(name).copied().unwrap_or_default()),
+            connections: alive.map(|alive| alive.count),
+            traffic: alive.and_then(|alive| alive.traffic),
             name: words.name,
         });
     }
@@ -321,44 +334,46 @@ pub fn outbound_rows(
             new: count(&line.name).new,
             refused: count(&line.name).refused,
             connections: None,
+            traffic: None,
         });
     }
     rows
 }
 
 /// Returns the chains of lists and logs that somebody has changed.
-fn changed_chains<'p>(live: &Ruleset, planned: &'p Ruleset) -> BTreeSet<&'p ChainName> {
+fn changed_chains<'p>(
+    live: &Ruleset,
+    planned: &'p Ruleset,
+) -> BTreeSet<(TableName, &'p ChainName)> {
     let own = planned.chains().filter(|(_, name, _)| name.is_own());
     let changed = own.filter(|(table, name, chain)| {
         Hook::of(name).is_none() && live.chain(*table, name) != Some(chain)
     });
-    changed.map(|(_, name, _)| name).collect()
+    changed.map(|(table, name, _)| (table, name)).collect()
 }
 
 /// Whether a forward's rules lead to one of these chains, directly or by other chains.
 fn leads_to_any(
     places: Option<&Vec<PlacedRule<'_>>>,
     planned: &Ruleset,
-    chains: &BTreeSet<&ChainName>,
+    chains: &BTreeSet<(TableName, &ChainName)>,
 ) -> bool {
     if chains.is_empty() {
         return false;
     }
-    let rules = places.into_iter().flatten().map(|place| place.rule);
-    let mut next: Vec<&ChainName> = rules.filter_map(Rule::leads_to).collect();
+    let places = places.into_iter().flatten();
+    let mut next: Vec<(TableName, &ChainName)> = places
+        .filter_map(|place| Some((place.table, place.rule.leads_to()?)))
+        .collect();
     let mut seen = BTreeSet::new();
-    while let Some(name) = next.pop() {
-        if chains.contains(name) {
+    while let Some((table, name)) = next.pop() {
+        if chains.contains(&(table, name)) {
             return true;
         }
-        if seen.insert(name) {
-            let chain = planned.chain(TableName::Filter, name);
-            next.extend(
-                chain
-                    .into_iter()
-                    .flat_map(|chain| &chain.rules)
-                    .filter_map(Rule::leads_to),
-            );
+        if seen.insert((table, name)) {
+            let rules = planned.chain(table, name).into_iter();
+            let rules = rules.flat_map(|chain| &chain.rules);
+            next.extend(rules.filter_map(|rule| Some((table, rule.leads_to()?))));
         }
     }
     false
@@ -381,13 +396,23 @@ pub fn drift(
     drift.retain(|drift| drift.what != DriftKind::InFront);
     drift.extend(before_jumps.iter().filter_map(|one| one.stop.clone()));
     let mut firewall = comparison.firewall;
-    if comparison.reordered {
+    let moved = comparison.changed.iter().flat_map(|entry| {
+        let order = entry.changes.iter().filter(|change| change.field == ORDER);
+        order.map(|change| FieldChange {
+            field: ORDER,
+            from: format!("{} {}", entry.name, change.from),
+            to: format!("{} {}", entry.name, change.to),
+        })
+    });
+    let moved: Vec<FieldChange> = moved.collect();
+    if comparison.reordered && moved.is_empty() {
         firewall.push(FieldChange {
-            field: "order",
+            field: ORDER,
             from: "another".to_owned(),
             to: "the spec's".to_owned(),
         });
     }
+    firewall.extend(moved);
     (
         rows && drift.is_empty() && firewall.is_empty(),
         firewall,
@@ -440,6 +465,33 @@ forwards:
         (states, in_sync, lines.collect())
     }
 
+    /// The lists of an entry are chains of each table that it uses.
+    #[test]
+    fn a_changed_list_of_an_outbound_entry_is_drift_in_each_table() {
+        let set = yaml::read(
+            b"firewall: {interface: eth0, mss: 1360}
+outbound:
+  - {name: out, allow_from: [10.224.0.0/16, 10.9.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24], protocol: tcp}",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4).with_builtin_chains();
+        for table in TableName::WRITTEN {
+            let mut live = planned.clone();
+            let mut chains = live.tables.get_mut(&table).expect("it is used").iter_mut();
+            let list = chains.find(|(name, _)| name.as_str().starts_with("NVACTL-TO-"));
+            let (_, list) = list.expect("it is there");
+            list.rules.pop();
+            let rules = LiveRules {
+                ruleset: &live,
+                counters: &Counters::default(),
+                flows: None,
+            };
+            let comparison = compare_family(&live, &set, Family::V4);
+            let rows = outbound_rows(&rules, &set, Family::V4, &comparison);
+            assert_eq!(rows[0].state, ForwardState::Drifted, "{table}");
+        }
+    }
+
     #[test]
     fn a_jump_that_packets_do_not_reach_is_drift() {
         use ForwardState::{Drifted, InSync};
@@ -488,6 +540,74 @@ forwards:
             let (found, in_sync, lines) = judged(from, &to);
             assert_eq!((found, in_sync), ([states; 2], drift.is_empty()), "{to}");
             assert_eq!(lines, drift, "{to}");
+        }
+    }
+
+    /// Returns the rows of two entries, for the planned rules with `from` replaced by `to`.
+    fn outbound_of(from: &str, to: &str, flows: &[Flow]) -> Vec<OutboundRow> {
+        let set = yaml::read(
+            b"firewall: {interface: eth0}
+outbound:
+  - {name: a, allow_from: [10.1.0.0/16, 10.3.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24]}
+  - {name: b, allow_from: [10.2.0.0/16], snat: none}",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4).with_builtin_chains().to_string();
+        assert!(planned.contains(from), "{from}: {planned}");
+        let at = planned.find(from).unwrap_or_default();
+        let table = planned[..at].matches("COMMIT").count();
+        assert_eq!(table, usize::from(!from.is_empty()), "{from} is in nat");
+        let ruleset = parse(&planned.replacen(from, to, 1)).expect("it is readable");
+        let live = LiveRules {
+            ruleset: &ruleset,
+            counters: &Counters::default(),
+            flows: Some(flows),
+        };
+        let comparison = compare_family(&ruleset, &set, Family::V4);
+        outbound_rows(&live, &set, Family::V4, &comparison)
+    }
+
+    #[test]
+    fn an_entry_is_drifted_if_its_list_in_nat_is_changed() {
+        use ForwardState::{Drifted, InSync};
+        let set = yaml::read(
+            b"firewall: {interface: eth0}
+outbound: [{name: a, allow_from: [10.1.0.0/16, 10.3.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24]}]",
+        )
+        .expect("it is valid");
+        let planned = plan(&set, Family::V4);
+        let nat = planned.tables.get(&TableName::Nat).expect("it has rules");
+        let mut lists = nat
+            .keys()
+            .filter(|name| name.as_str().starts_with("NVACTL-FROM-"));
+        let list = lists.next().expect("a list").as_str();
+        let line = format!("-A {list} -s 10.3.0.0/16");
+        for (from, to, state) in [
+            ("", "", InSync),
+            (&line, &line.replace("10.3.", "10.4."), Drifted),
+        ] {
+            let rows = outbound_of(from, to, &[]);
+            assert_eq!([rows[0].state, rows[1].state], [state, InSync], "{from}");
+        }
+    }
+
+    #[test]
+    fn a_connection_of_the_machine_itself_is_not_an_entry_s() {
+        let flow = |source: &str, reply: &str| {
+            let line = format!(
+                "tcp 6 431999 ESTABLISHED src={source} dst=192.0.2.80 sport=5000 dport=443 \
+                 src=192.0.2.80 dst={reply} sport=443 dport=5000 [ASSURED]"
+            );
+            Flow::parse(&line).expect("it is a flow")
+        };
+        for (source, reply, live) in [
+            ("10.1.0.7", "10.3.0.4", [1, 0]),
+            ("10.1.0.7", "10.1.0.7", [0, 0]),
+            ("10.2.0.7", "10.2.0.7", [0, 1]),
+        ] {
+            let rows = outbound_of("", "", &[flow(source, reply)]);
+            let found = [0, 1].map(|n| rows[n].connections.unwrap_or_default());
+            assert_eq!(found, live, "{source} {reply}");
         }
     }
 

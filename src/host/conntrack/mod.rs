@@ -1,8 +1,8 @@
 //! Reads and deletes the kernel's conntrack entries with the `conntrack` program.
 
+mod counts;
 pub mod deletion;
 
-use std::fs;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -11,6 +11,7 @@ use crate::host::child::{self, ChildError};
 use crate::host::conntrack::deletion::{Deletion, deletions};
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
+pub use counts::{ConntrackCounts, counts};
 
 /// A table of a million entries takes some seconds.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -93,39 +94,6 @@ pub fn delete<'f>(flows: impl Iterator<Item = &'f Flow>) -> Result<(), Conntrack
     Ok(())
 }
 
-/// Counts the packets of this namespace that conntrack called INVALID. They include packets outside of their
-/// connection's window (`nf_conntrack_in` in `net/netfilter/nf_conntrack_core.c`). Returns `None` if conntrack
-/// tracks nothing yet, or the count cannot be read.
-#[must_use]
-pub fn invalid() -> Option<u64> {
-    // Kernels without CONFIG_NF_CONNTRACK_PROCFS have no such file.
-    match fs::read_to_string("/proc/net/stat/nf_conntrack") {
-        Ok(text) => of_file(&text),
-        Err(_) => of_program(&run(&["-S"]).ok()?),
-    }
-}
-
-/// Reads a line of column names, then a line of hexadecimal numbers for each CPU.
-fn of_file(text: &str) -> Option<u64> {
-    let mut lines = text.lines();
-    let mut names = lines.next()?.split_ascii_whitespace();
-    let column = names.position(|name| name == "invalid")?;
-    let of_cpu = |line: &str| {
-        let number = line.split_ascii_whitespace().nth(column)?;
-        u64::from_str_radix(number, 16).ok()
-    };
-    lines.map(of_cpu).sum()
-}
-
-/// Reads `name=number` words, one line for each CPU.
-fn of_program(text: &str) -> Option<u64> {
-    let words = text.split_ascii_whitespace();
-    let numbers = words.filter_map(|word| word.strip_prefix("invalid="));
-    let mut numbers = numbers.map(|number| number.parse::<u64>().ok()).peekable();
-    numbers.peek()?;
-    numbers.sum()
-}
-
 /// Returns the name of a family for conntrack's `-f`.
 fn name(family: Family) -> &'static str {
     match family {
@@ -144,24 +112,5 @@ fn run(args: &[&str]) -> Result<String, ConntrackError> {
             command: args.join(" "),
             words: output.stderr,
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The texts are from Linux 6.18 and conntrack 1.4.7.
-    #[test]
-    fn invalid_packets_of_all_cpus_are_added() {
-        let text = "entries  clashres found new invalid ignore\n\
-                    00000002  00000000 00000000 00000000 0000000b 00000000\n\
-                    00000002  00000000 00000000 00000000 00000010 00000000\n";
-        assert_eq!(of_file(text), Some(27));
-        assert_eq!(of_file("entries found\n00000002 00000000\n"), None);
-        assert_eq!(of_file(""), None);
-        let text = "cpu=0   \tfound=0 invalid=11 insert=0\ncpu=1   \tfound=3 invalid=16 insert=0\n";
-        assert_eq!(of_program(text), Some(27));
-        assert_eq!(of_program(""), None);
     }
 }

@@ -6,7 +6,7 @@ use super::matches::{after, write_words};
 use crate::net::Host;
 use crate::netfilter::mark::{BitShift, Mark, MarkCopy};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, RejectWith, Target};
+use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, Mss, RejectWith, Target};
 use crate::netfilter::token::Quoted;
 
 impl fmt::Display for Rule {
@@ -63,6 +63,8 @@ impl fmt::Display for Target {
             }
             Target::SaveMark(copy) => write!(f, "-j CONNMARK --save-mark {copy}"),
             Target::RestoreMark(copy) => write!(f, "-j CONNMARK --restore-mark {copy}"),
+            Target::TcpMss(Mss::Clamp) => f.write_str("-j TCPMSS --clamp-mss-to-pmtu"),
+            Target::TcpMss(Mss::Bytes(bytes)) => write!(f, "-j TCPMSS --set-mss {bytes}"),
             Target::Other(words) => {
                 f.write_str("-j ")?;
                 write_words(f, words)

@@ -1,11 +1,11 @@
-//! Describes the connections to forwards that fail with the change, and the replies that leave by another interface.
+//! Describes the connections of forwards and outbound entries that fail with the change, and the replies that leave by another interface.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::forwards::Snat;
 use crate::health::doctor::{Scene, client_words, fixes, rule_words, took};
-use crate::net::words::{counted, quoted};
+use crate::net::words::quoted;
 use crate::netfilter::backend::Backend;
 use crate::ops::remark::Remarks;
 use crate::twin::cause::{By, Holder, KernelReason, Taken};
@@ -14,7 +14,7 @@ use crate::twin::verdict::{Death, Examination, Judged, Verdict};
 /// The most lost connections that are shown one by one.
 const MOST_LOST: usize = 5;
 
-/// Returns a line for each forward that a change would cut off, with the rule that takes its packets, and a
+/// Returns a line for each forward and outbound entry that a change would cut off, with the rule that takes its packets, and a
 /// line for each fix.
 pub fn lost(
     judged: &[Judged<'_>],
@@ -24,23 +24,24 @@ pub fn lost(
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
     for one in judged {
-        if !names.insert(one.ask.forward.name.as_str()) {
+        if !names.insert(one.ask.of.name().as_str()) {
             continue;
         }
         if names.len() > MOST_LOST {
             continue;
         }
         lines.push(format!(
-            "`{}`: connections to {} reach a target with the rules loaded now, but not with the new \
+            "`{}`: connections to {} reach a {} with the rules loaded now, but not with the new \
              rules: {} (tried in a copy of this machine, as {})",
-            one.ask.forward.name,
+            one.ask.of.name(),
             one.ask.question.to,
+            one.ask.of.far_end(),
             why_lost(one, foreign_snat),
             client_words(&one.ask.client)
         ));
         if let Verdict::Dead(death) = &one.verdict {
             let scene = Scene {
-                family: one.ask.forward.family(),
+                family: one.ask.of.family(),
                 backend,
                 ip_forward: true,
                 apply: "sudo nvactl apply",
@@ -53,7 +54,7 @@ pub fn lost(
     }
     match names.len().saturating_sub(MOST_LOST) {
         0 => {}
-        more => lines.push(format!("and {}", counted(more, "more forward"))),
+        more => lines.push(format!("and {more} more")),
     }
     lines
 }
@@ -67,7 +68,7 @@ fn why_lost(judged: &Judged<'_>, foreign_snat: &BTreeSet<IpAddr>) -> String {
             && death.causes.is_empty()
             && death.examination == Examination::Done
     );
-    let snat = match judged.ask.forward.snat {
+    let snat = match judged.ask.of.snat() {
         Snat::Addresses(range) => [range.first(), range.last()],
         Snat::Masquerade | Snat::Client => return why(judged),
     };
@@ -82,7 +83,7 @@ fn why_lost(judged: &Judged<'_>, foreign_snat: &BTreeSet<IpAddr>) -> String {
 /// Describes why a connection is lost or dead.
 fn why(judged: &Judged<'_>) -> String {
     let ask = &judged.ask;
-    let family = ask.forward.family();
+    let family = ask.of.family();
     match &judged.verdict {
         // nvactl's rules match the egress, so any other cause follows from this one.
         Verdict::Dead(Death {
@@ -90,7 +91,7 @@ fn why(judged: &Judged<'_>) -> String {
             ..
         }) => format!(
             "the packets leave by {interface}, while the spec's egress is {}",
-            ask.forward.egress
+            ask.of.egress()
         ),
         Verdict::Dead(death) => match death.causes.as_slice() {
             [] => match &death.examination {
@@ -126,10 +127,7 @@ pub fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
         }
     }
     for ((out, by), all) in found {
-        let names: BTreeSet<&str> = all
-            .iter()
-            .map(|one| one.ask.forward.name.as_str())
-            .collect();
+        let names: BTreeSet<&str> = all.iter().map(|one| one.ask.of.name().as_str()).collect();
         let ask = &all[0].ask;
         let target = ask.question.listeners.first();
         let look = target.map_or(String::new(), |target| {
@@ -137,7 +135,7 @@ pub fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
                 "\nhint: to look: ip route get {} from {} iif {}",
                 ask.client.address,
                 target.ip(),
-                ask.forward.egress
+                ask.of.egress()
             )
         });
         remarks.warn(format_args!(
@@ -149,7 +147,7 @@ pub fn strayed(judged: &[Judged<'_>], remarks: &mut Remarks) {
     }
 }
 
-/// Names the causes why forwards fail with and without the change, unless another message names them.
+/// Names the causes why forwards and outbound entries fail with and without the change, unless another message names them.
 pub fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     let mut found: Vec<(String, Vec<&str>)> = Vec::new();
     for one in judged {
@@ -166,7 +164,7 @@ pub fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
         if !told {
             continue;
         }
-        let (why, name) = (why(one), one.ask.forward.name.as_str());
+        let (why, name) = (why(one), one.ask.of.name().as_str());
         match found.iter_mut().find(|(known, _)| *known == why) {
             Some((_, names)) if names.contains(&name) => {}
             Some((_, names)) => names.push(name),
@@ -175,7 +173,7 @@ pub fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     }
     let each = found.iter().map(|(why, names)| {
         let names = quoted(names);
-        format!("connections to {names} fail with and without this change: {why}")
+        format!("connections of {names} fail with and without this change: {why}")
     });
     remarks.warn_of_rules(each);
 }

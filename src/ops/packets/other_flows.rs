@@ -22,7 +22,8 @@ pub fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
             matches!(by, Some(By::Policy(decided)) if is_forward(decided))
         });
         let hint = if by_policy {
-            "\nhint: to let them pass, add a rule that accepts them, or write in the spec, in `firewall`: forward_policy: keep"
+            "\nhint: to let them pass, name their networks in an entry of `outbound`, or add a rule that accepts them\
+             \nhint: to leave all packets outside the forwards to the policy as it is, write in the spec, in `firewall`: forward_policy: keep"
         } else {
             ""
         };

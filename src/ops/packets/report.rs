@@ -19,11 +19,11 @@ pub const LIMIT: Duration = Duration::from_mins(2);
 /// The result of a trial.
 #[derive(Debug)]
 pub enum PacketTrial {
-    /// The change cuts off no forward that works now.
+    /// The change cuts off no forward and no outbound entry that works now.
     Passed(Vec<Overtaken>),
     /// iptables-restore refuses the change in the copy.
     NotLoaded,
-    /// The change would cut off forwards that work now, a line each.
+    /// The change would cut off forwards or outbound entries that work now, a line each.
     Cuts(Vec<String>),
     /// No copy could be made, with the reason.
     Impossible(String),
@@ -44,9 +44,9 @@ pub fn told(
     let overtaken = overtaken.collect();
     other_flows(tried, remarks);
     if !tried.unsure.is_empty() {
-        let names: BTreeSet<&str> = tried.unsure.iter().map(|one| one.name.as_str()).collect();
+        let names: BTreeSet<&str> = tried.unsure.iter().map(|one| one.name().as_str()).collect();
         remarks.warn(format_args!(
-            "connections to {} may or may not pass after this change: a rule of another program decides by \
+            "connections of {} may or may not pass after this change: a rule of another program decides by \
              chance, by its counter, or by asking a program",
             quoted(names)
         ));
@@ -54,13 +54,13 @@ pub fn told(
     strayed(&tried.strayed, remarks);
     if let Some(why) = tried.failed.first() {
         remarks.warn(format_args!(
-            "{} to forwards of this spec could not be opened in a copy of this machine: {why}",
+            "{} of this spec could not be opened in a copy of this machine: {why}",
             counted(tried.failed.len(), "connection")
         ));
     }
     if tried.not_asked > 0 {
         remarks.warn(format_args!(
-            "{} to forwards of this spec could not be tried in {} seconds; to try them after the change: \
+            "{} of this spec could not be tried in {} seconds; to try them after the change: \
              sudo nvactl doctor --deadline 600",
             counted(tried.not_asked, "connection"),
             LIMIT.as_secs()
@@ -85,7 +85,7 @@ mod tests {
     use crate::forwards::ForwardSet;
     use crate::netfilter::conntrack::Flow;
     use crate::netfilter::names::{ChainName, TableName};
-    use crate::twin::battery::{Ask, Wanted};
+    use crate::twin::battery::{Ask, Subject, Wanted};
     use crate::twin::cause::{
         By, DecidingRule, Direction, Fate, Holder, KernelReason, Stage, Taken,
     };
@@ -105,7 +105,7 @@ forwards:
         let forward = &set.forwards[n];
         let address = "198.51.100.10".parse().expect("an address");
         Ask {
-            forward,
+            of: Subject::Forward(forward),
             client: SampleClient {
                 address,
                 kind: client,
@@ -205,7 +205,7 @@ forwards:
         assert_eq!(
             warnings,
             [
-                "connections to `web`, `dns` fail with and without this change: \
+                "connections of `web`, `dns` fail with and without this change: \
                  iptables-nft rule `-A FORWARD -j DROP` in filter drops the packets"
             ]
         );
@@ -301,7 +301,7 @@ forwards:
                  10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22",
                 "1 connection outside the forwards that could not be opened until now can be opened after this change: \
                  tcp 192.0.2.1 → 10.9.0.7:22",
-                "2 connections to forwards of this spec could not be tried in 120 seconds; to try them after \
+                "2 connections of this spec could not be tried in 120 seconds; to try them after \
                  the change: sudo nvactl doctor --deadline 600",
             ]
         );

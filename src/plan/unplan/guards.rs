@@ -58,7 +58,7 @@ impl<'r> Lists<'r> {
         }
     }
 
-    fn rules(&self, chain: &ChainName) -> &'r [Rule] {
+    pub fn rules(&self, chain: &ChainName) -> &'r [Rule] {
         let chain = self.ruleset.chain(TableName::Filter, chain);
         chain.map_or(&[], |chain| chain.rules.as_slice())
     }

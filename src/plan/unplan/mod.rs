@@ -23,7 +23,7 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::target::{DnatPorts, Mss, Target};
 use crate::plan::{Hook, MARKED, OF_MARKED, layout, plan, plan_in};
 
 /// Identifies a forward's rules: the comment, and the protocol, since a forward has rules for each of its
@@ -93,6 +93,7 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         ingress,
         egress,
         snat: snats,
+        mss: mss(ruleset),
         forward_policy: match ruleset.forward_policy() {
             Policy::Drop => ForwardPolicy::Drop,
             Policy::Accept => ForwardPolicy::Keep,
@@ -105,6 +106,22 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         forwards,
         outbound,
     })
+}
+
+/// Reads the limit on segment sizes that most of nvactl's rules set. Rules that somebody has tampered with must not
+/// decide for the others.
+fn mss(ruleset: &Ruleset) -> Option<Mss> {
+    let chains = ruleset.tables.get(&Hook::Sizing.table()).into_iter();
+    let own = chains.flatten().filter(|(name, _)| name.is_own());
+    let mut votes: BTreeMap<Mss, usize> = BTreeMap::new();
+    for rule in own.flat_map(|(_, chain)| &chain.rules) {
+        if let Some(Target::TcpMss(mss)) = rule.target {
+            *votes.entry(mss).or_default() += 1;
+        }
+    }
+    // With equal votes the lowest value wins, so that the result is the same on every machine.
+    let most = votes.into_iter().rev().max_by_key(|(_, votes)| *votes);
+    most.map(|(mss, _)| mss)
 }
 
 /// The forwards that have a DNAT rule.

@@ -1,6 +1,6 @@
 //! Reads outbound entries back from nvactl's rules in a ruleset.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -36,6 +36,10 @@ fn of_entry(chain: &ChainName) -> bool {
 /// Returns the outbound entries in the order of their rules.
 pub fn held(ruleset: &Ruleset) -> Vec<Outbound> {
     let mut found: Vec<Outbound> = Vec::new();
+    // The place of each entry in `found`.
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let leaving = leaving(ruleset);
+    let mut lists = Family::ALL.map(|family| Lists::new(ruleset, family));
     let own = ChainName::from(Hook::Passing.own());
     for (chain, rule) in Hook::Passing.rules(ruleset) {
         let first = rule.leads_to().filter(|first| of_entry(first));
@@ -43,19 +47,36 @@ pub fn held(ruleset: &Ruleset) -> Vec<Outbound> {
             continue;
         };
         let Some(by) = ingress(rule) else { continue };
-        if let Some(known) = found.iter_mut().find(|one| one.name.as_str() == name) {
+        if let Some(place) = places.get(name) {
+            let known = &mut found[*place];
             if !known.ingress.contains(&by) {
                 known.ingress.push(by);
             }
             continue;
         }
-        let Ok(name) = name.parse::<Name>() else {
+        let Ok(parsed) = name.parse::<Name>() else {
             continue;
         };
+        let snat = source(ruleset, leaving.get(name).copied());
         let entry = HeldEntry::read(ruleset, rule, first);
-        found.extend(entry.and_then(|entry| entry.into_outbound(ruleset, name, rule)));
+        let entry = entry.and_then(|entry| entry.into_outbound(&mut lists, parsed, rule, snat));
+        if let Some(entry) = entry {
+            places.insert(name, found.len());
+            found.push(entry);
+        }
     }
     found
+}
+
+/// Returns the first rule of each entry in NVACTL-POSTROUTING.
+fn leaving(ruleset: &Ruleset) -> BTreeMap<&str, &Rule> {
+    let mut leaving = BTreeMap::new();
+    for (_, rule) in Hook::Leaving.rules(ruleset) {
+        if let Some(name) = name_of(rule).filter(|_| rule.leads_to().is_some_and(of_entry)) {
+            leaving.entry(name).or_insert(rule);
+        }
+    }
+    leaving
 }
 
 /// The chains of one entry in the filter table, as far as they have been read.
@@ -86,13 +107,13 @@ impl<'r> HeldEntry<'r> {
             else {
                 continue;
             };
-            let mut ends = Ends::default();
-            ends.collect(ruleset, &chain, prefix, &mut BTreeSet::new());
+            let mut list = ListChain::default();
+            list.collect(ruleset, &chain, prefix, &mut BTreeSet::new());
             match prefix {
-                FROM => entry.from = ends.nets,
-                _ => (entry.to, entry.internet) = (ends.nets, ends.all),
+                FROM => entry.from = list.nets,
+                _ => (entry.to, entry.internet) = (list.nets, list.all),
             }
-            next = ends.next;
+            next = list.next;
         }
         entry.exit = rules(ruleset, TableName::Filter, &next?);
         Some(entry)
@@ -105,8 +126,18 @@ impl<'r> HeldEntry<'r> {
     }
 
     /// `rule` is the entry's first rule of NVACTL-FORWARD.
-    fn into_outbound(self, ruleset: &Ruleset, name: Name, rule: &Rule) -> Option<Outbound> {
+    fn into_outbound(
+        self,
+        lists: &mut [Lists<'r>; 2],
+        name: Name,
+        rule: &Rule,
+        snat: Snat,
+    ) -> Option<Outbound> {
         let family = self.family()?;
+        let lists = match family {
+            Family::V4 => &mut lists[0],
+            Family::V6 => &mut lists[1],
+        };
         let mut protocols = BTreeSet::new();
         let mut ports = Vec::new();
         for rule in self.exit {
@@ -114,8 +145,7 @@ impl<'r> HeldEntry<'r> {
             ports.extend(ports_of(rule));
         }
         let verdict = self.exit.iter().find_map(Rule::leads_to);
-        let verdict = verdict.map_or(&[][..], |chain| rules(ruleset, TableName::Filter, chain));
-        let mut lists = Lists::new(ruleset, family);
+        let verdict = verdict.map_or(&[][..], |chain| lists.rules(chain));
         let (mut guards, mut deny_to, mut dropped) =
             (Guards::default(), Nets::default(), Vec::new());
         for rule in verdict {
@@ -123,12 +153,12 @@ impl<'r> HeldEntry<'r> {
                 .leads_to()
                 .filter(|chain| chain.as_str().starts_with(NOT_TO))
             {
-                Some(chain) => deny_to = guards.read_list(chain, &mut lists),
+                Some(chain) => deny_to = guards.read_list(chain, lists),
                 None if let Some(address) = guard(rule) => {
-                    guards.read_refusal(rule, &lists);
+                    guards.read_refusal(rule, lists);
                     dropped.push(address);
                 }
-                None => guards.read_one(rule, &mut lists),
+                None => guards.read_one(rule, lists),
             }
         }
         let (sources, limits, log) = guards.into_parts();
@@ -137,7 +167,9 @@ impl<'r> HeldEntry<'r> {
             Nets::new(all.unwrap_or(nets))
         };
         let nets = if self.internet {
-            Nets::new(self.to)
+            // A chain of the Internet sends the addresses that are dropped on as well.
+            let is_guard = |net: &IpNet| dropped.iter().any(|one| IpNet::from(*one) == *net);
+            Nets::new(self.to.into_iter().filter(|net| !is_guard(net)).collect())
         } else {
             or_all(self.to)
         };
@@ -157,7 +189,7 @@ impl<'r> HeldEntry<'r> {
             deny_to,
             protocols: protocols.into_iter().collect(),
             ports: joined(ports),
-            snat: source(ruleset, name.as_str()),
+            snat,
             limits,
             log,
             description: None,
@@ -169,14 +201,14 @@ impl<'r> HeldEntry<'r> {
 
 /// The networks of a list, and the chain for packets that it holds.
 #[derive(Default)]
-struct Ends {
+struct ListChain {
     nets: Vec<IpNet>,
     /// Whether packets of no network of the list go on as well.
     all: bool,
     next: Option<ChainName>,
 }
 
-impl Ends {
+impl ListChain {
     /// Reads each chain once, since somebody may have made the chains lead in a circle.
     fn collect(
         &mut self,
@@ -252,13 +284,10 @@ fn guard(rule: &Rule) -> Option<IpAddr> {
     (drops && GUARDED.contains(&net.addr())).then_some(net.addr())
 }
 
-/// Reads the source that an entry's connections get from the nat table.
-fn source(ruleset: &Ruleset, name: &str) -> Snat {
-    let mut next = Hook::Leaving
-        .rules(ruleset)
-        .map(|(_, rule)| rule)
-        .find(|rule| name_of(rule) == Some(name) && rule.leads_to().is_some_and(of_entry))
-        .and_then(|rule| rule.leads_to().cloned());
+/// Reads the source that an entry's connections get from the nat table. `leaving` is the entry's rule in
+/// NVACTL-POSTROUTING.
+fn source(ruleset: &Ruleset, leaving: Option<&Rule>) -> Snat {
+    let mut next = leaving.and_then(|rule| rule.leads_to().cloned());
     let mut seen = BTreeSet::new();
     while let Some(chain) = next.take().filter(|chain| seen.insert(chain.clone())) {
         let rules = rules(ruleset, TableName::Nat, &chain);

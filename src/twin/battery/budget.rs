@@ -1,4 +1,4 @@
-//! How many connections a forward's own limits leave to a twin.
+//! How many connections the limits of a forward or outbound entry leave to a twin.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::ask::{Ask, Wanted};
-use crate::forwards::{Forward, Limits, Per};
+use crate::forwards::{Limits, Per};
 
-/// The connections that a forward's own limits admit at once. The kernel of the twin counts each connection.
+/// The connections that limits of the spec admit at once. The kernel of the twin counts each connection.
 #[derive(Debug)]
 pub struct Budget {
     limits: Option<Limits>,
@@ -18,9 +18,9 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Returns the budget of a forward. `share`: how often each connection may be opened.
-    pub fn of(forward: &Forward, share: usize) -> Self {
-        let most = forward.limits.map_or(usize::MAX, |limits| {
+    /// Returns the budget under some limits. `share`: how often each connection may be opened.
+    pub fn of(limits: Option<Limits>, share: usize) -> Self {
+        let most = limits.map_or(usize::MAX, |limits| {
             let burst = limits.rate.map_or(u32::MAX, |rate| rate.burst);
             let most = burst.min(limits.max_connections.unwrap_or(u32::MAX));
             usize::try_from(most).unwrap_or(usize::MAX)
@@ -28,7 +28,7 @@ impl Budget {
         // An eighth is kept for connections that are repeated to find their cause.
         let most = (most - most / 8) / share;
         Self {
-            limits: forward.limits,
+            limits,
             most,
             used: BTreeMap::new(),
         }

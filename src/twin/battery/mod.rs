@@ -1,29 +1,32 @@
-//! The connections that are opened through a twin for the forwards of a spec.
+//! The connections that are opened through a twin for the forwards and outbound entries of a spec.
 
 mod ask;
 mod budget;
+mod outbound;
 mod questions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub(super) use ask::reached;
-pub use ask::{Ask, Wanted};
+pub use ask::{Ask, Subject, Wanted};
 
 use super::clients::Clients;
 use super::machine::LiveMachine;
 use super::world::World;
-use crate::forwards::{Forward, Limits, Snat, Sources, rows};
+use crate::forwards::{Forward, Limits, Outbound, Snat, Sources, rows};
 use crate::net::{Family, Interface, Protocol};
 use crate::plan::unplan::ForwardKey;
 use budget::Budget;
+use outbound::{OutboundQuestions, OutboundShape};
 use questions::ForwardQuestions;
 
-/// Returns the connections for each forward: first a plain one and one of a client that its lists keep out. After
-/// these of all forwards come all others, for one forward of each shape and for each of `in_doubt`.
+/// Returns the connections for each forward and outbound entry: first a plain one and one that must not come through.
+/// After these of all come all others, for one of each shape and for each forward of `in_doubt`.
 #[must_use]
 pub fn battery<'f>(
     forwards: &[&'f Forward],
+    entries: &[&'f Outbound],
     clients: &Clients,
     machine: &LiveMachine,
     worlds: &[World],
@@ -51,7 +54,27 @@ pub fn battery<'f>(
             questions.rest(&of_forward, &mut more);
         }
         let budget = budgets.entry(key);
-        let budget = budget.or_insert_with(|| Budget::of(forward, 1));
+        let budget = budget.or_insert_with(|| Budget::of(forward.limits, 1));
+        brief.retain_mut(|ask| budget.takes(ask));
+        more.retain_mut(|ask| budget.takes(ask));
+        asks.append(&mut brief);
+        rest.append(&mut more);
+    }
+    let mut shapes = BTreeSet::new();
+    for entry in entries {
+        let questions = OutboundQuestions {
+            entry,
+            entries,
+            hosts: &clients.of_entry(entry),
+            is_closed: clients.is_closed,
+            worlds,
+        };
+        let (mut brief, mut more) = (Vec::new(), Vec::new());
+        questions.brief(&mut brief);
+        if shapes.insert(OutboundShape::of(entry)) {
+            questions.rest(&mut more);
+        }
+        let mut budget = Budget::of(entry.limits, 1);
         brief.retain_mut(|ask| budget.takes(ask));
         more.retain_mut(|ask| budget.takes(ask));
         asks.append(&mut brief);
@@ -86,9 +109,33 @@ pub fn plain<'a, 'f: 'a>(
                 .filter_map(move |(client, by)| questions.ask(&client, by, port, Wanted::Through))
         });
         // Each connection may be opened twice. The listeners of one forward share its limits.
-        let mut budget = Budget::of(row[0], 2);
+        let mut budget = Budget::of(row[0].limits, 2);
         asks.filter_map(move |mut ask| budget.takes(&mut ask).then_some(ask))
     })
+}
+
+/// Returns, for each outbound entry, a plain connection of every source.
+#[must_use]
+pub fn plain_outward<'f>(
+    entries: &[&'f Outbound],
+    clients: &Clients,
+    worlds: &[World],
+) -> Vec<Ask<'f>> {
+    let each = entries.iter().flat_map(|entry| {
+        let questions = OutboundQuestions {
+            entry,
+            entries,
+            hosts: &clients.of_entry(entry),
+            is_closed: clients.is_closed,
+            worlds,
+        };
+        // Each connection may be opened twice.
+        let mut budget = Budget::of(entry.limits, 2);
+        let mut asks = questions.plain();
+        asks.retain_mut(|ask| budget.takes(ask));
+        asks
+    });
+    each.collect()
 }
 
 /// Everything about a forward but its ports and targets.
@@ -176,7 +223,14 @@ mod tests {
     fn asked(set: &ForwardSet) -> Vec<Ask<'_>> {
         let (machine, worlds, clients) = asking(set);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new())
+        battery(
+            &forwards,
+            &[],
+            &clients,
+            &machine,
+            &worlds,
+            &BTreeSet::new(),
+        )
     }
 
     /// Only the forward's own connections show whether a rule that is not loaded is missed.
@@ -190,7 +244,7 @@ mod tests {
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         for in_doubt in [None, Some(("b", Protocol::Tcp))] {
             let in_doubt: BTreeSet<ForwardKey<'_>> = in_doubt.into_iter().collect();
-            let asks = battery(&forwards, &clients, &machine, &worlds, &in_doubt);
+            let asks = battery(&forwards, &[], &clients, &machine, &worlds, &in_doubt);
             let last = |ask: &Ask<'_>| ask.question.to.port() == 83;
             assert_eq!(asks.iter().any(last), !in_doubt.is_empty());
         }
@@ -202,7 +256,14 @@ mod tests {
         let (mut machine, worlds, clients) = asking(&set);
         machine.links.push(LiveLink::with("lo", &["20.10.5.6/32"]));
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        let asks = battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new());
+        let asks = battery(
+            &forwards,
+            &[],
+            &clients,
+            &machine,
+            &worlds,
+            &BTreeSet::new(),
+        );
         let floating = |ask: &Ask<'_>| ask.question.to.to_string() == "20.10.5.6:80";
         assert!(asks.iter().any(floating));
     }
@@ -216,8 +277,7 @@ mod tests {
              {{name: b, listen: 82, target: {{pod: 10.224.0.9:80}}, {list}}}"
         ));
         let asks = asked(&set);
-        let words =
-            |ask: &Ask<'_>| format!("{} {} {:?}", ask.forward.name, ask.is_brief, ask.wanted);
+        let words = |ask: &Ask<'_>| format!("{} {} {:?}", ask.of.name(), ask.is_brief, ask.wanted);
         let brief: Vec<String> = asks.iter().take(4).map(words).collect();
         assert_eq!(
             brief,
@@ -233,7 +293,7 @@ mod tests {
         assert!(!rest.is_empty());
         assert!(
             rest.iter()
-                .all(|ask| !ask.is_brief && ask.forward.name.as_str() == "a")
+                .all(|ask| !ask.is_brief && ask.of.name().as_str() == "a")
         );
     }
 
@@ -282,7 +342,7 @@ mod tests {
         let (machine, worlds, clients) = asking(&set);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         let of = |asks: &[Ask<'_>], name: &str| -> usize {
-            let of_name = asks.iter().filter(|ask| ask.forward.name.as_str() == name);
+            let of_name = asks.iter().filter(|ask| ask.of.name().as_str() == name);
             of_name.map(|ask| ask.times).sum()
         };
         let asks = asked(&set);
@@ -328,7 +388,14 @@ mod tests {
         let (mut machine, worlds, clients) = asking(&set);
         machine.links[1] = LiveLink::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
-        let asks = battery(&forwards, &clients, &machine, &worlds, &BTreeSet::new());
+        let asks = battery(
+            &forwards,
+            &[],
+            &clients,
+            &machine,
+            &worlds,
+            &BTreeSet::new(),
+        );
         let to: BTreeSet<String> = asks.iter().map(|ask| ask.question.to.to_string()).collect();
         assert_eq!(
             to.into_iter().collect::<Vec<_>>(),

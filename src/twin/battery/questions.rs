@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeFrom;
 
-use super::ask::{Ask, Wanted, reached};
+use super::ask::{Ask, Subject, Wanted, reached};
 use crate::forwards::{Balance, Forward};
 use crate::net::{Interface, Port, Protocol};
 use crate::twin::clients::{ClientKind, Clients, OfForward, SampleClient, is_public};
@@ -13,15 +13,23 @@ use crate::twin::talk::{From, Question};
 use crate::twin::world::World;
 
 /// The bytes of a plain request.
-const REQUEST: usize = 64;
+pub(super) const REQUEST: usize = 64;
 /// The bytes of a long request or answer, which also meets limits on bytes, lengths and the size of packets.
-const LONG: usize = 20_000;
+pub(super) const LONG: usize = 20_000;
 /// The bytes of an answer by UDP that no interface fragments.
 const DATAGRAM: usize = 512;
 /// How many connections are opened for each target until all of several targets were seen.
 const ROUNDS: usize = 8;
 /// The most ports of a range that are tried because rules name them.
 const PORTS: usize = 8;
+
+/// Returns the bytes of an answer.
+pub(super) fn plain_answer(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => LONG,
+        Protocol::Udp => DATAGRAM,
+    }
+}
 
 /// A forward with everything that its connections depend on.
 pub struct ForwardQuestions<'b, 'f> {
@@ -210,13 +218,9 @@ impl<'f> ForwardQuestions<'_, 'f> {
             .worlds
             .iter()
             .position(|world| world.interface == by.as_str())?;
-        let (request, answer) = match forward.protocol {
-            Protocol::Tcp => (REQUEST, LONG),
-            Protocol::Udp => (REQUEST, DATAGRAM),
-        };
         let destinations = forward.target.destinations.iter();
         Some(Ask {
-            forward,
+            of: Subject::Forward(forward),
             client: client.clone(),
             by,
             wanted,
@@ -226,8 +230,8 @@ impl<'f> ForwardQuestions<'_, 'f> {
                 from: From::World(from),
                 to,
                 listeners: destinations.map(|at| reached(forward, at, port)).collect(),
-                request,
-                answer,
+                request: REQUEST,
+                answer: plain_answer(forward.protocol),
             },
             times: self.times(wanted),
             is_brief: false,

@@ -43,7 +43,7 @@ pub fn compare<'f>(
         // Chance leads to one of several targets, so one try tells only about a part of the clients.
         let targets = own.len().max(ask.question.listeners.len());
         let is_chance = targets > 1 || old.has_chance();
-        let times = match ask.forward.limits {
+        let times = match ask.of.limits() {
             // The twin without the change counts as well.
             Some(_) => ask.times,
             None if is_chance => targets * CHANCES,
@@ -62,7 +62,7 @@ pub fn compare<'f>(
             .filter(|_| is_answered(&mut talker, &question))
             .count();
         // A part of the clients passed. The change cuts them off if none passes with it.
-        let is_part = passed > 0 && passed < times && ask.forward.limits.is_none();
+        let is_part = passed > 0 && passed < times && ask.of.limits().is_none();
         let passes_still = |talker: &mut Talker<'_>| {
             (0..times).any(|_| {
                 let outcome = talker.ask(&ask.question);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 pub use trial::{Opened, Others, Tried, Trying};
 
-use super::battery::{Ask, Wanted, battery, plain};
+use super::battery::{Ask, Wanted, battery, plain, plain_outward};
 use super::cause::{By, Conversation, DecidingRule, Holder, Taken};
 use super::clients::ClientKind;
 use super::explain::explain;
@@ -21,7 +21,7 @@ use super::search::CauseSearch;
 use super::talk::{From, Question, TalkOutcome};
 use super::verdict::{Judged, Verdict};
 use super::{Twin, TwinError, switches};
-use crate::forwards::Forward;
+use crate::forwards::{Forward, Outbound};
 use crate::host::network::{self, Packet};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::TableName;
@@ -117,8 +117,10 @@ fn asks<'f>(trial: &PreparedTrial<'f>, twin: &Twin) -> Vec<Ask<'f>> {
     let each = trial.trying.sets.iter().zip(&trial.clients);
     let each = each.flat_map(|((_, set), clients)| {
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let entries: Vec<&Outbound> = set.outbound.iter().collect();
         let (machine, worlds) = (twin.machine(), twin.worlds());
-        battery(&forwards, clients, machine, worlds, &BTreeSet::new())
+        let in_doubt = BTreeSet::new();
+        battery(&forwards, &entries, clients, machine, worlds, &in_doubt)
     });
     // A network that only a rule of others names may be banned, which is no reason to refuse a change.
     let is_banned = |ask: &Ask<'_>| matches!(ask.client.kind, ClientKind::Named(_));
@@ -224,8 +226,11 @@ fn before<'f>(
     let each = trial.trying.sets.iter().zip(&trial.clients);
     let asks = each.flat_map(|((_, set), clients)| {
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let entries: Vec<&Outbound> = set.outbound.iter().collect();
+        let outward = plain_outward(&entries, clients, twin.worlds());
         plain(&forwards, clients, twin.machine(), twin.worlds())
             .take(BEFORE)
+            .chain(outward)
             .collect::<Vec<_>>()
     });
     let mut refused = Vec::new();
@@ -348,7 +353,7 @@ fn sort_out<'f>(judged: Vec<Judged<'f>>, tried: &mut Tried<'f>) -> Vec<Judged<'f
         match one.verdict {
             Verdict::Dead(_) | Verdict::Elsewhere { .. } => bad.push(one),
             Verdict::Strayed(_) => tried.strayed.push(one),
-            Verdict::Unknown(_) | Verdict::Fickle(_) => tried.unsure.push(one.ask.forward),
+            Verdict::Unknown(_) | Verdict::Fickle(_) => tried.unsure.push(one.ask.of),
             Verdict::NotAsked => tried.not_asked += 1,
             Verdict::Failed(why) => tried.failed.push(why),
             // The connection reaches its target, if by another interface or with another source.

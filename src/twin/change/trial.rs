@@ -9,7 +9,7 @@ use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
-use crate::twin::battery::Ask;
+use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{DecidingRule, Taken};
 use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::machine::LiveMachine;
@@ -21,7 +21,7 @@ use crate::twin::verdict::Judged;
 /// The facts of a trial.
 #[derive(Debug)]
 pub struct Trying<'f> {
-    /// The forwards of each family after the change.
+    /// The forwards and outbound entries of each family after the change.
     pub sets: &'f [(Family, ForwardSet)],
     /// The forwards that are loaded.
     pub loaded: &'f [ForwardSet],
@@ -46,8 +46,8 @@ pub struct Tried<'f> {
     pub opened: Vec<Opened<'f>>,
     /// Connections of no forward.
     pub others: Others<'f>,
-    /// Forwards whose connections meet a rule whose effect the twin cannot know.
-    pub unsure: Vec<&'f Forward>,
+    /// Forwards and outbound entries whose connections meet a rule whose effect the twin cannot know.
+    pub unsure: Vec<Subject<'f>>,
     /// Connections whose replies leave by another interface than the one by which the client comes in.
     pub strayed: Vec<Judged<'f>>,
     /// For each connection that could not be opened, the reason.

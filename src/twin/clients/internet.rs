@@ -50,6 +50,11 @@ impl Internet {
     }
 }
 
+/// Returns the first of some addresses of the Internet for which `holds` is true.
+pub fn server(family: Family, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    candidates(family).find(|address| is_public(*address) && holds(*address))
+}
+
 /// Returns whether an address can be one of the Internet.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
@@ -73,7 +78,16 @@ fn unlisted(set: &ForwardSet, family: Family) -> IpAddr {
     });
     let lists: BTreeSet<&IpNet> = lists.filter(|net| net.prefix_len() > 0).collect();
     let is_free = |address: &IpAddr| !lists.iter().any(|net| net.contains(address));
-    let mut candidates = (0..=255).map(|n| match family {
+    let first = candidates(family).next();
+    candidates(family)
+        .find(|address| is_free(address) && is_public(*address))
+        .or(first)
+        .unwrap_or(IpAddr::V4(Ipv4Addr::new(81, 2, 69, 142)))
+}
+
+/// Returns addresses in many networks of the Internet. None is for documentation.
+fn candidates(family: Family) -> impl Iterator<Item = IpAddr> {
+    (0..=255).map(move |n| match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::new(81_u8.wrapping_add(n), 2, 69, 142)),
         Family::V6 => IpAddr::V6(Ipv6Addr::new(
             0x2a02 + u16::from(n),
@@ -85,12 +99,7 @@ fn unlisted(set: &ForwardSet, family: Family) -> IpAddr {
             0,
             1,
         )),
-    });
-    let first = candidates.clone().next();
-    candidates
-        .find(|address| is_free(address) && is_public(*address))
-        .or(first)
-        .unwrap_or(IpAddr::V4(Ipv4Addr::new(81, 2, 69, 142)))
+    })
 }
 
 /// Returns the network from which all addresses of a range are taken.

@@ -1,7 +1,10 @@
-//! The clients for which connections are opened through a twin, and the choice among them for each forward.
+//! The clients for which connections are opened through a twin, and the choice among them for each forward and
+//! outbound entry.
 
 mod internet;
 mod networks;
+mod outbound;
+mod sample;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,43 +14,23 @@ use ipnet::IpNet;
 
 pub(super) use internet::is_public;
 pub use networks::NamedInRules;
+pub use outbound::OfEntry;
+pub use sample::{ClientKind, SampleClient};
 
 use super::machine::LiveMachine;
-use crate::forwards::{Forward, ForwardSet, Listeners, Nets};
+use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Listeners, Nets, Outbound};
 use crate::host::network::Packet;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::{Flow, is_of_host};
 use internet::Internet;
 use networks::{host_of, is_of_hosts, is_routed, near, of_interfaces};
+use outbound::Outward;
+use sample::MOST;
 
-/// The most networks of one kind from which a client is taken.
-const MOST: usize = 8;
 /// How many hosts of a network are looked at beyond those that are wanted.
 const SPARE: usize = 256;
 
-/// A client that is made up, or copied from a live connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SampleClient {
-    pub address: IpAddr,
-    pub kind: ClientKind,
-}
-
-/// The reason for which a client is tried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientKind {
-    /// Any client of the Internet.
-    Somebody,
-    /// A network on the link of an ingress interface, or behind a router there.
-    Near(IpNet),
-    /// A network of a list in the spec.
-    Listed(IpNet),
-    /// The client is connected now.
-    Seen,
-    /// A network that a rule of others, or a policy rule, names.
-    Named(IpNet),
-}
-
-/// The clients that matter to the forwards of a family.
+/// The clients that matter to the forwards and outbound entries of a family.
 #[derive(Debug)]
 pub struct Clients {
     family: Family,
@@ -61,6 +44,9 @@ pub struct Clients {
     taken: BTreeSet<IpAddr>,
     /// The networks behind each egress interface.
     behind: BTreeMap<String, BTreeSet<IpNet>>,
+    outward: Outward,
+    /// Whether the spec lets no connection pass that no rule accepts.
+    pub is_closed: bool,
     /// How many networks were left out to save time.
     pub left_out: usize,
     /// The ports that rules of others name.
@@ -77,7 +63,8 @@ impl Clients {
         named: &NamedInRules,
         back: impl Fn(&BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String>,
     ) -> Self {
-        let taken = taken(set, machine);
+        let unusable = unusable(machine);
+        let taken = taken(set, &unusable);
         let internet = Internet::of(set, family, machine, named);
         let mut pool = vec![SampleClient {
             address: internet.first,
@@ -113,6 +100,8 @@ impl Clients {
         let listed = listed.map(|client| client.address);
         let addresses = pool.iter().map(|client| client.address).chain(listed);
         Self {
+            outward: Outward::of(set, family, machine, unusable, named, &back),
+            is_closed: set.firewall.forward_policy == ForwardPolicy::Drop,
             family,
             is_routed: is_routed(set, machine, family),
             back: interfaces_back(set, family, &addresses.collect(), back),
@@ -189,6 +178,13 @@ impl Clients {
         found
     }
 
+    /// Returns the ends of an outbound entry's connections. The first ones are the plainest.
+    #[must_use]
+    pub fn of_entry<'f>(&self, entry: &'f Outbound) -> OfEntry<'f> {
+        debug_assert_eq!(entry.family, self.family);
+        self.outward.of_entry(entry)
+    }
+
     /// Returns the interface by which a client comes in; `None` if the forward cannot have this client.
     fn ingress<'f>(&self, forward: &'f Forward, client: &SampleClient) -> Option<&'f Interface> {
         let back = self.back(client.address);
@@ -248,14 +244,19 @@ pub struct OfForward<'f> {
     pub denied: Vec<(SampleClient, &'f Interface)>,
 }
 
-/// Returns the addresses that no client has.
-fn taken(set: &ForwardSet, machine: &LiveMachine) -> BTreeSet<IpAddr> {
+/// Returns the machine's own addresses, and those that do not answer.
+fn unusable(machine: &LiveMachine) -> BTreeSet<IpAddr> {
     let dead = machine.neighbours.iter().filter(|one| one.failed);
+    let mut unusable = machine.addresses();
+    unusable.extend(dead.map(|one| one.address));
+    unusable
+}
+
+/// Returns the addresses that no client of a forward has.
+fn taken(set: &ForwardSet, unusable: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
     let targets = set.forwards.iter().flat_map(|one| &one.target.destinations);
-    let mut taken = machine.addresses();
-    taken.extend(dead.map(|one| one.address));
-    taken.extend(targets.map(|to| to.address));
-    taken
+    let targets = targets.map(|to| to.address);
+    unusable.iter().copied().chain(targets).collect()
 }
 
 /// Returns the interface by which replies to each address leave the live machine.

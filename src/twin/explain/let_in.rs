@@ -1,4 +1,4 @@
-//! The rule that lets in a client that a forward keeps out.
+//! The rule that lets through a client that a forward or an outbound entry keeps out.
 
 use crate::net::Family;
 use crate::netfilter::names::ChainName;

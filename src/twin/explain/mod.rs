@@ -7,6 +7,8 @@ mod share;
 
 pub use own::{KeptIn, kept_in};
 
+use std::net::IpAddr;
+
 use super::Twin;
 use super::TwinError;
 use super::battery::Ask;
@@ -63,8 +65,8 @@ pub fn explain(search: &mut CauseSearch<'_>, judged: &mut [Judged<'_>]) {
             {
                 let found = found.clone();
                 // The verdicts that were shared before an error stay valid.
-                let forward = judged[at].ask.forward;
-                let _ = share(search, judged, forward, &found);
+                let subject = judged[at].ask.of;
+                let _ = share(search, judged, subject, &found);
             }
         }
     }
@@ -275,7 +277,11 @@ fn astray(
         return Ok(());
     };
     blame.is_examined = true;
-    blame.by = seen.taken(&conversation(ask))?.map(|taken| taken.by);
+    let mut conversation = conversation(ask);
+    if conversation.source.is_none() {
+        conversation.source = own_address(search.twin, ask);
+    }
+    blame.by = seen.taken(&conversation)?.map(|taken| taken.by);
     if search.has_time()
         && let Some(change) = search.change
     {
@@ -294,6 +300,12 @@ fn astray(
     }
     *found = now;
     Ok(())
+}
+
+/// Returns the address to which masquerading changes the source of packets.
+fn own_address(twin: &Twin, ask: &Ask<'_>) -> Option<IpAddr> {
+    let egress = twin.machine().link(ask.of.egress().as_str())?;
+    egress.first(ask.of.family())
 }
 
 #[cfg(test)]

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::forwards::Forward;
-use crate::twin::battery::Ask;
+use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{By, KernelReason, Taken};
 use crate::twin::cure;
 use crate::twin::repeat::{conversation, is_as_wanted, is_through, until_bad};
@@ -22,7 +21,7 @@ type Sharing = (usize, Vec<usize>);
 pub fn share(
     search: &mut CauseSearch<'_>,
     judged: &mut [Judged<'_>],
-    forward: &Forward,
+    subject: Subject<'_>,
     found: &Death,
 ) -> Result<(), TwinError> {
     let is_dead = |one: &Judged<'_>| one.verdict.is_unexplained_death();
@@ -102,7 +101,7 @@ pub fn share(
             || (is_without(search, found, &causes)?
                 && passes(search.twin, &judged[all_of_them[0]].ask)?);
         for at in all_of_them {
-            let fits = judged[at].ask.forward == forward || !names_a_port(found, &causes);
+            let fits = judged[at].ask.of == subject || !names_a_port(found, &causes);
             give(&mut judged[at].verdict, found, &causes, is_cured && fits);
         }
     }
@@ -134,7 +133,7 @@ fn beginning_alike(
     Ok(Some(alike))
 }
 
-/// Returns whether a cure is a rule that names one forward's port, which helps no other forward.
+/// Returns whether a cure is a rule that names a port, which may help no other forward or entry.
 fn names_a_port(found: &Death, causes: &[usize]) -> bool {
     let mut cures = causes.iter().map(|one| &found.cures[*one]);
     cures.any(|cure| matches!(cure, Cure::AcceptInChain { rule, .. } if rule.contains("dport")))

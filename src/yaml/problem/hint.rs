@@ -19,7 +19,18 @@ pub(super) fn did_you_mean(text: &str, known: &[&'static str]) -> String {
     }
 }
 
-/// Returns the known word that `text` is probably a typing error for.
+/// Returns the known word for which other programs have the word `text`.
+fn meant<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
+    let word = match text {
+        "from" | "source" | "sources" => "allow_from",
+        "to" | "destination" | "destinations" => "allow_to",
+        "icmp" | "icmpv6" | "echo" => "ping",
+        _ => return None,
+    };
+    known.iter().copied().find(|one| *one == word)
+}
+
+/// Returns the known word that `text` is probably a typing error for, or that other programs call so.
 #[must_use]
 pub fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
     // A word of a megabyte is no typing error, and the comparison would cost its square.
@@ -30,6 +41,7 @@ pub fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
         .filter(|(distance, word)| *distance <= word.len().max(text.len()) / 3)
         .min()
         .map(|(_, word)| word)
+        .or_else(|| meant(text, known))
 }
 
 pub(super) fn one_of(known: &[&str]) -> String {
@@ -54,6 +66,7 @@ pub(super) fn value(key: &str) -> &'static str {
         "version" => "1",
         "interface" | "ingress" | "egress" => "eth0",
         "snat" | "v4" => "10.3.0.4",
+        "mss" => "clamp",
         "forward_policy" => "drop",
         "layout" => "tree",
         "name" | "prefix" => "web",
@@ -83,8 +96,35 @@ pub(super) fn value(key: &str) -> &'static str {
         "firewall" => "{interface: eth0, snat: 10.3.0.4}",
         "networks" => "{office: [198.51.100.0/24]}",
         "file" => "scanners.txt",
+        "forwards" => "[{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
+        "outbound" => "[{name: pods-out, allow_from: [10.224.0.0/16]}]",
         _ => "[]",
     }
+}
+
+/// Returns a key with a value, for a place without the key.
+pub(super) fn missing(key: &str, place: &str) -> String {
+    match key {
+        "forwards" => format!("`outbound: {}`, or `forwards: []`", value("outbound")),
+        "allow_from" => format!("`allow_from: {}`", behind(Family::V4)),
+        "name" if place == "this outbound entry" => "`name: pods-out`".to_owned(),
+        key => format!("`{key}: {}`", value(key)),
+    }
+}
+
+/// Returns networks behind a firewall, such as an outbound entry needs.
+pub(super) fn behind(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "[10.224.0.0/16]",
+        Family::V6 => "[\"fd00:224::/64\"]",
+    }
+}
+
+/// Returns the key for each interface by which packets may leave.
+pub(super) fn egresses(ingress: &[String]) -> String {
+    let each = ingress.iter();
+    let each = each.map(|egress| format!("`interface: {{egress: {egress}}}`"));
+    each.collect::<Vec<_>>().join(" or ")
 }
 
 pub(super) fn wrong_type(key: &str) -> String {
@@ -107,6 +147,7 @@ pub(super) fn wrong_type(key: &str) -> String {
 pub(super) fn empty_list(key: &str) -> String {
     match key {
         "pod" => "add a pod; to switch the forward off, write `enabled: false`".into(),
+        "allow_from" => format!("write, for example, `allow_from: {}`", behind(Family::V4)),
         key => format!("write, for example, `{key}: {}`", value(key)),
     }
 }
@@ -176,6 +217,9 @@ pub(super) fn port(error: &PortError) -> String {
     match error {
         PortError::LeadingZero(text) => format!("write `{}`", text.trim_start_matches('0')),
         PortError::Backwards { first, last } => format!("write `{last}-{first}`"),
+        PortError::NotDecimal(text) if text.contains(',') => {
+            "write several ports as a list, as `[80, 443]`".to_owned()
+        }
         _ => "write a port as `443`, a range as `5000-5010`".to_owned(),
     }
 }
@@ -199,9 +243,20 @@ pub(super) fn address(text: &str) -> &'static str {
 pub(super) fn net(text: &str) -> &'static str {
     if has_leading_zero(&text.replace('/', ".")) {
         LEADING_ZERO
+    } else if is_host_name(text) {
+        NO_DNS
     } else {
         "write a network as `198.51.100.0/24`, or an address alone"
     }
+}
+
+const NO_DNS: &str = "write addresses or networks: nvactl looks up no DNS names";
+
+/// Returns whether a text has the form of a DNS name, such as `*.example.com`.
+fn is_host_name(text: &str) -> bool {
+    text.contains('.')
+        && !text.contains([':', '/'])
+        && text.ends_with(|c: char| c.is_ascii_alphabetic())
 }
 
 /// Takes a line of a file of networks.
@@ -219,6 +274,10 @@ pub(super) fn net_line(text: &str) -> &'static str {
 pub(super) fn network_name(text: &str, near: Option<&str>) -> String {
     match near {
         Some(name) => format!("did you mean `{name}`?"),
+        None if text != INTERNET && text.eq_ignore_ascii_case(INTERNET) => {
+            "did you mean `internet`? It stands only in an outbound entry's `allow_to`".to_owned()
+        }
+        None if is_host_name(text) => NO_DNS.to_owned(),
         None if text == INTERNET => {
             "this word stands only in an outbound entry's `allow_to`; write a network".to_owned()
         }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
 use super::hint::{self, did_you_mean, one_of};
-use crate::forwards::{DescriptionError, Log, NameError};
+use crate::forwards::{DescriptionError, Firewall, Log, NameError};
 use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
 use crate::yaml::bounds::MAX_VALUES;
 
@@ -122,11 +122,11 @@ problems! {
         example: "a forward that has only `name` and `target`",
         MissingKey { key: &'static str, place: &'static str } => {
             text: ("{place} has no `{key}`"),
-            hint: ("add, for example, `{key}: {}`", hint::value(key)),
+            hint: ("add, for example, {}", hint::missing(key, place)),
         }
         NoOutboundEgress { ingress: Vec<String> } => {
             text: ("the firewall has several ingress interfaces, so this entry must say by which one its packets leave"),
-            hint: ("add `interface: {{egress: {}}}`", ingress.first().map_or("eth0", String::as_str)),
+            hint: ("add the one with the route to the destinations: {}", hint::egresses(ingress)),
         }
     }
     "wrong-type": Error, WrongType {
@@ -293,9 +293,13 @@ problems! {
             text: ("`{file}` does not lie beside the spec or below it"),
             hint: ("copy the file into the spec's folder, and write its path from there, as `file: scanners.txt`"),
         }
+        NetworkFileLinked { file: String, to: String } => {
+            text: ("`{file}` is behind a link that leads to `{to}`, out of the spec's folder"),
+            hint: ("replace the link by a copy of the file"),
+        }
         NetworkFileUnreadable { file: String, reason: String } => {
             text: ("cannot read `{file}`: {reason}"),
-            hint: ("write the path of a file from the spec's folder, as `file: scanners.txt`"),
+            hint: ("put the file there, or correct the path: it counts from the spec's folder"),
         }
     }
     "invalid-number": Error, InvalidNumber {
@@ -304,6 +308,13 @@ problems! {
         InvalidNumber { text: String, most: u32 } => {
             text: ("`{text}` is not a number from 1 to {most}"),
             hint: ("{}", hint::number(text, *most)),
+        }
+        InvalidMss { text: String } => {
+            text: (
+                "`{text}` is neither `clamp` nor a number from {} to {}",
+                Firewall::MSS.start(), Firewall::MSS.end()
+            ),
+            hint: ("write `mss: clamp` for what this VM's routes carry, or the number of bytes, as `mss: 1360`"),
         }
         RoundedRate { text: String, nearest: u32 } => {
             text: ("the kernel cannot hold {text} per second: it would take {nearest}"),
@@ -425,6 +436,11 @@ problems! {
                 hint::everybody(*family)
             ),
         }
+        DeniesAllowed { family: Family, allow: Span } => {
+            text: ("`deny_from` has every {family} network of `allow_from`, so no client can use this forward"),
+            hint: ("deny smaller networks; to switch the forward off, write `enabled: false`"),
+            other: (allow, "the clients"),
+        }
         DeniesEverybody { family: Family } => {
             text: ("`deny_from` has every {family} address, so no client can use this forward"),
             hint: ("deny smaller networks; to switch the forward off, write `enabled: false`"),
@@ -433,6 +449,11 @@ problems! {
             text: ("`{key}` has every {family} address, so this entry accepts nothing"),
             hint: ("deny smaller networks; to switch the entry off, write `enabled: false`"),
         }
+        DeniesAllowedPart { deny: &'static str, allow: &'static str, family: Family, allowed: Span } => {
+            text: ("`{deny}` has every {family} network of `{allow}`, so this entry accepts nothing of {family}"),
+            hint: ("deny smaller networks; to switch the entry off, write `enabled: false`"),
+            other: (allowed, "all of these are denied"),
+        }
         NoCommonFamily { from: Span } => {
             text: ("`allow_from` and `allow_to` have no address family in common, so this entry accepts nothing"),
             hint: ("write networks of one family in both"),
@@ -440,19 +461,27 @@ problems! {
         }
     }
     "allows-everything": Error, AllowsEverything {
-        meaning: "an outbound entry to every address, private ones included",
+        meaning: "an outbound entry from every address, or to every address, private ones included",
         example: "`allow_to: [0.0.0.0/0]`",
         AllowsEverything { family: Family } => {
             text: ("`allow_to` has every {family} address, so these sources would reach every private network, with this VM's address"),
             hint: ("write `allow_to: [internet]`, and beside it only the private networks that they need"),
         }
+        AllowsEverySource { family: Family } => {
+            text: ("`allow_from` has every {family} address, so whoever reaches this VM could send packets through it"),
+            hint: ("write the networks behind this VM, as `allow_from: {}`", hint::behind(*family)),
+        }
     }
     "ports-without-protocol": Error, PortsWithoutProtocol {
-        meaning: "`ports` of an outbound entry without a protocol that has ports",
+        meaning: "`ports` of an outbound entry that is for ping too",
         example: "`ports: [443]`",
         PortsWithoutProtocol => {
             text: ("ping has no ports, and an entry without `protocol` is for ping as well"),
             hint: ("add `protocol: tcp` or `protocol: [tcp, udp]`, and write another entry for ping"),
+        }
+        PortsOfPing => {
+            text: ("ping has no ports, but this entry is for ping as well"),
+            hint: ("write `protocol: tcp` or `protocol: [tcp, udp]`, and another entry for ping"),
         }
     }
     "too-many-pods": Error, TooManyPods {
@@ -574,6 +603,11 @@ problems! {
             hint: ("make the lists, protocols or ports of the two different; if the order is intended, add `silence: [outbound-overlap]` to one of them"),
             other: (other, "the entry that comes first"),
         }
+        OutboundHidden { this: String, name: String, family: Family, other: Span } => {
+            text: ("`{name}` comes first and takes every {family} packet of `{this}`, which has no effect on them"),
+            hint: ("move `{this}` before `{name}`, or remove it; if the order is intended, add `silence: [outbound-overlap]` to one of them"),
+            other: (other, "the entry that comes first"),
+        }
     }
     "client-kept": Warning, ClientKept {
         meaning: "targets that answer the client itself, by their own routes",
@@ -609,11 +643,21 @@ problems! {
         example: "a spec that does not set the policy",
         CutsTransit => {
             text: ("the FORWARD policy drops packets that this machine routes for others, unless a rule accepts them"),
-            hint: ("if it is a router as well, write `forward_policy: keep`; if not, add `silence: [cuts-transit]` at the top"),
+            hint: (
+                "to let hosts behind this machine out, add an entry of `outbound`; to leave all other forwarding to other \
+                 programs, write `forward_policy: keep`; if neither, add `silence: [cuts-transit]` at the top"
+            ),
+        }
+        CutsOtherTransit => {
+            text: ("the FORWARD policy drops packets that this machine routes for others, unless an entry of `outbound` or another program's rule accepts them"),
+            hint: (
+                "to let more of them pass, name them in an entry of `outbound`; to leave all other forwarding to other \
+                 programs, write `forward_policy: keep`; if neither, add `silence: [cuts-transit]` at the top"
+            ),
         }
     }
     "needs-linux-5-5": Note, NeedsLinux55 {
-        meaning: "forwards that only the interface by which packets came in can separate",
+        meaning: "forwards that only the interface by which packets came in can separate, or an outbound entry on two NICs",
         example: "`interface: {ingress: eth2}, snat: 10.4.0.9` beside another forward to the same target",
         NeedsLinux55 => {
             text: ("another forward sends packets to the same target with another `snat`: only Linux 5.5 or later can tell them apart"),
@@ -621,7 +665,7 @@ problems! {
         }
         OutboundNeedsLinux55 => {
             text: ("the rule for the source must know by which interface a packet came in: only Linux 5.5 or later does"),
-            hint: ("if the kernel is older, this entry's packets keep their source; if not, add `silence: [needs-linux-5-5]` to the entry"),
+            hint: ("`apply` refuses the entry on an older kernel; if the kernel is new enough, add `silence: [needs-linux-5-5]` to the entry"),
         }
     }
     "spoofed-source": Note, SpoofedSource {

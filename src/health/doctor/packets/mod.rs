@@ -8,18 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::answers::{Answers, ByForward, by_forward};
+use super::answers::{Answers, BySubject, by_subject};
 use super::route::{self, Astray};
 use super::rules::ANOTHER_SPEC;
 use super::scene::Scene;
-use super::{Case, Check, Fix, Hop, Status, target};
+use super::{Case, Check, Fix, Hop, Numbers, Status, target};
 use crate::diff::drift::{DriftKind, compare};
-use crate::forwards::{Forward, listeners_of, rows};
+use crate::forwards::{Forward, Name, Outbound, listeners_of, rows};
 use crate::host::network::somebody;
 use crate::net::words::counted;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::iptables as plain;
-use crate::twin::battery::Wanted;
+use crate::twin::battery::{Subject, Wanted};
 use crate::twin::cause::Fate;
 use crate::twin::clients::ClientKind;
 use crate::twin::doubt::Doubt;
@@ -28,31 +28,38 @@ use finding::Finding;
 use verdict::told;
 pub use words::{keeps, rule, took, tried_client};
 
-/// The number of forwards that were not tried, and why.
+/// The number of forwards and outbound entries that were not tried, and why.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Untried {
-    pub forwards: usize,
+    pub of: Numbers,
     pub why: String,
 }
 
-/// Counts the forwards whose connections were not all tried; `None` if all were. `asked` is the number of
-/// forwards that the user asked about.
+/// Counts the forwards and outbound entries whose connections were not all tried; `None` if all were. `asked` is the
+/// number of those that the user asked about.
 #[must_use]
-pub fn untried(answers: &Result<Answers<'_>, String>, asked: usize) -> Option<Untried> {
+pub fn untried(answers: &Result<Answers<'_>, String>, asked: Numbers) -> Option<Untried> {
     let answers = match answers {
         Ok(answers) => answers,
         Err(why) => {
             return Some(Untried {
-                forwards: asked,
+                of: asked,
                 why: format!("no connection was tried ({why})"),
             });
         }
     };
     let late = answers.judged.iter();
     let late = late.filter(|one| one.verdict == Verdict::NotAsked);
-    let late: BTreeSet<&str> = late.map(|one| one.ask.forward.name.as_str()).collect();
+    let is_entry = |of: Subject<'_>| matches!(of, Subject::Outbound(_));
+    let late: BTreeSet<(bool, &Name)> = late
+        .map(|one| (is_entry(one.ask.of), one.ask.of.name()))
+        .collect();
+    let entries = late.iter().filter(|(is_entry, _)| *is_entry).count();
     (!late.is_empty()).then(|| Untried {
-        forwards: late.len(),
+        of: Numbers {
+            forwards: late.len() - entries,
+            entries,
+        },
         why: "the time limit was reached first; for more time: --deadline 2m".to_owned(),
     })
 }
@@ -81,7 +88,7 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     }
     let put_in = put_in(case, answers);
     let scene = Scene::of(case, put_in.as_deref());
-    let by_forward = by_forward(answers);
+    let by_subject = by_subject(answers);
     if case.family == Family::V6 && answers.judged.iter().any(is_undiscovered) {
         // Without neighbour discovery no target can answer, so these checks only repeat the cause.
         checks.retain(|check| {
@@ -89,10 +96,10 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
             !follows || check.status == Status::Ok
         });
     }
-    moderate(&by_forward, checks);
+    moderate(&by_subject, checks);
     for row in rows(&case.asked).filter(|row| !astray.has(row[0])) {
         let forward = row[0];
-        let mut found = of_row(&scene, answers, row, &by_forward);
+        let mut found = of_row(&scene, answers, row, &by_subject);
         // The checks of the live machine have already reported its switches and the next hops of targets.
         let is_told = |check: &Check| {
             let is_same = |told: &Check| told.code == check.code && told.status == Status::Fail;
@@ -111,9 +118,40 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         let has_no_route =
             |check: &Check| check.code == Hop::Route && route::is_down(case, &forward.egress);
         found.retain(|check| !is_told(check) && !has_no_route(check));
-        let found = without_consequences(found, forward, &case.apply, checks);
+        let found = without_consequences(found, &forward.name, &case.apply, checks);
         checks.extend(found);
     }
+    for entry in case.entries {
+        let judged = by_subject.get(&Subject::Outbound(entry).key());
+        let judged = judged.map_or(&[][..], Vec::as_slice);
+        let found = of_entry(&scene, answers, entry, judged);
+        let found = unreported(found, case, entry, checks);
+        let found = without_consequences(found, &entry.name, &case.apply, checks);
+        checks.extend(found);
+    }
+}
+
+/// Leaves out the findings about an outbound entry that the checks of the live machine have already reported.
+fn unreported(
+    mut found: Vec<Check>,
+    case: &Case<'_>,
+    entry: &Outbound,
+    checks: &[Check],
+) -> Vec<Check> {
+    let failed = |code: Hop, name: Option<&str>| {
+        let mut failed = checks.iter().filter(|one| one.status == Status::Fail);
+        failed.any(|told| told.code == code && told.forward.as_deref() == name)
+    };
+    // The entry's rules match the egress, so all else follows from another route.
+    if failed(Hop::Route, Some(entry.name.as_str())) {
+        return Vec::new();
+    }
+    found.retain(|check| match check.code {
+        Hop::IpForward | Hop::InterfaceForwarding => !failed(check.code, None),
+        Hop::Route => !route::is_down(case, &entry.egress),
+        _ => true,
+    });
+    found
 }
 
 /// Warns that no route leads to the Internet, if a forward admits clients of the Internet.
@@ -139,17 +177,17 @@ fn no_way_back(case: &Case<'_>) -> Option<Check> {
     )
 }
 
-/// Leaves out the findings that follow from rules of a forward that are not loaded, because `checks` already
-/// report those rules. If `apply` was tried for such a finding, the reported rules get a tried fix.
+/// Leaves out the findings that follow from rules of a forward or an entry that are not loaded, because `checks`
+/// already report those rules. If `apply` was tried for such a finding, the reported rules get a tried fix.
 fn without_consequences(
     found: Vec<Check>,
-    forward: &Forward,
+    name: &Name,
     apply: &str,
     checks: &mut [Check],
 ) -> Vec<Check> {
     const RULES: [Hop; 3] = [Hop::DnatRule, Hop::ForwardRule, Hop::SnatRule];
     let is_apply = |check: &Check| check.fix.as_ref().is_some_and(|fix| fix.is(apply));
-    let name = forward.name.as_str();
+    let name = name.as_str();
     let is_cause = |check: &Check, hop: Hop| {
         let is_of_forward = check.forward.as_deref().is_none_or(|of| of == name);
         // `own-chains` reports the loss of the rule for replies, which is in nvactl's own chain.
@@ -208,7 +246,7 @@ pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, F
     };
     let put_in = put_in(case, answers);
     let scene = Scene::of(case, put_in.as_deref());
-    let by_forward = by_forward(answers);
+    let by_subject = by_subject(answers);
     let silent = target::silent(case);
     // No packet comes in, or none is forwarded.
     let is_dark = checks.iter().any(|check| {
@@ -218,7 +256,7 @@ pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, F
     let known = rows(&case.asked).filter_map(|row| {
         let forward = row[0];
         let is_silent = |forward: &&Forward| silent.contains(&std::ptr::from_ref(*forward));
-        let works = match standing(&of_row(&scene, answers, row, &by_forward)) {
+        let works = match standing(&of_row(&scene, answers, row, &by_subject)) {
             _ if row.iter().any(is_silent) => false,
             None if is_dark => false,
             known => known?,
@@ -242,21 +280,23 @@ fn standing(checks: &[Check]) -> Option<bool> {
 }
 
 /// Turns each failure in nvactl's rules as they are written into a warning if all connections pass without them.
-/// The twin tries all connections of a forward whose rules are not loaded.
-fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
+/// The twin tries all connections of a forward whose rules are not loaded, but not those of an outbound entry.
+fn moderate(by_subject: &BySubject<'_, '_>, checks: &mut [Check]) {
     // Whether all connections pass, for each name of a forward.
     let mut of_name: BTreeMap<&str, bool> = BTreeMap::new();
-    for judged in by_forward.values().flatten() {
+    let mut of_all = !by_subject.is_empty();
+    for judged in by_subject.values().flatten() {
         let passes = judged.verdict == Verdict::AsWanted;
-        *of_name
-            .entry(judged.ask.forward.name.as_str())
-            .or_insert(true) &= passes;
+        of_all &= passes;
+        if let Subject::Forward(forward) = judged.ask.of {
+            *of_name.entry(forward.name.as_str()).or_insert(true) &= passes;
+        }
     }
-    let of_all = !of_name.is_empty() && of_name.values().all(|passes| *passes);
     let is_rule = |check: &&mut Check| {
         let rules = [
             Hop::Jump,
             Hop::DnatRule,
+            Hop::MssRule,
             Hop::ForwardRule,
             Hop::SnatRule,
             Hop::OwnChains,
@@ -274,7 +314,7 @@ fn moderate(by_forward: &ByForward<'_, '_>, checks: &mut [Check]) {
     }
 }
 
-/// The findings about the connections of one listener.
+/// The findings about the connections of one listener or one outbound entry.
 struct Outcome {
     found: Vec<Check>,
     /// How many connections did as the spec says.
@@ -288,7 +328,7 @@ fn of_row(
     scene: &Scene<'_>,
     answers: &Answers<'_>,
     row: &[&Forward],
-    by_forward: &ByForward<'_, '_>,
+    by_subject: &BySubject<'_, '_>,
 ) -> Vec<Check> {
     let mut all = Outcome {
         found: Vec::new(),
@@ -297,7 +337,7 @@ fn of_row(
     };
     let mut listeners: Vec<Vec<&Forward>> = Vec::new();
     for forward in row {
-        let judged = by_forward.get(&std::ptr::from_ref(*forward));
+        let judged = by_subject.get(&Subject::Forward(forward).key());
         let one = outcome(scene, answers, judged.map_or(&[][..], Vec::as_slice));
         for check in one.found {
             if let Some(at) = all.found.iter().position(|known| *known == check) {
@@ -315,7 +355,31 @@ fn of_row(
             check.reason = format!("{} (listener {})", check.reason, listeners_of(of));
         }
     }
-    concluded(row[0], all)
+    let nobody = if row[0].sources.allow.is_none() {
+        "no client could be tried: this machine has no route to a client by an ingress interface"
+    } else {
+        "no client could be tried: `allow_from` and `deny_from` admit no client that this machine reaches by an \
+         ingress interface"
+    };
+    concluded(&row[0].name, Hop::Packets.unknown(nobody), all)
+}
+
+/// Returns the findings about an outbound entry.
+fn of_entry(
+    scene: &Scene<'_>,
+    answers: &Answers<'_>,
+    entry: &Outbound,
+    judged: &[&Judged<'_>],
+) -> Vec<Check> {
+    let nobody = if entry.protocols.iter().all(|one| one.transport().is_none()) {
+        Hop::Packets.ok("pings are not tried in a copy of this machine")
+    } else {
+        Hop::Packets.unknown(
+            "no connection could be tried: `allow_from` and `allow_to` leave no address, or earlier entries decide on \
+             all connections",
+        )
+    };
+    concluded(&entry.name, nobody, outcome(scene, answers, judged))
 }
 
 fn outcome(scene: &Scene<'_>, answers: &Answers<'_>, judged: &[&Judged<'_>]) -> Outcome {
@@ -357,27 +421,27 @@ fn outcome(scene: &Scene<'_>, answers: &Answers<'_>, judged: &[&Judged<'_>]) -> 
     }
 }
 
-/// Returns the findings about a forward, or a check that there are none.
-fn concluded(forward: &Forward, outcome: Outcome) -> Vec<Check> {
+/// Returns the findings about a forward or an outbound entry, or a check that there are none. `nobody` is the check if
+/// no connection could be tried.
+fn concluded(name: &Name, nobody: Check, outcome: Outcome) -> Vec<Check> {
     let Outcome {
         mut found,
         fine,
         is_tried,
     } = outcome;
     if !is_tried && found.is_empty() {
-        found.push(Hop::Packets.unknown(if forward.sources.allow.is_none() {
-            "no client could be tried: this machine has no route to a client by an ingress interface"
-        } else {
-            "no client could be tried: `allow_from` and `deny_from` admit no client that this machine reaches by an \
-             ingress interface"
-        }));
+        found.push(nobody);
     } else if found.is_empty() {
         found.push(Hop::Packets.ok(format!(
             "the rules handle {} as specified, tried in a copy of this machine with test servers in place of the targets",
             counted(fine, "connection")
         )));
     }
-    found.into_iter().map(|check| check.of(forward)).collect()
+    let named = found.into_iter().map(|check| Check {
+        forward: Some(name.to_string()),
+        ..check
+    });
+    named.collect()
 }
 
 /// Makes a verdict uncertain if it may depend on something that the copy does not have.

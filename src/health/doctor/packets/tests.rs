@@ -4,6 +4,7 @@ use super::*;
 use crate::forwards::ForwardSet;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::target::Mss;
 use crate::twin::battery::Ask;
 use crate::twin::cause::{
     By, DecidingRule, Direction, Holder, KernelReason, NftChain, Stage, Taken,
@@ -42,8 +43,9 @@ fn of_first(
     judged: &[&Judged<'_>],
 ) -> Vec<Check> {
     let first = &set.forwards[0];
-    let by_forward = ByForward::from([(std::ptr::from_ref(first), judged.to_vec())]);
-    of_row(scene, answers, &[first], &by_forward)
+    let key = Subject::Forward(first).key();
+    let by_subject = BySubject::from([(key, judged.to_vec())]);
+    of_row(scene, answers, &[first], &by_subject)
 }
 
 /// A connection to the first forward.
@@ -52,7 +54,7 @@ fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
     let address = client.parse().expect("an address");
     let to = "10.3.0.4:49182".parse().expect("an address and a port");
     Ask {
-        forward,
+        of: Subject::Forward(forward),
         client: SampleClient {
             address,
             kind: ClientKind::Somebody,
@@ -451,6 +453,15 @@ fn each_verdict_has_its_sentence_and_fix() {
             &["fail mtu: a packet is larger than the MTU of the route and must not be fragmented"],
         ),
         (
+            cured(
+                By::Kernel(KernelReason::NeedsFragmentation),
+                Cure::SegmentLimit(Mss::Bytes(1260), Family::V4),
+            ),
+            &[
+                "fail mtu: a packet is larger than the MTU of the route and must not be fragmented | fix (tried): set `mss: 1260` in `firewall` of the spec, then: sudo nvactl apply",
+            ],
+        ),
+        (
             dead_by(KernelReason::NotForwarded),
             &[
                 "fail interface-forwarding: a packet is not forwarded: forwarding is off for the machine or for the interface",
@@ -691,9 +702,9 @@ fn a_fault_in_rules_as_written_is_a_warning_where_no_packet_misses_them() {
     ] {
         judged.verdict = verdict;
         let mut checks = [fail(None), fail(Some("web")), fail(Some("dns"))];
-        let mut by_forward = ByForward::new();
-        by_forward.insert(std::ptr::from_ref(&set.forwards[0]), vec![&judged]);
-        moderate(&by_forward, &mut checks);
+        let mut by_subject = BySubject::new();
+        by_subject.insert(judged.ask.of.key(), vec![&judged]);
+        moderate(&by_subject, &mut checks);
         assert_eq!(checks.map(|check| check.status), statuses);
     }
 }
@@ -744,7 +755,7 @@ fn a_finding_that_follows_from_rules_that_are_not_loaded_is_left_out() {
     ] {
         let mut checks = [told];
         let found = vec![dead(found)];
-        let rest = without_consequences(found, forward, "sudo nvactl apply", &mut checks);
+        let rest = without_consequences(found, &forward.name, "sudo nvactl apply", &mut checks);
         assert_eq!((rest.len(), checks[0].tried), (left, tried), "{checks:?}");
     }
 }
@@ -758,7 +769,7 @@ fn a_finding_about_one_listener_of_a_list_names_it() {
     let row: Vec<&Forward> = set.forwards.iter().collect();
     let of = |n: usize, is_dead: bool| Judged {
         ask: Ask {
-            forward: row[n],
+            of: Subject::Forward(row[n]),
             ..ask(&set, "81.2.69.142", Wanted::Through)
         },
         verdict: if is_dead {
@@ -790,12 +801,133 @@ fn a_finding_about_one_listener_of_a_list_names_it() {
         ),
     ] {
         let judged = [of(0, dead[0]), of(1, dead[1])];
-        let by_forward: ByForward<'_, '_> = judged
+        let by_subject: BySubject<'_, '_> = judged
             .iter()
-            .map(|one| (std::ptr::from_ref(one.ask.forward), vec![one]))
+            .map(|one| (one.ask.of.key(), vec![one]))
             .collect();
-        let found = of_row(&SCENE, &Answers::default(), &row, &by_forward);
+        let found = of_row(&SCENE, &Answers::default(), &row, &by_subject);
         let reasons: Vec<&str> = found.iter().map(|check| check.reason.as_str()).collect();
         assert_eq!(reasons, [wanted]);
     }
+}
+
+const OUTWARD: &str = "
+firewall: {interface: {ingress: eth0, egress: eth1}}
+outbound:
+  - {name: pods-out, allow_from: [10.224.0.0/16], deny_from: [10.224.9.0/24], deny_to: [192.0.2.0/24]}
+  - {name: pings, allow_from: [10.224.0.0/16], protocol: ping}
+silence: [outbound-overlap]
+";
+
+/// Returns the findings about a connection of the first outbound entry.
+fn of_outward(from: &str, to: &str, wanted: Wanted, verdict: Verdict) -> Vec<String> {
+    let set = yaml::read(OUTWARD.as_bytes()).expect("it is valid");
+    let entry = &set.outbound[0];
+    let address = from.parse().expect("an address");
+    let to = format!("{to}:443").parse().expect("an address and a port");
+    let ask = Ask {
+        of: Subject::Outbound(entry),
+        client: SampleClient {
+            address,
+            kind: ClientKind::Listed(IpNet::from(address)),
+        },
+        by: &entry.ingress[0],
+        wanted,
+        question: Question {
+            protocol: Protocol::Tcp,
+            client: address,
+            from: From::World(0),
+            to,
+            listeners: vec![to],
+            request: 1,
+            answer: 1,
+        },
+        times: 1,
+        is_brief: true,
+        is_spare: false,
+    };
+    let judged = Judged { ask, verdict };
+    let said = of_entry(&SCENE, &Answers::default(), entry, &[&judged]);
+    assert!(
+        said.iter()
+            .all(|check| check.forward.as_deref() == Some("pods-out"))
+    );
+    let words = |check: &Check| {
+        let Check { status, code, .. } = check;
+        format!("{} {}: {}", status.word(), code.code(), check.reason)
+    };
+    said.iter().map(words).collect()
+}
+
+/// A destination that only the policy closes may be open for another program's purposes.
+#[test]
+fn a_connection_that_no_entry_lets_out_is_named_with_the_list_that_keeps_it() {
+    for (from, to, said) in [
+        (
+            "10.4.0.7",
+            "81.2.69.142",
+            "warn packets: clients of 10.4.0.7/32 reach 81.2.69.142, although `allow_from` does not list them",
+        ),
+        (
+            "10.224.9.7",
+            "81.2.69.142",
+            "fail packets: clients of 10.224.9.7/32 reach 81.2.69.142, although `deny_from` lists them",
+        ),
+        (
+            "10.224.0.7",
+            "192.0.2.7",
+            "fail packets: clients of 10.224.0.7/32 reach 192.0.2.7, although `deny_to` lists it",
+        ),
+        (
+            "10.224.0.7",
+            "169.254.169.254",
+            "fail packets: clients of 10.224.0.7/32 reach 169.254.169.254, although `allow_to` does not name it",
+        ),
+        (
+            "10.224.0.7",
+            "10.3.0.7",
+            "warn packets: clients of 10.224.0.7/32 reach 10.3.0.7, although `allow_to` does not name it",
+        ),
+    ] {
+        let verdict = Verdict::LetIn(Blame::default());
+        assert_eq!(of_outward(from, to, Wanted::KeptOut, verdict), [said]);
+    }
+}
+
+#[test]
+fn a_fault_of_an_outbound_entry_names_the_server() {
+    for (verdict, said) in [
+        (
+            Verdict::AsWanted,
+            "ok packets: the rules handle 1 connection as specified, tried in a copy of this machine with test servers \
+             in place of the targets",
+        ),
+        (
+            Verdict::Source {
+                seen: "10.4.0.9".parse().expect("an address"),
+                blame: Blame::default(),
+            },
+            "fail snat-rule: the server sees the source 10.4.0.9, while the spec says masquerade",
+        ),
+        (
+            dead_by(KernelReason::NoRoute),
+            "fail route: a packet has no route to the server 81.2.69.142",
+        ),
+        (
+            Verdict::Behind("eth1".to_owned()),
+            "fail route: packets to 81.2.69.142:443 leave through eth1, while the spec's egress is eth0: a route, a packet mark \
+             or a rule of `ip rule` leads there, or `interface` is wrong",
+        ),
+    ] {
+        let found = of_outward("10.224.0.7", "81.2.69.142", Wanted::Through, verdict);
+        assert_eq!(found, [said]);
+    }
+}
+
+#[test]
+fn an_entry_without_connections_is_not_a_failure() {
+    let set = yaml::read(OUTWARD.as_bytes()).expect("it is valid");
+    let status = |entry| of_entry(&SCENE, &Answers::default(), entry, &[])[0].status;
+    assert_eq!(status(&set.outbound[0]), Status::Unknown);
+    assert_eq!(status(&set.outbound[1]), Status::Ok);
 }

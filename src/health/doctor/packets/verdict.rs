@@ -1,14 +1,15 @@
 //! Turns a verdict of the twin into checks: the hop that took a connection, and the remedy that was tried.
 
 use super::words::{rule, took};
+use crate::forwards::{GUARDED, Outbound};
 use crate::health::doctor::answers::Answers;
 use crate::health::doctor::remedy::{self, Remedy};
 use crate::health::doctor::scene::Scene;
 use crate::health::doctor::{Check, Fix, Hop, Status};
-use crate::net::Family;
+use crate::net::{Family, Port};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
-use crate::twin::battery::Ask;
+use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{By, DecidingRule, Direction, Fate, Holder, KernelReason};
 use crate::twin::verdict::{Blame, Death, Examination, Verdict};
 
@@ -48,8 +49,9 @@ pub fn told(
             blame,
             Hop::SnatRule,
             &format!(
-                "the target sees the source {seen}, while the spec says {}",
-                ask.forward.snat
+                "the {} sees the source {seen}, while the spec says {}",
+                ask.of.far_end(),
+                ask.of.snat()
             ),
         ),
         Verdict::Elsewhere { at, blame } => with_rule(
@@ -57,7 +59,7 @@ pub fn told(
             ask,
             blame,
             Hop::DnatRule,
-            &format!("the packets go to {at} instead of the target"),
+            &format!("the packets go to {at} instead of the {}", ask.of.far_end()),
         ),
         Verdict::LetIn(blame) => let_in(scene, ask, blame),
     };
@@ -67,11 +69,19 @@ pub fn told(
 /// Names the interface by which packets leave, if it is not the spec's egress. Another check reports the plain
 /// route to the target: here a mark or a rule of `ip rule` chose another route.
 fn behind(ask: &Ask<'_>, interface: &str) -> Check {
+    let (to, why) = match ask.of {
+        Subject::Forward(forward) => (
+            forward.reaches(),
+            "a packet mark or a rule of `ip rule` routes them there, or `egress` is wrong",
+        ),
+        Subject::Outbound(_) => (
+            ask.question.to.to_string(),
+            "a route, a packet mark or a rule of `ip rule` leads there, or `interface` is wrong",
+        ),
+    };
     let check = Hop::Route.fail(format!(
-        "packets to {} leave through {interface}, while the spec's egress is {}: a packet mark or a rule of `ip rule` \
-         routes them there, or `egress` is wrong",
-        ask.forward.reaches(),
-        ask.forward.egress
+        "packets to {to} leave through {interface}, while the spec's egress is {}: {why}",
+        ask.of.egress()
     ));
     let look = ask.question.listeners.first().map(|target| {
         format!(
@@ -87,16 +97,15 @@ fn behind(ask: &Ask<'_>, interface: &str) -> Check {
     }
 }
 
-/// Names the rule that lets a client in although the lists of a forward keep it out. The client's name comes
-/// before this sentence.
+/// Names the rule that lets a client in although the lists keep it out. The client's name comes before this sentence.
 fn let_in(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame) -> Check {
-    let is_denied = ask.forward.sources.deny.contains(ask.client.address);
-    let list = if is_denied {
-        "`deny_from` lists them"
-    } else {
-        "`allow_from` does not list them"
+    let what = match ask.of {
+        Subject::Forward(forward) => {
+            let is_denied = forward.sources.deny.contains(ask.client.address);
+            format!("come through, although {}", of_source(is_denied))
+        }
+        Subject::Outbound(entry) => let_out(ask, entry),
     };
-    let what = format!("come through, although {list}");
     let check = match (&blame.by, scene.put_in) {
         (Some(By::Rule(decided) | By::Policy(decided)), _) => {
             let rule = rule(scene.family, decided);
@@ -109,10 +118,50 @@ fn let_in(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame) -> Check {
         }
         (_, None) => Hop::Packets.fail(what),
     };
+    let check = match ask.of {
+        // Another program may forward these connections for its own purposes.
+        Subject::Outbound(entry) if !is_guarded(ask, entry) => Check {
+            status: Status::Warn,
+            ..check
+        },
+        _ => check,
+    };
     match &blame.cure {
         Some(cure) => with_remedy(check, remedy::of(scene, ask, cure, 1)),
         None => check,
     }
+}
+
+/// Names the list that keeps a source out.
+fn of_source(is_denied: bool) -> &'static str {
+    if is_denied {
+        "`deny_from` lists them"
+    } else {
+        "`allow_from` does not list them"
+    }
+}
+
+/// Names the destination that an outbound entry does not let a source reach, and the list that says so.
+fn let_out(ask: &Ask<'_>, entry: &Outbound) -> String {
+    let (from, to) = (ask.client.address, ask.question.to.ip());
+    let list = if entry.deny_from.contains(from) || !entry.allow_from.contains(from) {
+        of_source(entry.deny_from.contains(from))
+    } else if entry.deny_to.contains(to) {
+        "`deny_to` lists it"
+    } else {
+        "`allow_to` does not name it"
+    };
+    format!("reach {to}, although {list}")
+}
+
+/// Returns whether an outbound entry drops a connection whatever the policy is, or the connection leads to an address
+/// of the platform.
+fn is_guarded(ask: &Ask<'_>, entry: &Outbound) -> bool {
+    let to = ask.question.to.ip();
+    let port = Port::new(ask.question.to.port());
+    let is_dropped =
+        port.is_some_and(|port| entry.selects(ask.question.protocol, ask.client.address, to, port));
+    is_dropped || GUARDED.contains(&to)
 }
 
 /// The command that runs the doctor again with more time.
@@ -147,7 +196,7 @@ fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
         format!(
             "ip route get CLIENT from {} iif {}",
             target.ip(),
-            ask.forward.egress
+            ask.of.egress()
         )
     });
     let check = Hop::RpFilter.warn(words);
@@ -157,7 +206,7 @@ fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
     }
 }
 
-/// Names the rule that changed a forward's packets.
+/// Names the rule that changed a connection's packets.
 fn with_rule(scene: &Scene<'_>, ask: &Ask<'_>, blame: &Blame, otherwise: Hop, what: &str) -> Check {
     let (hop, words, is_contested) = match &blame.by {
         Some(By::Rule(decided) | By::Policy(decided)) => (

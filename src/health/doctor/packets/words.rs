@@ -3,7 +3,7 @@
 use crate::net::Family;
 use crate::net::printable;
 use crate::netfilter::backend::{Backend, iptables as plain};
-use crate::twin::battery::Ask;
+use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{By, DecidingRule, Direction, Fate, Holder, KernelReason, Taken};
 use crate::twin::clients::{ClientKind, SampleClient};
 use crate::twin::explain::KeptIn;
@@ -41,14 +41,15 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         Direction::Request => "packets",
         Direction::Reply => "replies",
     };
+    let far_end = ask.of.far_end();
     let decided = match &taken.by {
         By::Kernel(KernelReason::NoRoute) => {
             let target = ask.question.listeners.first();
             return match (taken.direction, target) {
                 (Direction::Request, Some(target)) => {
-                    format!("a packet has no route to the target {}", target.ip())
+                    format!("a packet has no route to the {far_end} {}", target.ip())
                 }
-                (Direction::Request, None) => "a packet has no route to the target".to_owned(),
+                (Direction::Request, None) => format!("a packet has no route to the {far_end}"),
                 (Direction::Reply, _) => "a reply has no route to the client".to_owned(),
             };
         }
@@ -62,14 +63,19 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
         By::NoRule if matches!(taken.fate, Fate::SourceTranslated { .. }) => {
             return format!(
                 "no rule gives the {whose} the source of the spec, {}",
-                ask.forward.snat
+                ask.of.snat()
             );
         }
         By::NoRule => {
             let to = ask.question.to;
-            return match taken.direction {
-                Direction::Request => format!("no rule translates packets to {to}"),
-                Direction::Reply => {
+            return match (taken.direction, ask.of) {
+                (Direction::Request, Subject::Forward(_)) => {
+                    format!("no rule translates packets to {to}")
+                }
+                (Direction::Request, Subject::Outbound(_)) => {
+                    format!("packets to {to} end at this machine itself")
+                }
+                (Direction::Reply, _) => {
                     format!("replies to connections to {to} are not translated back")
                 }
             };
@@ -88,7 +94,7 @@ pub fn took(family: Family, ask: &Ask<'_>, taken: &Taken) -> String {
             to: (address, port),
         } => {
             format!(
-                "{rule} sends the {whose} to {}:{port} instead of the target",
+                "{rule} sends the {whose} to {}:{port} instead of the {far_end}",
                 crate::net::Host(address)
             )
         }

@@ -8,7 +8,7 @@ use crate::netfilter::mark::{BitShift, MarkCopy};
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, RejectWith, Target};
+use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, Mss, RejectWith, Target};
 use crate::netfilter::token::value;
 
 pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
@@ -119,6 +119,8 @@ fn read_extension(name: &str, options: &[&str]) -> Option<Target> {
         },
         ("CONNMARK", ["--save-mark", options @ ..]) => Target::SaveMark(read_copy(options)?),
         ("CONNMARK", ["--restore-mark", options @ ..]) => Target::RestoreMark(read_copy(options)?),
+        ("TCPMSS", ["--clamp-mss-to-pmtu"]) => Target::TcpMss(Mss::Clamp),
+        ("TCPMSS", ["--set-mss", bytes]) => Target::TcpMss(Mss::Bytes(parsed(bytes)?)),
         ("LOG", ["--log-prefix", prefix, level @ ..]) => Target::Log {
             prefix: value(prefix).into(),
             level: match level {

@@ -1,9 +1,15 @@
 //! Prints the status as metrics in the Prometheus text format 0.0.4, for the textfile collector of `node_exporter`.
 //! The names stay.
 
+mod rows;
+
 use std::fmt::Write as _;
 
-use super::{ForwardState, MachineStatus, Row, StatusReport};
+use rows::{
+    PER_FORWARD, PER_OUTBOUND, PER_SOURCE, labels, number, outbound_labels, write_each, write_state,
+};
+
+use super::{MachineStatus, Row, StatusReport};
 use crate::health::rules_file::RulesFile;
 use crate::net::Family;
 use crate::netfilter::names::{Policy, TableName};
@@ -16,59 +22,13 @@ struct Metric {
     value: Option<u64>,
 }
 
-/// A metric of each forward.
-struct PerForward {
-    name: &'static str,
-    kind: &'static str,
-    help: &'static str,
-    value: fn(&Row) -> Option<u64>,
-}
-
-const PER_FORWARD: [PerForward; 6] = [
-    PerForward {
-        name: "nvactl_forward_new_connections_total",
-        kind: "counter",
-        help: "First packets of connections that a forward has translated since its rules were loaded.",
-        value: |row| Some(row.new.packets),
-    },
-    PerForward {
-        name: "nvactl_forward_new_connections_bytes_total",
-        kind: "counter",
-        help: "Bytes of those first packets.",
-        value: |row| Some(row.new.bytes),
-    },
-    PerForward {
-        name: "nvactl_forward_refused_total",
-        kind: "counter",
-        help: "First packets that a forward's lists and limits have refused.",
-        value: |row| Some(row.refused.packets),
-    },
-    PerForward {
-        name: "nvactl_forward_connections",
-        kind: "gauge",
-        help: "Connections of a forward that the kernel tracks now.",
-        value: |row| row.connections.map(number),
-    },
-    PerForward {
-        name: "nvactl_forward_live_packets",
-        kind: "gauge",
-        help: "Packets so far of the connections that the kernel tracks now, both directions together.",
-        value: |row| Some(row.traffic?.packets),
-    },
-    PerForward {
-        name: "nvactl_forward_live_bytes",
-        kind: "gauge",
-        help: "Bytes of those packets.",
-        value: |row| Some(row.traffic?.bytes),
-    },
-];
-
 impl StatusReport {
     /// Returns all metrics, each with its HELP and TYPE line.
     #[must_use]
     pub fn prometheus(&self) -> String {
         let mut out = String::new();
-        for metric in self.machine().into_iter().chain(self.ipv6()) {
+        let of_machine = [self.machine(), self.conntrack(), self.ipv6()];
+        for metric in of_machine.into_iter().flatten() {
             let Metric {
                 name,
                 kind,
@@ -83,39 +43,41 @@ impl StatusReport {
             }
         }
         self.write_before_jumps(&mut out);
+        write_each(
+            &mut out,
+            &PER_SOURCE,
+            self.snat.as_deref().unwrap_or_default(),
+            |one| format!("address=\"{}\"", one.address),
+        );
         let name = "nvactl_forward_state";
         let help = "1 for the forward's state, 0 for the others.";
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
         for row in &self.forwards {
-            for state in ForwardState::ALL {
-                let (forward, protocol) = (&row.name, row.protocol);
-                let (word, value) = (state.word(), u64::from(row.state == state));
-                let _ = writeln!(
-                    out,
-                    "{name}{{forward=\"{forward}\",protocol=\"{protocol}\",state=\"{word}\"}} {value}"
-                );
-            }
+            let Row {
+                name: forward,
+                protocol,
+                ..
+            } = row;
+            let labels = format!("forward=\"{forward}\",protocol=\"{protocol}\"");
+            write_state(&mut out, name, &labels, row.state);
         }
-        for metric in PER_FORWARD {
-            let PerForward {
-                name,
-                kind,
-                help,
-                value,
-            } = metric;
-            let rows = self.forwards.iter();
-            let mut samples = rows
-                .filter_map(|row| Some((labels(row), value(row)?)))
-                .peekable();
-            // If no forward has a value, the metric is left out.
-            if samples.peek().is_some() {
-                let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            }
-            for (labels, value) in samples {
-                let _ = writeln!(out, "{name}{{{labels}}} {value}");
-            }
-        }
+        write_each(&mut out, &PER_FORWARD, &self.forwards, labels);
+        self.write_outbound(&mut out);
         out
+    }
+
+    /// Writes the metrics of outbound entries. If the spec has none and none is loaded, there are none.
+    fn write_outbound(&self, out: &mut String) {
+        if self.outbound.is_empty() {
+            return;
+        }
+        let name = "nvactl_outbound_state";
+        let help = "1 for the outbound entry's state, 0 for the others.";
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for row in &self.outbound {
+            write_state(out, name, &outbound_labels(row), row.state);
+        }
+        write_each(out, &PER_OUTBOUND, &self.outbound, outbound_labels);
     }
 
     /// Writes a sample for each table that has jumps, so that a count falls to 0 instead of ending.
@@ -149,7 +111,6 @@ impl StatusReport {
         let gauge = |name, help, value: u64| metric(name, "gauge", help, value);
         let counter = |name, help, value: u64| metric(name, "counter", help, value);
         let switch = |name, help, on: bool| metric(name, "gauge", help, u64::from(on));
-        let tracked = self.conntrack;
         vec![
             switch(
                 "nvactl_in_sync",
@@ -181,30 +142,6 @@ impl StatusReport {
                 "Whether forwarding is on after a boot.",
                 self.machine.at_boot.turns_forwarding_on(),
             ),
-            Metric {
-                value: tracked.map(|tracked| tracked.entries),
-                ..gauge(
-                    "nvactl_conntrack_entries",
-                    "Connections that the kernel tracks.",
-                    0,
-                )
-            },
-            Metric {
-                value: tracked.map(|tracked| tracked.limit),
-                ..gauge(
-                    "nvactl_conntrack_limit",
-                    "Connections that the kernel can track.",
-                    0,
-                )
-            },
-            Metric {
-                value: tracked.and_then(|tracked| tracked.invalid),
-                ..counter(
-                    "nvactl_conntrack_invalid_total",
-                    "Packets that belonged to no connection.",
-                    0,
-                )
-            },
             counter(
                 "nvactl_established_packets_total",
                 "Packets of known connections, of all forwards together.",
@@ -219,6 +156,54 @@ impl StatusReport {
                 "nvactl_drifted_lines",
                 "Lines of nvactl's chains that somebody has added or removed.",
                 number(self.drift.len()),
+            ),
+        ]
+    }
+
+    /// Returns the metrics of the connection table, without a value if that is not known.
+    fn conntrack(&self) -> Vec<Metric> {
+        let gauge = |name, help, value| Metric {
+            name,
+            kind: "gauge",
+            help,
+            value,
+        };
+        let counter = |name, help, value| Metric {
+            kind: "counter",
+            ..gauge(name, help, value)
+        };
+        let tracked = self.conntrack;
+        let counts = tracked.map(|tracked| tracked.counts).unwrap_or_default();
+        vec![
+            gauge(
+                "nvactl_conntrack_entries",
+                "Connections that the kernel tracks.",
+                tracked.map(|tracked| tracked.entries),
+            ),
+            gauge(
+                "nvactl_conntrack_limit",
+                "Connections that the kernel can track.",
+                tracked.map(|tracked| tracked.limit),
+            ),
+            counter(
+                "nvactl_conntrack_invalid_total",
+                "Packets that belonged to no connection.",
+                counts.invalid,
+            ),
+            counter(
+                "nvactl_conntrack_insert_failed_total",
+                "New connections whose addresses and ports another connection had.",
+                counts.insert_failed,
+            ),
+            counter(
+                "nvactl_conntrack_early_drop_total",
+                "Connections that the kernel ended because the table was full.",
+                counts.early_drop,
+            ),
+            counter(
+                "nvactl_conntrack_drop_total",
+                "Packets dropped because conntrack did not add their connection.",
+                counts.drop,
             ),
         ]
     }
@@ -256,29 +241,15 @@ impl StatusReport {
     }
 }
 
-/// Returns a row's labels. No value needs an escape, because names and addresses have no such bytes.
-fn labels(row: &Row) -> String {
-    let Row {
-        name,
-        protocol,
-        listen,
-        target,
-        ..
-    } = row;
-    format!("forward=\"{name}\",protocol=\"{protocol}\",listen=\"{listen}\",target=\"{target}\"")
-}
-
-fn number(n: usize) -> u64 {
-    n as u64
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
     use crate::health::next_boot::NextBoot;
-    use crate::health::status::{BeforeJump, MachineStatus, Tracked};
+    use crate::health::snat_ports::SnatPorts;
+    use crate::health::status::{BeforeJump, ForwardState, OutboundRow, Tracked};
+    use crate::host::conntrack::ConntrackCounts;
     use crate::host::persistence::RulesAtBoot;
     use crate::netfilter::counters::Count;
 
@@ -300,7 +271,33 @@ mod tests {
         }
     }
 
-    fn report(forwards: Vec<Row>) -> StatusReport {
+    fn outbound_row(family: Family) -> OutboundRow {
+        OutboundRow {
+            name: "pods-out".to_owned(),
+            description: None,
+            family,
+            protocol: "tcp, udp".to_owned(),
+            from: "10.224.0.0/16".to_owned(),
+            to: "internet".to_owned(),
+            state: ForwardState::InSync,
+            new: Count {
+                packets: 8,
+                bytes: 480,
+            },
+            refused: Count {
+                packets: 2,
+                bytes: 120,
+            },
+            connections: Some(5),
+            traffic: None,
+        }
+    }
+
+    fn status() -> StatusReport {
+        let with_traffic = |traffic| Row {
+            traffic: Some(traffic),
+            ..row("web", ForwardState::InSync)
+        };
         StatusReport {
             description: None,
             in_sync: true,
@@ -322,13 +319,40 @@ mod tests {
             conntrack: Some(Tracked {
                 entries: 1,
                 limit: 2,
-                invalid: Some(3),
+                counts: ConntrackCounts {
+                    invalid: Some(3),
+                    insert_failed: Some(4),
+                    drop: Some(5),
+                    early_drop: Some(6),
+                },
                 be_liberal: Some(false),
             }),
+            snat: Some(vec![SnatPorts {
+                address: "10.3.0.4".parse().expect("it is an address"),
+                connections: 12,
+                ports_used: 7,
+                protocol: "tcp",
+                destination: "192.0.2.80:443".to_owned(),
+            }]),
             established: Count::default(),
             firewall: Vec::new(),
-            forwards,
-            outbound: Vec::new(),
+            forwards: vec![
+                with_traffic(Count {
+                    packets: 9,
+                    bytes: 2000,
+                }),
+                row("dns.v2", ForwardState::Drifted),
+            ],
+            outbound: vec![
+                OutboundRow {
+                    traffic: Some(Count {
+                        packets: 11,
+                        bytes: 3000,
+                    }),
+                    ..outbound_row(Family::V4)
+                },
+                outbound_row(Family::V6),
+            ],
             drift: Vec::new(),
             before_jumps: [("PREROUTING", 2), ("POSTROUTING", 3)]
                 .map(|(chain, count)| BeforeJump {
@@ -346,18 +370,7 @@ mod tests {
     /// Checks the same as `promtool check metrics`: the format, and the names that the Prometheus project recommends.
     #[test]
     fn the_text_is_what_prometheus_asks_for() {
-        let with_traffic = |traffic| Row {
-            traffic: Some(traffic),
-            ..row("web", ForwardState::InSync)
-        };
-        let status = report(vec![
-            with_traffic(Count {
-                packets: 9,
-                bytes: 2000,
-            }),
-            row("dns.v2", ForwardState::Drifted),
-        ]);
-        let text = status.prometheus();
+        let text = status().prometheus();
         let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
         let mut lines = text.lines();
         let (mut current, mut samples) = ("", Vec::new());
@@ -398,9 +411,9 @@ mod tests {
             assert!(!samples.contains(&sample), "{sample} twice");
             samples.push(sample);
         }
-        assert_eq!(kinds.len(), 20);
-        let live = |line: &&str| line.starts_with("nvactl_forward_live_");
-        assert_eq!(text.lines().filter(live).count(), 2);
+        assert_eq!(kinds.len(), 32);
+        let live = |line: &&str| line.contains("_live_") && !line.starts_with('#');
+        assert_eq!(text.lines().filter(live).count(), 4);
         for line in [
             "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"drifted\"} 1",
             "nvactl_forward_state{forward=\"dns.v2\",protocol=\"tcp\",state=\"in_sync\"} 0",
@@ -409,10 +422,71 @@ mod tests {
             "nvactl_boot_ip_forward 0",
             "nvactl_conntrack_limit 2",
             "nvactl_conntrack_invalid_total 3",
+            "nvactl_conntrack_insert_failed_total 4",
+            "nvactl_conntrack_drop_total 5",
+            "nvactl_conntrack_early_drop_total 6",
+            "nvactl_snat_ports_used{address=\"10.3.0.4\"} 7",
+            "nvactl_snat_connections{address=\"10.3.0.4\"} 12",
+            "nvactl_outbound_state{name=\"pods-out\",family=\"v6\",state=\"in_sync\"} 1",
+            "nvactl_outbound_new_connections_total{name=\"pods-out\",family=\"v4\"} 8",
+            "nvactl_outbound_refused_total{name=\"pods-out\",family=\"v4\"} 2",
+            "nvactl_outbound_connections{name=\"pods-out\",family=\"v6\"} 5",
+            "nvactl_outbound_live_packets{name=\"pods-out\",family=\"v4\"} 11",
+            "nvactl_outbound_live_bytes{name=\"pods-out\",family=\"v4\"} 3000",
             "nvactl_forward_live_packets{forward=\"web\",protocol=\"tcp\",listen=\"10.3.0.4:80\",target=\"10.224.0.118:80\"} 9",
             "nvactl_forward_live_bytes{forward=\"web\",protocol=\"tcp\",listen=\"10.3.0.4:80\",target=\"10.224.0.118:80\"} 2000",
         ] {
             assert!(text.lines().any(|one| one == line), "{line}");
         }
+    }
+
+    #[test]
+    fn metrics_of_what_a_spec_does_not_have_are_left_out() {
+        let status = StatusReport {
+            outbound: Vec::new(),
+            snat: None,
+            conntrack: None,
+            ..status()
+        };
+        let text = status.prometheus();
+        for name in ["nvactl_outbound_", "nvactl_snat_", "nvactl_conntrack_"] {
+            assert!(!text.contains(name), "{text}");
+        }
+    }
+
+    /// A name with a mistake would be an alert that never comes.
+    #[test]
+    fn the_example_s_alerts_name_metrics_that_there_are() {
+        let rules = include_str!("../../../../examples/prometheus/nvactl.rules.yml");
+        let rules: serde_yaml::Value = serde_yaml::from_str(rules).expect("it is YAML");
+        let text = status().prometheus();
+        let known: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let mut named = BTreeMap::new();
+        for rule in rules["groups"][0]["rules"].as_sequence().expect("a list") {
+            let words = |value: &serde_yaml::Value| value.as_str().unwrap_or_default().to_owned();
+            let (alert, expr) = (words(&rule["alert"]), words(&rule["expr"]));
+            for part in [
+                &alert,
+                &expr,
+                &words(&rule["labels"]["severity"]),
+                &words(&rule["annotations"]["summary"]),
+            ] {
+                assert!(!part.is_empty(), "{rule:?}");
+            }
+            let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            for name in expr.split(|c| !of_name(c)) {
+                if name.starts_with("nvactl_") {
+                    assert!(known.contains(&name), "{alert} asks for {name}");
+                    // The only functions of a counter here are those of its growth.
+                    let grows = expr.contains(&format!("increase({name}["));
+                    assert_eq!(name.ends_with("_total"), grows, "{alert}: {expr}");
+                    named.insert(name.to_owned(), alert.clone());
+                }
+            }
+        }
+        assert!(named.len() >= 10, "{named:?}");
     }
 }

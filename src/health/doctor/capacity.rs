@@ -1,0 +1,211 @@
+//! Checks how much room there is: source ports of SNAT, connections that the table could not keep, and the limit of
+//! Azure.
+
+use super::machine::larger_table;
+use super::{Case, Check, Fix, Hop};
+use crate::health::snat_ports::{SNAT_PORTS, SnatPorts, snat_ports};
+use crate::host::conntrack::ConntrackCounts;
+
+/// From this many ports in use on, the address is nearly full: 90 %.
+const NEARLY_FULL: usize = SNAT_PORTS * 9 / 10;
+
+/// From this many ports in use on, new connections fail. The kernel tries a few hundred ports for a connection, not all
+/// (`NF_NAT_MAX_ATTEMPTS` in `net/netfilter/nf_nat_core.c`).
+const FULL: usize = 64_000;
+
+/// Checks the source ports of each address that SNAT gives to connections. Nothing is reported if there is no such
+/// connection, or conntrack entries cannot be listed, which the check `reply` reports.
+pub fn source_ports(case: &Case<'_>, checks: &mut Vec<Check>) {
+    let flows = case.facts.flows.as_deref().unwrap_or_default();
+    let used = snat_ports(flows, case.set);
+    let nearly_full = |snat: &&SnatPorts| snat.ports_used >= NEARLY_FULL;
+    let mut found: Vec<Check> = used
+        .iter()
+        .filter(nearly_full)
+        .map(|snat| full_source(snat, &case.apply))
+        .collect();
+    if found.is_empty() {
+        let most = used.iter().max_by_key(|snat| snat.ports_used);
+        found.extend(most.map(|snat| Hop::SnatPorts.ok(snat.to_string())));
+    }
+    checks.extend(found);
+}
+
+fn full_source(snat: &SnatPorts, apply: &str) -> Check {
+    let check = if snat.ports_used < FULL {
+        Hop::SnatPorts.warn(format!("{snat}: new connections there will fail soon"))
+    } else {
+        Hop::SnatPorts.fail(format!(
+            "{snat}: the kernel no longer finds a free port for each new connection there, and drops those without one"
+        ))
+    };
+    check.fix(format!(
+        "set `snat` in the spec to a range that has more of this machine's addresses, then: {apply}"
+    ))
+}
+
+/// Judges the connections that conntrack could not keep, by its counts from before and after the checks.
+#[must_use]
+pub fn lost(
+    before: ConntrackCounts,
+    now: ConntrackCounts,
+    tracked: Option<(u64, u64)>,
+) -> Vec<Check> {
+    let (Some(ended), Some(clashes)) = (now.early_drop, now.insert_failed) else {
+        return Vec::new();
+    };
+    let new = |now: u64, before: Option<u64>| now.saturating_sub(before.unwrap_or(now));
+    let (new_ended, new_clashes) = (
+        new(ended, before.early_drop),
+        new(clashes, before.insert_failed),
+    );
+    let mut checks = Vec::new();
+    if new_ended > 0 {
+        let full = Hop::ConntrackLosses.warn(format!(
+            "the connection table was full: to make room, the kernel ended {new_ended} connections while this ran, \
+             {ended} since boot (early_drop)"
+        ));
+        checks.push(match tracked {
+            Some((_, limit)) => full.fix(larger_table(limit)),
+            None => full,
+        });
+    }
+    if new_clashes > 0 {
+        let not_added = Hop::ConntrackLosses.warn(format!(
+            "{new_clashes} new connections were not added to the table while this ran, {clashes} since boot \
+             (insert_failed), because another connection had their addresses and ports, and most lost a packet: SNAT \
+             found no free port, or a client sent two datagrams at once from a new socket, as DNS resolvers do"
+        ));
+        checks.push(not_added.fix(Fix::to_look("sudo nvactl status")));
+    }
+    if checks.is_empty() {
+        checks.push(Hop::ConntrackLosses.ok(match (ended, clashes) {
+            (0, 0) => "no new connection has been lost since boot".to_owned(),
+            _ => format!(
+                "none while this ran; since boot {ended} connections were ended because the table was full \
+                 (early_drop), and {clashes} were not added because another one had their addresses and ports \
+                 (insert_failed)"
+            ),
+        }));
+    }
+    checks
+}
+
+/// The number of connections from which on the limit of Azure is near.
+const MANY_FOR_AZURE: u64 = 200_000;
+
+/// Checks a virtual machine of Azure for more connections than Azure may carry. Azure counts flows by its own rules, so
+/// conntrack's number is only near Azure's. The limit is in
+/// <https://learn.microsoft.com/azure/virtual-network/virtual-machine-network-throughput>, under network flow limits.
+#[must_use]
+pub fn azure_connections(tracked: Option<(u64, u64)>) -> Option<Check> {
+    let (entries, _) = tracked?;
+    let words = format!(
+        "{entries} connections are tracked: Azure's documentation (Virtual machine network bandwidth) names 250,000 \
+         active connections as the most of a VM that forwards, and further ones are dropped outside of this machine; \
+         small sizes may slow down earlier"
+    );
+    let look = "az monitor metrics list --resource-group GROUP --resource VM \
+                --resource-type Microsoft.Compute/virtualMachines --metrics 'Inbound Flows' 'Outbound Flows' \
+                --output table";
+    (entries >= MANY_FOR_AZURE).then(|| Hop::AzureConnections.warn(words).fix(Fix::to_look(look)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(checks: &[Check]) -> Vec<String> {
+        let line = |check: &Check| format!("{}: {}", check.status.word(), check.reason);
+        checks.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_source_is_full_near_64_000_connections_to_one_destination() {
+        for (ports_used, begin, end) in [
+            (
+                58_060,
+                "warn: 58060 of 64512 source ports of 10.3.0.4 are in use to tcp 192.0.2.80:443: ",
+                "fail soon",
+            ),
+            (63_999, "warn: 63999 of ", "fail soon"),
+            (64_000, "fail: 64000 of ", "and drops those without one"),
+        ] {
+            let snat = SnatPorts {
+                address: "10.3.0.4".parse().expect("it is an address"),
+                connections: 70_000,
+                ports_used,
+                protocol: "tcp",
+                destination: "192.0.2.80:443".to_owned(),
+            };
+            assert!(ports_used >= NEARLY_FULL);
+            let check = full_source(&snat, "sudo nvactl apply");
+            let words = said(&[check])[0].clone();
+            assert!(words.starts_with(begin) && words.ends_with(end), "{words}");
+        }
+    }
+
+    #[test]
+    fn only_losses_while_doctor_runs_are_a_warning() {
+        let counts = |early_drop, insert_failed| ConntrackCounts {
+            early_drop: Some(early_drop),
+            insert_failed: Some(insert_failed),
+            ..ConntrackCounts::default()
+        };
+        let lost = |before, now| said(&lost(before, now, Some((9, 10))));
+        assert_eq!(
+            lost(counts(0, 0), counts(0, 0)),
+            ["ok: no new connection has been lost since boot"]
+        );
+        let told = lost(counts(4, 5), counts(4, 5));
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].starts_with("ok: none while this ran; since boot 4 connections were ended")
+                && told[0].contains("and 5 were not added"),
+            "{told:?}"
+        );
+        let told = lost(counts(4, 5), counts(6, 8));
+        assert!(
+            told[0].starts_with("warn: the connection table was full: ")
+                && told[0].contains("ended 2 connections while this ran, 6 since boot"),
+            "{told:?}"
+        );
+        assert!(
+            told[1].starts_with("warn: 3 new connections were not added")
+                && told[1].contains("while this ran, 8 since boot"),
+            "{told:?}"
+        );
+        // Counts that were not known before are none that rose.
+        let told = lost(ConntrackCounts::default(), counts(6, 8));
+        assert!(told[0].starts_with("ok: "), "{told:?}");
+        assert_eq!(lost(counts(0, 0), ConntrackCounts::default()), [""; 0]);
+    }
+
+    #[test]
+    fn a_full_table_has_a_fix_that_doubles_it() {
+        let now = ConntrackCounts {
+            early_drop: Some(1),
+            insert_failed: Some(0),
+            ..ConntrackCounts::default()
+        };
+        let before = ConntrackCounts {
+            early_drop: Some(0),
+            ..now
+        };
+        let checks = lost(before, now, Some((1000, 1000)));
+        let fix = checks[0].fix.as_ref().expect("it has a fix");
+        assert!(fix.is("sudo sysctl -w net.netfilter.nf_conntrack_max=2000"));
+    }
+
+    #[test]
+    fn the_limit_of_azure_is_near_at_200_000_connections() {
+        assert_eq!(azure_connections(None), None);
+        assert_eq!(azure_connections(Some((199_999, 1_000_000))), None);
+        let check = azure_connections(Some((200_000, 1_000_000))).expect("it is near");
+        let words = &said(&[check])[0];
+        assert!(
+            words.starts_with("warn: 200000 connections are tracked: Azure's documentation"),
+            "{words}"
+        );
+    }
+}
