@@ -258,13 +258,7 @@ fn only_flushing_is_refused_without_conntrack(backend: Backend) {
 
 /// A pod's client that keeps its port.
 fn outward(lab: &Lab) -> UdpSocket {
-    lab.pod.enter(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
-        socket.connect((CLIENT, 53)).expect("there is a way");
-        let patience = Some(Duration::from_secs(2));
-        socket.set_read_timeout(patience).expect("it is no zero");
-        socket
-    })
+    steady_from(&lab.pod, &format!("{CLIENT}:53"))
 }
 
 fn is_silent(socket: &UdpSocket) -> bool {
