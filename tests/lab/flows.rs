@@ -286,7 +286,7 @@ fn entry(options: &str) -> String {
     )
 }
 
-lab_test!(an_untranslated_connection_that_no_entry_accepts_any_longer_is_ended);
+lab_test!(either an_untranslated_connection_that_no_entry_accepts_any_longer_is_ended);
 fn an_untranslated_connection_that_no_entry_accepts_any_longer_is_ended(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     outside(&lab, FIREWALL, FIREWALL_V6);
@@ -322,7 +322,7 @@ fn an_untranslated_connection_that_no_entry_accepts_any_longer_is_ended(backend:
     assert_eq!(stale_check(&lab, &gone)["status"], "ok");
 }
 
-lab_test!(an_untranslated_connection_of_an_undone_change_is_ended);
+lab_test!(either an_untranslated_connection_of_an_undone_change_is_ended);
 fn an_untranslated_connection_of_an_undone_change_is_ended(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     outside(&lab, FIREWALL, FIREWALL_V6);
@@ -336,7 +336,7 @@ fn an_untranslated_connection_of_an_undone_change_is_ended(backend: Backend) {
     assert!(is_silent(&client));
 }
 
-lab_test!(a_sender_from_before_its_entry_is_named_and_ended);
+lab_test!(either a_sender_from_before_its_entry_is_named_and_ended);
 fn a_sender_from_before_its_entry_is_named_and_ended(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     outside(&lab, FIREWALL, FIREWALL_V6);
@@ -365,7 +365,7 @@ forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
     assert_eq!(flush(&lab, &spec), "<stdin>: no changes\n");
 }
 
-lab_test!(a_connection_with_another_source_than_new_ones_get_is_named_and_ended);
+lab_test!(either a_connection_with_another_source_than_new_ones_get_is_named_and_ended);
 fn a_connection_with_another_source_than_new_ones_get_is_named_and_ended(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     outside(&lab, FIREWALL, FIREWALL_V6);
