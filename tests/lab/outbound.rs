@@ -80,7 +80,7 @@ pub fn pinged_by(lab: &Lab, set: &str) -> String {
     let listed = lab.client.run(&format!("nft list set inet seen {set}"));
     lab.client.run(&format!("nft flush set inet seen {set}"));
     let elements = listed.split("elements = {").nth(1).unwrap_or_default();
-    let words = elements.split([',', '}']).next().unwrap_or_default();
+    let words = elements.split('}').next().unwrap_or_default();
     words.trim().to_owned()
 }
 

@@ -186,6 +186,11 @@ fn assert_open_without_rules(lab: &Lab) {
     assert_eq!(reached.len(), 3 * UNNAMED.len(), "{reached:?}");
     let reached = answered(&lab.other, &[CLIENT, CLIENT_V6], [80, 53]);
     assert_eq!(reached.len(), 6, "{reached:?}");
+    // From here on the server notes the pings of a set-up only.
+    for (set, pod) in [("v4", POD), ("v6", POD_V6)] {
+        let pinged = pinged_by(lab, set);
+        assert!(pinged.contains(pod), "{pinged}");
+    }
 }
 
 lab_test!(sampled a_named_source_gets_out_with_the_entry_s_source_and_nothing_else_does);
