@@ -20,7 +20,7 @@ pub struct Apply {
     #[arg(long, value_name = "TIME", value_parser = confirm_secs)]
     pub confirm: Option<u64>,
 
-    /// End connections that no forward would make any longer, and UDP senders older than their forward.
+    /// End connections that follow an older spec, and UDP senders older than their forward or outbound entry.
     #[arg(long)]
     pub flush_stale: bool,
 

@@ -94,7 +94,7 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
                         "{}: {}",
                         applied(
                             &difference.forwards,
-                            removed_words(difference.comparison.as_ref()),
+                            &removed_words(difference.comparison.as_ref()),
                             set.forward_count(),
                             set.outbound_count(),
                         ),
@@ -143,12 +143,7 @@ pub(super) fn say_forwards(difference: &Difference, console: &mut Console) {
 }
 
 /// Says how many forwards and outbound entries a change touched, of all in the spec.
-fn applied(
-    changed: &ForwardNames,
-    removed_words: String,
-    forwards: usize,
-    entries: usize,
-) -> String {
+fn applied(changed: &ForwardNames, removed_words: &str, forwards: usize, entries: usize) -> String {
     let touched = changed.added.len() + changed.changed.len();
     let removed = changed.removed.len();
     let all = forwards + entries;
@@ -159,15 +154,7 @@ fn applied(
         (_, _, 1) => "1 forward or outbound entry".to_owned(),
         _ => format!("{n} forwards and outbound entries"),
     };
-    let of_all = of(all);
-    let whole = match (forwards, entries) {
-        (0, _) | (_, 0) => of_all.clone(),
-        (_, 1) => format!("{} and 1 outbound entry", counted(forwards, "forward")),
-        _ => format!(
-            "{} and {entries} outbound entries",
-            counted(forwards, "forward")
-        ),
-    };
+    let (of_all, whole) = (of(all), together(forwards, entries));
     match (touched, removed) {
         (0, 0) => format!("applied {whole}"),
         (0, _) => format!("removed {removed_words}"),
@@ -185,15 +172,19 @@ fn removed_words(comparison: Option<&Comparison>) -> String {
         let names: BTreeSet<&str> = of_kind.map(|line| line.name.as_str()).collect();
         names.len()
     };
-    let (forwards, entries) = (of_kind(None), of_kind(Some(LineKind::Outbound)));
-    let entries_words = match entries {
+    together(of_kind(None), of_kind(Some(LineKind::Outbound)))
+}
+
+/// Returns `2 forwards and 1 outbound entry`, without the kind of which there is none.
+fn together(forwards: usize, entries: usize) -> String {
+    let entry_words = match entries {
         1 => "1 outbound entry".to_owned(),
         n => format!("{n} outbound entries"),
     };
     match (forwards, entries) {
         (_, 0) => counted(forwards, "forward"),
-        (0, _) => entries_words,
-        _ => format!("{} and {entries_words}", counted(forwards, "forward")),
+        (0, _) => entry_words,
+        _ => format!("{} and {entry_words}", counted(forwards, "forward")),
     }
 }
 
@@ -292,7 +283,7 @@ mod tests {
                 changed: names(changed),
                 removed: names(removed),
             };
-            applied(&forwards, counted(removed, "forward"), all, entries)
+            applied(&forwards, &counted(removed, "forward"), all, entries)
         };
         for (moved, all, entries, words) in [
             ([4, 0, 0], 4, 0, "applied 4 forwards"),

@@ -90,11 +90,11 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
                      confirmed nor rolled back: {error}"
                 ));
             }
-            if let Some(remark) = &ended.remark {
-                console.remark(remark);
+            for ended in &ended {
+                console.remark(&ended.remark);
             }
             console.remarks(&after);
-            if ended.failed || changed_since {
+            if changed_since || ended.iter().any(|ended| ended.failed) {
                 Exit::Uncertain
             } else {
                 Exit::Done

@@ -1,10 +1,15 @@
 //! Rules of others in a ruleset, as far as they concern nvactl's forwards.
 
+use crate::netfilter::conntrack::Flow;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::negatable::Negatable::{Is, Not};
+use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{DEEPEST, Ruleset};
 use crate::netfilter::target::Target;
 use crate::netfilter::text::line::Line;
+use crate::netfilter::tracking::{Conntrack, CtState};
 use crate::plan::jumps_from;
 
 /// Returns the first rule that leads to one of nvactl's chains from a chain where nvactl has no jump, or that a
@@ -38,6 +43,40 @@ pub fn first_lost(ruleset: &Ruleset, new: &Ruleset) -> Option<String> {
             let rule = chain.rules.iter().find(foreign)?;
             Some(Line::Append(name, rule).to_string())
         })
+}
+
+/// Returns whether a rule of others in FORWARD may accept the first packet of a connection that is not translated. A
+/// rule that jumps may.
+#[must_use]
+pub fn may_accept(ruleset: &Ruleset, flow: &Flow) -> bool {
+    let chain = ruleset.chain(TableName::Filter, &ChainName::Forward);
+    let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
+    rules.any(|rule| {
+        let lets_pass = match &rule.target {
+            Some(Target::Jump(chain) | Target::Goto(chain)) => !chain.is_own(),
+            Some(Target::Accept | Target::Unread(_)) => true,
+            Some(target @ Target::Other(_)) => !matches!(target.name(), "DROP" | "REJECT"),
+            _ => false,
+        };
+        lets_pass && rule.matches.iter().all(|one| may_match(one, flow))
+    })
+}
+
+/// Returns whether a condition may hold for the first packet of a connection. Most conditions are not read.
+fn may_match(one: &Match, flow: &Flow) -> bool {
+    match one {
+        Match::Source(Is(net)) => net.contains(&flow.source),
+        Match::Source(Not(net)) => !net.contains(&flow.source),
+        Match::Destination(Is(net)) => net.contains(&flow.destination),
+        Match::Destination(Not(net)) => !net.contains(&flow.destination),
+        Match::Protocol(Is(protocol)) => *protocol == IpProtocol::from(flow.protocol),
+        Match::Conntrack(Conntrack {
+            states: Some(Is(states)),
+            ..
+        })
+        | Match::State(Is(states)) => states.contains(CtState::New),
+        _ => true,
+    }
 }
 
 /// Whether a packet that no conditional rule matches is forwarded: the first rule without a condition that decides

@@ -21,6 +21,7 @@ pub mod first_packets;
 pub mod foreign;
 pub mod mark_bit;
 pub mod next_boot;
+pub mod outbound_sender;
 pub mod probe;
 pub mod reach;
 pub mod rules_file;

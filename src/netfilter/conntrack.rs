@@ -71,6 +71,12 @@ impl Flow {
     pub fn is_translated(&self) -> bool {
         (self.destination, self.destination_port) != (self.reply_source, self.reply_port)
     }
+
+    /// Returns whether the source was not translated.
+    #[must_use]
+    pub fn keeps_source(&self) -> bool {
+        self.source == self.reply_destination
+    }
 }
 
 /// Adds the packets and bytes of both directions.

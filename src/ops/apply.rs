@@ -25,7 +25,6 @@ use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
 use crate::health::reach::{self, Fault};
-use crate::health::sender;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
 use crate::host::namespace::uptime_secs;
@@ -51,7 +50,7 @@ pub struct ApplyRequest<'a> {
     pub dry_run: bool,
     /// Undo the change after these seconds unless it is confirmed.
     pub confirm_secs: Option<u64>,
-    /// End connections that no forward would make any longer.
+    /// End connections that follow an older spec.
     pub flush_stale: bool,
     /// Try the change in a copy of the machine first.
     pub trial: bool,
@@ -135,18 +134,17 @@ fn run(
         (TrialMode::Nothing, Vec::new())
     };
     let (trial, overtaken) = trial;
-    let outdated = flows::outdated(&found.flows, set, state, &live)?;
     let links = found.reach.as_ref().map(|facts| facts.links.clone());
     let links = links.unwrap_or_default();
-    let senders = sender::look(&found.flows, set, &links);
+    let outdated = flows::outdated(&found.flows, set, state, &live, &links)?;
+    let senders = flows::late_senders(&found.flows, set, &links);
     let mut after = Remarks::default();
     if request.dry_run {
-        remarks
-            .0
-            .extend(flows::would_end(&outdated, request.flush_stale));
-        remarks
-            .0
-            .extend(flows::senders_would_end(&senders, request.flush_stale));
+        let flush = request.flush_stale;
+        let ends = outdated.iter().map(|some| flows::would_end(some, flush));
+        let late = senders.iter();
+        let late = late.map(|some| flows::senders_would_end(some, flush));
+        remarks.0.extend(ends.chain(late));
         let would_end = request.flush_stale && !(outdated.is_empty() && senders.is_empty());
         let outcome = if changes.is_empty() {
             ChangeOutcome::Unchanged
@@ -165,11 +163,11 @@ fn run(
             );
         }
         drop(lock);
-        let stale = flows::end(&outdated, request.flush_stale, request.name);
-        let late = flows::end_senders(&senders, request.flush_stale, request.name);
-        after.0.extend(stale.remark.into_iter().chain(late.remark));
+        let ended = flows::end_all(&outdated, &senders, request.flush_stale, request.name);
+        let flows_left = ended.iter().any(|ended| ended.failed);
+        after.0.extend(ended.into_iter().map(|ended| ended.remark));
         next_boot::say(state, iptables, &live, &mut after);
-        return Ok((ChangeOutcome::Unchanged, after, stale.failed || late.failed));
+        return Ok((ChangeOutcome::Unchanged, after, flows_left));
     }
     let difference = Difference::from_spec(&changes, &live, set);
     let (pending, mut after) = commit(request, machine, &lock, &found, &difference, trial)?;
@@ -186,9 +184,7 @@ fn run(
         let ended = end_outdated(request, machine, &live, &links);
         let ended = ended.unwrap_or_else(|error| vec![flows::Ended::failed(&error)]);
         flows_left = ended.iter().any(|ended| ended.failed);
-        after
-            .0
-            .extend(ended.into_iter().filter_map(|ended| ended.remark));
+        after.0.extend(ended.into_iter().map(|ended| ended.remark));
         next_boot::say_of_change(state, iptables, &found.want.as_ref(), &mut after);
     }
     let outcome = ChangeOutcome::Made {
@@ -341,18 +337,22 @@ fn end_outdated(
         set, flush_stale, ..
     } = request;
     let flows = flows::read(before.families(), *flush_stale)?;
-    // Connections of a family without rules end without help.
-    let ends = |flow: &&Flow| Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
-    let outdated = flows::outdated(&flows, set, &machine.state, before)?;
-    let outdated: Vec<&Flow> = outdated
-        .into_iter()
-        .filter(|flow| *flush_stale || !ends(flow))
-        .collect();
-    let senders = sender::look(&flows, set, links);
-    Ok(vec![
-        flows::end(&outdated, *flush_stale, request.name),
-        flows::end_senders(&senders, *flush_stale, request.name),
-    ])
+    // Translated connections of a family without rules end without help.
+    let ends = |flow: &Flow| {
+        let is_translated = flow.is_translated() || !flow.keeps_source();
+        let goes = Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
+        goes && is_translated && !flush_stale
+    };
+    let outdated = flows::outdated(&flows, set, &machine.state, before, links)?;
+    let outdated = outdated.into_iter().filter_map(|some| some.without(ends));
+    let outdated: Vec<_> = outdated.collect();
+    let senders = flows::late_senders(&flows, set, links);
+    Ok(flows::end_all(
+        &outdated,
+        &senders,
+        *flush_stale,
+        request.name,
+    ))
 }
 
 /// Adds the remarks for a spec without IPv6 forwards after one with some.

@@ -123,7 +123,7 @@ pub enum ConfirmReport {
     /// The change stays.
     Kept {
         action: String,
-        ended: Ended,
+        ended: Vec<Ended>,
         /// Whether nvactl's rules were changed after the change.
         changed_since: bool,
         /// Why no new file can be written in the state folder.
@@ -171,7 +171,7 @@ pub fn keep(state: &State, new_session: bool, lock_wait_secs: u64) -> Result<Con
     drop(lock);
     history::log(&now.before, ChangeEvent::Confirmed);
     // The change is confirmed, even if connections cannot be ended.
-    let ended = flows::end_stale(state, &known).unwrap_or_else(|error| Ended::failed(&error));
+    let ended = flows::end_stale(state, &known).unwrap_or_else(|error| vec![Ended::failed(&error)]);
     let mut after = Remarks::default();
     if let Some(live) = &live {
         let iptables = now.iptables();

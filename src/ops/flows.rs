@@ -5,12 +5,13 @@ use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::forwards::ForwardSet;
-use crate::health::connections::{astray, is_redirected, stale};
-use crate::health::sender::{self, Sender};
+use crate::health::connections::{FlowFacts, StaleCause, astray, is_redirected, stale};
+use crate::health::{outbound_sender, sender};
 use crate::host::conntrack::{self, ConntrackError};
+use crate::host::network::{self, Links};
 use crate::net::Host;
 use crate::net::per_family::{Families, PerFamily};
-use crate::net::words::counted;
+use crate::net::words::{counted, few};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
@@ -39,7 +40,7 @@ pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>, ConntrackErro
 const MOST_FLOWS: usize = 3;
 
 pub(super) fn described(flows: &[&Flow]) -> String {
-    let shown = flows.iter().take(MOST_FLOWS).map(|flow| {
+    let shown = flows.iter().map(|flow| {
         let Flow {
             protocol,
             source,
@@ -57,14 +58,65 @@ pub(super) fn described(flows: &[&Flow]) -> String {
         let destination = Host(*destination);
         format!("{protocol} {source} → {destination}:{destination_port}{translated}")
     });
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    match flows.len().saturating_sub(MOST_FLOWS) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
+    few(shown, MOST_FLOWS)
+}
+
+/// Live connections that do not follow the spec, all for one reason.
+#[derive(Debug)]
+pub struct Outdated<'f> {
+    flows: Vec<&'f Flow>,
+    cause: StaleCause,
+}
+
+impl<'f> Outdated<'f> {
+    /// Returns the connections by their reason.
+    fn by_cause(stale: impl Iterator<Item = (&'f Flow, StaleCause)>) -> Vec<Self> {
+        let all: Vec<(&Flow, StaleCause)> = stale.collect();
+        let of = |cause| {
+            let flows = all.iter().filter(|(_, of)| *of == cause);
+            let flows: Vec<&Flow> = flows.map(|(flow, _)| *flow).collect();
+            (!flows.is_empty()).then_some(Outdated { flows, cause })
+        };
+        [StaleCause::Unmade, StaleCause::Source]
+            .into_iter()
+            .filter_map(of)
+            .collect()
+    }
+
+    /// Returns these connections without those that end by themselves.
+    #[must_use]
+    pub fn without(mut self, ends: impl Fn(&Flow) -> bool) -> Option<Self> {
+        self.flows.retain(|flow| !ends(flow));
+        (!self.flows.is_empty()).then_some(self)
+    }
+
+    /// Says what the connections have in common.
+    fn words(&self) -> &'static str {
+        match self.cause {
+            StaleCause::Source => "with another source than new ones get",
+            StaleCause::Unmade if self.flows.iter().all(|flow| is_redirected(flow)) => {
+                "that no forward would make any longer"
+            }
+            StaleCause::Unmade => "that no forward or outbound entry would make any longer",
+        }
+    }
+
+    fn described(&self) -> String {
+        let with_source = |flow: &&Flow| {
+            let source = flow.reply_destination;
+            format!(
+                "{} with source {source}",
+                described(std::slice::from_ref(flow))
+            )
+        };
+        match self.cause {
+            StaleCause::Unmade => described(&self.flows),
+            StaleCause::Source => few(self.flows.iter().map(with_source), MOST_FLOWS),
+        }
     }
 }
 
-/// Returns the connections that a forward once made, and that no forward of `now` would make.
+/// Returns the connections that the rules once made, and that `now` would not make so.
 ///
 /// Usually there is none. Then the history is not read: its 20 changes can hold 10,000 forwards each.
 ///
@@ -75,12 +127,15 @@ pub fn outdated<'f>(
     now: &ForwardSet,
     state: &State,
     live: &PerFamily<&Ruleset>,
-) -> Result<Vec<&'f Flow>, StateError> {
-    if astray(flows, now).next().is_none() {
+    links: &Links,
+) -> Result<Vec<Outdated<'f>>, StateError> {
+    let facts = FlowFacts::new(links, live.iter().map(|(family, live)| (family, *live)));
+    let facts = facts.with(now);
+    if astray(flows, now, &facts).next().is_none() {
         return Ok(Vec::new());
     }
     let once = once_led(Some(state), live.values().copied())?;
-    Ok(stale(flows, &once, now).collect())
+    Ok(Outdated::by_cause(stale(flows, &once, now, &facts)))
 }
 
 /// Returns the forwards of the live rules and of the history, which may have made a connection.
@@ -110,37 +165,26 @@ pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
     unplan(&parse::parse(rules).ok()?)
 }
 
-/// Says what such connections have in common.
-fn lost(stale: &[&Flow]) -> &'static str {
-    if stale.iter().all(|flow| is_redirected(flow)) {
-        "that no forward would make any longer"
-    } else {
-        "that no forward or outbound entry would make any longer"
-    }
-}
-
-/// Describes the connections that no forward or outbound entry would make any longer, in a dry run.
+/// Describes the connections that do not follow the spec, in a dry run.
 #[must_use]
-pub fn would_end(stale: &[&Flow], flush: bool) -> Option<Remark> {
+pub fn would_end(outdated: &Outdated<'_>, flush: bool) -> Remark {
     let (would, fix) = if flush {
         ("would be ended", "")
     } else {
         ("would stay", "; to end them, add: --flush-stale")
     };
-    (!stale.is_empty()).then(|| {
-        Remark::Line(format!(
-            "{} {} {would}: {}{fix}",
-            counted(stale.len(), "connection"),
-            lost(stale),
-            described(stale)
-        ))
-    })
+    Remark::Line(format!(
+        "{} {} {would}: {}{fix}",
+        counted(outdated.flows.len(), "connection"),
+        outdated.words(),
+        outdated.described()
+    ))
 }
 
 /// The connections that no forward would make any longer, after a change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ended {
-    pub remark: Option<Remark>,
+    pub remark: Remark,
     /// Whether some connections should have been ended and are still alive.
     pub failed: bool,
 }
@@ -150,61 +194,88 @@ impl Ended {
     #[must_use]
     pub fn failed(error: &Error) -> Self {
         Self {
-            remark: Some(Remark::Warning(format!(
+            remark: Remark::Warning(format!(
                 "the rules are loaded, but the connections that no forward would make any longer are not known: {}",
                 super::describe(error)
-            ))),
+            )),
             failed: true,
         }
     }
 }
 
-/// Describes the UDP senders from before their forward in a dry run.
+/// UDP senders from before their rules, all of forwards or all of outbound entries.
+#[derive(Debug)]
+pub struct LateSenders<'f> {
+    flows: Vec<&'f Flow>,
+    told: String,
+    /// What happens to the next packet after they are ended.
+    next: &'static str,
+}
+
+/// Finds the UDP senders from before their forward or outbound entry.
 #[must_use]
-pub fn senders_would_end(senders: &[Sender<'_>], flush: bool) -> Option<Remark> {
+pub fn late_senders<'f>(
+    flows: &'f [Flow],
+    now: &'f ForwardSet,
+    links: &Links,
+) -> Vec<LateSenders<'f>> {
+    let forwarded = sender::look(flows, now, links);
+    let forwarded = sender::told(&forwarded).map(|told| LateSenders {
+        flows: forwarded.iter().map(|sender| sender.flow).collect(),
+        told,
+        next: "is forwarded",
+    });
+    let outbound = outbound_sender::look(flows, now, links);
+    let outbound = outbound_sender::told(&outbound).map(|told| LateSenders {
+        flows: outbound.iter().map(|sender| sender.flow).collect(),
+        told,
+        next: "gets the entry's source",
+    });
+    forwarded.into_iter().chain(outbound).collect()
+}
+
+/// Describes the UDP senders from before their rules in a dry run.
+#[must_use]
+pub fn senders_would_end(senders: &LateSenders<'_>, flush: bool) -> Remark {
     let would = if flush {
         "they would be ended"
     } else {
         "they would stay; to end them, add: --flush-stale"
     };
-    let told = sender::told(senders)?;
-    Some(Remark::Line(format!("{told}; {would}")))
+    Remark::Line(format!("{}; {would}", senders.told))
 }
 
-/// Ends UDP senders from before their forward, if the request says so: the next packet of each starts a new
-/// connection, which is forwarded.
-#[must_use]
-pub fn end_senders(senders: &[Sender<'_>], flush: bool, spec: &str) -> Ended {
-    let Some(told) = sender::told(senders) else {
-        return Ended::default();
-    };
+/// Ends UDP senders from before their rules, if the request says so: the next packet of each starts a new connection,
+/// which follows the rules.
+fn end_senders(senders: &LateSenders<'_>, flush: bool, spec: &str) -> Ended {
+    let LateSenders { flows, told, next } = senders;
     if !flush {
         let note = format!("{told}; to end them: {}", flushing(spec));
         return Ended {
-            remark: Some(Remark::Note(note)),
+            remark: Remark::Note(note),
             failed: false,
         };
     }
-    let deleted = conntrack::delete(senders.iter().map(|sender| sender.flow));
+    let deleted = conntrack::delete(flows.iter().copied());
     Ended {
         failed: deleted.is_err(),
-        remark: Some(match deleted {
+        remark: match deleted {
             Ok(()) => Remark::Line(format!(
-                "{told}; they were ended, and their next packet is forwarded"
+                "{told}; they were ended, and their next packet {next}"
             )),
             Err(error) => Remark::Warning(format!(
                 "{told}; they could not be ended: {}",
                 super::describe(&error.into())
             )),
-        }),
+        },
     }
 }
 
-/// Ends the connections that no forward would make any longer, after a change is confirmed.
+/// Ends the connections that do not follow the rules, after a change is confirmed.
 ///
 /// # Errors
 /// When the connections, the rules or the history cannot be read.
-pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
+pub fn end_stale(state: &State, kept: &Pending) -> Result<Vec<Ended>, Error> {
     let families = kept.families();
     let flows = read(families, kept.flush_stale)?;
     let live = kept.iptables().read_all(families)?;
@@ -227,11 +298,14 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Ended, Error> {
         outbound,
         ..set.clone()
     }) else {
-        return Ok(Ended::default());
+        return Ok(Vec::new());
     };
-    let outdated: Vec<&Flow> = stale(&flows, &once, &now).collect();
+    let links = network::links();
+    let facts = FlowFacts::new(&links, live.iter().map(|(family, live)| (family, *live)));
+    let outdated = Outdated::by_cause(stale(&flows, &once, &now, &facts));
+    let senders = late_senders(&flows, &now, &links);
     let spec = kept.before.spec.as_ref().map_or("-", |spec| &spec.name);
-    Ok(end(&outdated, kept.flush_stale, spec))
+    Ok(end_all(&outdated, &senders, kept.flush_stale, spec))
 }
 
 /// Returns the command that ends such connections, for a spec as messages name it.
@@ -240,37 +314,44 @@ fn flushing(spec: &str) -> String {
     format!("sudo nvactl apply {} --flush-stale", shell_word(argument))
 }
 
-/// Ends these connections if the request says so. Otherwise each stays on its old target until the kernel
-/// forgets it.
+/// Ends these connections and senders if the request says so.
+#[must_use]
+pub fn end_all(
+    outdated: &[Outdated<'_>],
+    senders: &[LateSenders<'_>],
+    flush: bool,
+    spec: &str,
+) -> Vec<Ended> {
+    let outdated = outdated.iter().map(|some| end(some, flush, spec));
+    let senders = senders.iter().map(|some| end_senders(some, flush, spec));
+    outdated.chain(senders).collect()
+}
+
+/// Ends these connections if the request says so. Otherwise each stays as it is until the kernel forgets it.
 ///
 /// The rules are loaded by then, so a failure must not claim that nothing has changed.
-#[must_use]
-pub fn end(stale: &[&Flow], flush: bool, spec: &str) -> Ended {
-    if stale.is_empty() {
-        return Ended::default();
-    }
-    let (count, shown) = (counted(stale.len(), "connection"), described(stale));
+fn end(outdated: &Outdated<'_>, flush: bool, spec: &str) -> Ended {
+    let count = counted(outdated.flows.len(), "connection");
+    let (words, shown) = (outdated.words(), outdated.described());
     if !flush {
         let remark = Remark::Note(format!(
-            "{count} {} will stay until idle: {shown}; to end them: {}",
-            lost(stale),
+            "{count} {words} will stay until idle: {shown}; to end them: {}",
             flushing(spec)
         ));
         return Ended {
-            remark: Some(remark),
+            remark,
             failed: false,
         };
     }
-    let deleted = conntrack::delete(stale.iter().copied());
+    let deleted = conntrack::delete(outdated.flows.iter().copied());
     Ended {
         failed: deleted.is_err(),
-        remark: Some(match deleted {
-            Ok(()) => Remark::Line(format!("ended {count} {}: {shown}", lost(stale))),
+        remark: match deleted {
+            Ok(()) => Remark::Line(format!("ended {count} {words}: {shown}")),
             Err(error) => Remark::Warning(format!(
-                "the rules are loaded, but {count} {} could not be ended: {}",
-                lost(stale),
+                "the rules are loaded, but {count} {words} could not be ended: {}",
                 super::describe(&error.into())
             )),
-        }),
+        },
     }
 }

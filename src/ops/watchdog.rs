@@ -21,12 +21,12 @@ use super::waiting::{LOCK_WAIT_SECS, pending, settle};
 use crate::diff;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
-use crate::health::connections::stale;
+use crate::health::connections::{FlowFacts, made_by};
 use crate::host::detached::{self, DetachedError};
 use crate::host::file::FileError;
 use crate::host::iptables::{IptablesError, Live};
 use crate::host::lock::{self, Lock};
-use crate::host::{conntrack, file};
+use crate::host::{conntrack, file, network};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::counters::Counters;
@@ -322,10 +322,17 @@ fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<Vec<Fam
     Ok(refused)
 }
 
-/// Ends connections that only the undone change forwarded: a client would stay cut off for as long as it
-/// keeps sending.
+/// Ends connections that only the undone change forwarded, or to which it gave another source: a client would stay cut
+/// off for as long as it keeps sending, or get through although the restored rules refuse it.
 fn end_connections(pending: &Pending) {
     let before = pending.before.owned();
+    let links = network::links();
+    let listing = pending.iptables().start_listing(pending.families());
+    let live = listing.and_then(|listing| listing.finish_readable(false));
+    let live = live.ok().map(|(live, _)| live);
+    let live = live.as_ref().map(|live| live.map(|_, live| &live.ruleset));
+    let live = live.iter().flat_map(PerFamily::iter);
+    let facts = FlowFacts::new(&links, live.map(|(family, live)| (family, *live)));
     for (family, (want, before)) in pending.wanted().zip(before).iter() {
         let Some(undone) = forwards_of(want) else {
             continue;
@@ -338,7 +345,8 @@ fn end_connections(pending: &Pending) {
         // Without `conntrack`, no connection is ended.
         let flows = conntrack::flows(family).unwrap_or_default();
         let once = [undone];
-        if let Err(error) = conntrack::delete(stale(&flows, &once, &now)) {
+        let found = made_by(&flows, &once, &now, &facts).map(|(flow, _)| flow);
+        if let Err(error) = conntrack::delete(found) {
             debug!(%error, "connections of the undone change were not ended");
         }
     }

@@ -159,7 +159,9 @@ fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
     let before = save(&host);
     write_many(&host, long::count(500, 3_000));
     let args = ["apply", "/run/many.yaml", "--no-trial", "--confirm", "1"];
-    let time = run_time(&host, &args);
+    // Until somebody decides: on a busy machine a second may be over before the report.
+    let time = run_time(&host, &[&args[..4], &["600"]].concat());
+    assert_eq!(nvactl(&host, &["confirm", "--cancel"], "").code, 0);
     let restored = || {
         wait_for("the watchdog is done", || !has_watchdog(&host));
         save(&host) == before

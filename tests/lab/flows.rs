@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::lab::{Backend, CLIENT, FIREWALL, FIREWALL_V6, Lab, OTHER, POD};
 use crate::namespace::Host;
 use crate::nvactl;
-use crate::outbound::outside;
+use crate::outbound::{SNAT, outside};
 use crate::traffic::{serve_tcp, serve_udp};
 
 const SPEC: &str = "
@@ -254,4 +254,166 @@ fn only_flushing_is_refused_without_conntrack(backend: Backend) {
         nvactl(&lab.firewall, &["apply", "-", "--no-trial"], SPEC).code,
         0
     );
+}
+
+/// A pod's client that keeps its port.
+fn outward(lab: &Lab) -> UdpSocket {
+    steady_from(&lab.pod, &format!("{CLIENT}:53"))
+}
+
+fn is_silent(socket: &UdpSocket) -> bool {
+    socket.send(b"?").expect("it is sent");
+    socket.recv(&mut [0; 64]).is_err()
+}
+
+fn stale_check(lab: &Lab, spec: &str) -> serde_json::Value {
+    let said = lab.nvactl_with(&["doctor", "-", "--format", "json"], spec);
+    let report: serde_json::Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let checks = report["checks"].as_array().expect("a list").iter();
+    let mut checks = checks.filter(|check| check["code"] == "stale-connection");
+    checks.next().expect("it is checked").clone()
+}
+
+fn flush(lab: &Lab, spec: &str) -> String {
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--flush-stale"], spec);
+    assert_eq!(said.code, 0, "{said:?}");
+    said.stdout
+}
+
+fn entry(options: &str) -> String {
+    format!(
+        "firewall: {{interface: eth0}}\noutbound:\n  - {{name: out, allow_from: [10.224.0.0/16]{options}}}\n"
+    )
+}
+
+lab_test!(either an_untranslated_connection_that_no_entry_accepts_any_longer_is_ended);
+fn an_untranslated_connection_that_no_entry_accepts_any_longer_is_ended(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, FIREWALL, FIREWALL_V6);
+    let words = "1 connection that no forward or outbound entry would make any longer";
+    let gone = entry(", protocol: tcp");
+    let none = ", protocol: udp, snat: none";
+    let denied = entry(&format!("{none}, deny_to: [{CLIENT}]"));
+    for now in [gone, denied] {
+        lab.apply(&entry(none));
+        let client = outward(&lab);
+        assert_eq!(answer(&client), format!("server {POD}"));
+        let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &now);
+        assert!(said.stderr.contains(words), "{said:?}");
+        assert_eq!(answer(&client), format!("server {POD}"));
+        let check = stale_check(&lab, &now);
+        assert_eq!(check["status"], "fail", "{check}");
+        let said = flush(&lab, &now);
+        assert!(said.contains(&format!("ended {words}")), "{said}");
+        assert!(is_silent(&client), "{now}");
+        assert_eq!(stale_check(&lab, &now)["status"], "ok");
+    }
+
+    // A rule of another program lets it pass as well.
+    lab.apply(&entry(none));
+    let client = outward(&lab);
+    assert_eq!(answer(&client), format!("server {POD}"));
+    lab.firewall
+        .run("iptables -A FORWARD -s 10.224.0.0/16 -j ACCEPT");
+    let gone = entry(", protocol: tcp");
+    let before = entries(&lab, "53");
+    assert!(!flush(&lab, &gone).contains("ended"));
+    assert_eq!(entries(&lab, "53"), before);
+    assert_eq!(stale_check(&lab, &gone)["status"], "ok");
+}
+
+lab_test!(either an_untranslated_connection_of_an_undone_change_is_ended);
+fn an_untranslated_connection_of_an_undone_change_is_ended(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, FIREWALL, FIREWALL_V6);
+    lab.apply(&entry(", protocol: tcp"));
+    let spec = entry(", snat: none");
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--confirm", "600"], &spec);
+    assert_eq!(said.code, 0, "{said:?}");
+    let client = outward(&lab);
+    assert_eq!(answer(&client), format!("server {POD}"));
+    assert_eq!(lab.nvactl(&["confirm", "--cancel"]).code, 0);
+    assert!(is_silent(&client));
+}
+
+lab_test!(either a_sender_from_before_its_entry_is_named_and_ended);
+fn a_sender_from_before_its_entry_is_named_and_ended(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, FIREWALL, FIREWALL_V6);
+    let keep = "firewall: {interface: eth0, snat: 10.3.0.4, forward_policy: keep}
+silence: [policy-kept]
+forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
+";
+    lab.apply(keep);
+    let client = outward(&lab);
+    assert_eq!(answer(&client), format!("server {POD}"));
+    let spec = format!("{keep}outbound: [{{name: out, allow_from: [10.224.0.0/16]}}]\n");
+    let words = format!(
+        "1 UDP sender began before its outbound entry was loaded and keeps its source: udp {POD} → {CLIENT}:53 (`out`)"
+    );
+    for _ in 0..2 {
+        let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
+        assert!(said.stderr.contains(&words), "{said:?}");
+    }
+    assert_eq!(answer(&client), format!("server {POD}"));
+    let check = stale_check(&lab, &spec);
+    assert_eq!(check["status"], "fail", "{check}");
+    let said = flush(&lab, &spec);
+    assert!(said.contains(&words), "{said}");
+    assert_eq!(answer(&client), format!("server {FIREWALL}"));
+    assert_eq!(stale_check(&lab, &spec)["status"], "ok");
+    assert_eq!(flush(&lab, &spec), "<stdin>: no changes\n");
+}
+
+lab_test!(either a_connection_with_another_source_than_new_ones_get_is_named_and_ended);
+fn a_connection_with_another_source_than_new_ones_get_is_named_and_ended(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, FIREWALL, FIREWALL_V6);
+    let addressed = format!(", snat: {SNAT}");
+    lab.apply(&entry(""));
+    let client = outward(&lab);
+    let mut source = FIREWALL;
+    assert_eq!(answer(&client), format!("server {source}"));
+    for (options, next) in [
+        (addressed.as_str(), SNAT),
+        ("", FIREWALL),
+        (", snat: none", POD),
+    ] {
+        let spec = entry(options);
+        let words = format!(
+            "1 connection with another source than new ones get will stay until idle: udp {POD} → {CLIENT}:53 with source {source}"
+        );
+        let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
+        assert!(said.stderr.contains(&words), "{said:?}");
+        assert_eq!(answer(&client), format!("server {source}"));
+        let check = stale_check(&lab, &spec);
+        assert_eq!(check["status"], "fail", "{check}");
+        assert!(
+            flush(&lab, &spec).contains("ended 1 connection"),
+            "{options}"
+        );
+        assert_eq!(answer(&client), format!("server {next}"));
+        assert_eq!(stale_check(&lab, &spec)["status"], "ok");
+        assert_eq!(flush(&lab, &spec), "<stdin>: no changes\n");
+        source = next;
+    }
+}
+
+lab_test!(either a_forwarded_connection_with_another_source_is_named_and_ended);
+fn a_forwarded_connection_with_another_source_is_named_and_ended(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.firewall
+        .ip("-4", &format!("address add {SNAT}/24 dev eth0"));
+    serve_udp(&lab.pod, "pod", 5353);
+    lab.apply(SPEC);
+    let dns = steady(&lab, 53);
+    assert_eq!(answer(&dns), format!("pod {FIREWALL}"));
+    let spec = SPEC.replace("snat: 10.3.0.4", "snat: 10.3.0.5");
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
+    let words = "with another source than new ones get";
+    assert!(said.stderr.contains(words), "{said:?}");
+    assert_eq!(stale_check(&lab, &spec)["status"], "fail");
+    assert!(flush(&lab, &spec).contains("ended 1 connection"));
+    assert_eq!(answer(&dns), format!("pod {SNAT}"));
+    assert_eq!(flush(&lab, &spec), "<stdin>: no changes\n");
 }

@@ -93,7 +93,7 @@ forwards:
     }
 }
 
-lab_test!(the_listeners_of_a_list_share_the_limits);
+lab_test!(either the_listeners_of_a_list_share_the_limits);
 fn the_listeners_of_a_list_share_the_limits(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
@@ -185,7 +185,7 @@ fn failed(lab: &Lab, spec: &str) -> Vec<String> {
     failed.map(words).collect()
 }
 
-lab_test!(one_dead_listener_of_a_list_is_found);
+lab_test!(either one_dead_listener_of_a_list_is_found);
 fn one_dead_listener_of_a_list_is_found(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);

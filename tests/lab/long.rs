@@ -2,6 +2,8 @@
 //!
 //! `lab_test!(sampled NAME)` registers one. `tests/long` runs exactly these.
 
+use crate::lab::Backend;
+
 /// `tests/long` sets this variable.
 const LONG: &str = "NVACTL_LONG";
 
@@ -25,4 +27,9 @@ pub fn cases<C, K: PartialEq>(all: &[C], kind: impl Fn(&C) -> K) -> Vec<&C> {
     };
     let taken = all.iter().filter(|case| is_long() || is_new(case));
     taken.collect()
+}
+
+/// Returns whether a backend tries the case of this number: in `tests/run` the two take turns.
+pub fn is_turn(n: usize, backend: Backend) -> bool {
+    is_long() || n.is_multiple_of(2) == (backend == Backend::Nft)
 }

@@ -234,7 +234,7 @@ fn the_example_of_everything_is_loaded_as_it_is_planned(backend: Backend) {
     let again = lab.nvactl_with(&["apply", "-"], &example("everything.yaml"));
     assert!(again.stdout.contains("no changes"), "{again:?}");
     let removed = lab.nvactl(&["remove"]);
-    assert!(removed.stderr.contains("forwards end"), "{removed:?}");
+    assert!(removed.stderr.contains("rules end"), "{removed:?}");
 }
 
 lab_test!(defaults_apply_unless_a_forward_overrides_them);

@@ -1231,7 +1231,12 @@ fn hold(rows: &[Row<'_>], backend: Backend) {
         Some(words) => rows.iter().filter(|row| row.name.contains(words)).collect(),
         None => long::cases(rows, Row::kind),
     };
-    rows.retain(|row| row.only.is_none_or(|only| only == backend));
+    let mut turns = 0..;
+    rows.retain(|row| match (row.only, &picked) {
+        (Some(only), _) => only == backend,
+        (None, Some(_)) => true,
+        (None, None) => turns.next().is_some_and(|n| long::is_turn(n, backend)),
+    });
     for some in rows.chunks(PER_LAB) {
         let lab = lab(backend);
         lab.apply(SPEC);

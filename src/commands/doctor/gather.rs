@@ -11,7 +11,7 @@ use crate::health::doctor::{
     self, Answers, BootFacts, Case, Check, Facts, RoutedClient, questions,
 };
 use crate::health::probe::{Endpoint, Probed, probe, targets};
-use crate::health::sender;
+use crate::health::{outbound_sender, sender};
 use crate::host::iptables::Iptables;
 use crate::host::network::{Links, ReplyPacket, somebody};
 use crate::host::probe::{Expect, ProbeOutcome, Probing};
@@ -122,6 +122,8 @@ impl GatheredFacts<'_> {
         let own = |ingress: &Interface| self.links.addresses(ingress).first().copied();
         let mut packets = questions(&asked, client, own);
         packets.extend(doctor::outbound_questions(set));
+        let flows = self.flows.as_deref().unwrap_or_default();
+        packets.extend(outbound_sender::questions(flows, set, &self.links));
         let routes = network::routes(family, &packets);
         let sides = set.interfaces();
         // IPv6 has neither a forwarding switch nor rp_filter for each interface.

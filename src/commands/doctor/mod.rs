@@ -94,18 +94,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
             checks.push(check);
         }
     }
-    let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
-    let (counts_now, tracked) = (conntrack::counts(), network::tracked());
-    checks.extend(doctor::invalid(
-        counts.invalid,
-        counts_now.invalid,
-        liberal,
-        &on.folder(),
-    ));
-    checks.extend(doctor::lost(counts, counts_now, tracked));
-    if azure::is_here() {
-        checks.extend(doctor::azure_connections(tracked));
-    }
+    checks.extend(of_machine(counts, on));
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
     let asked = match &only {
         Some(_) => Numbers {
@@ -134,4 +123,18 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         .iter()
         .any(|check| check.status == Status::Fail);
     Ok(if failed { Exit::Differs } else { Exit::Done })
+}
+
+/// Returns the checks of the connection table and of the machine as a whole. `before` are the counts from before the
+/// connections that doctor opens.
+fn of_machine(before: conntrack::ConntrackCounts, on: HostAccess<'_>) -> Vec<Check> {
+    let liberal = sysctl::value(Switch::Liberal).is_ok_and(|on| on);
+    let (now, tracked) = (conntrack::counts(), network::tracked());
+    let invalid = doctor::invalid(before.invalid, now.invalid, liberal, &on.folder());
+    let mut checks = Vec::from_iter(invalid);
+    checks.extend(doctor::lost(before, now, tracked));
+    if azure::is_here() {
+        checks.extend(doctor::azure_connections(tracked));
+    }
+    checks
 }

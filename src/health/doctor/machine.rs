@@ -225,6 +225,7 @@ mod tests {
             enabled: true,
             bridge: None,
             addresses: vec!["10.3.0.4".parse().expect("an address")],
+            secondary: Vec::new(),
         };
         let bridged = Link {
             bridge: Some("br0".to_owned()),

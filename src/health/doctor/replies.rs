@@ -1,17 +1,19 @@
 //! Checks the live connections: whether targets reply, and whether any connection still follows older rules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ptr;
 
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::rules_by_key;
 use crate::forwards::{Forward, Listeners, rows};
-use crate::health::connections::stale;
+use crate::health::connections::{FlowFacts, StaleCause, astray, stale};
+use crate::health::outbound_sender;
 use crate::health::probe::Probed;
 use crate::health::sender::senders;
 use crate::net::Protocol;
 use crate::net::words::counted;
 use crate::netfilter::conntrack::Flow;
-use crate::plan::unplan::ForwardKey;
+use crate::plan::unplan::{ForwardKey, unplan};
 
 pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     replies(case, checks);
@@ -86,6 +88,19 @@ fn unanswered(case: &Case<'_>, forward: &Forward) -> Status {
     }
 }
 
+/// Returns the connections to which the loaded rules would give another source. A spec that is not loaded does not
+/// change the source of new connections.
+fn with_wrong_source(
+    case: &Case<'_>,
+    flows: &[Flow],
+    facts: &FlowFacts<'_>,
+) -> BTreeSet<*const Flow> {
+    let loaded = unplan(case.facts.live);
+    let all = loaded.iter().flat_map(|set| astray(flows, set, facts));
+    let wrong = all.filter(|(_, why)| *why == StaleCause::Source);
+    wrong.map(|(flow, _)| ptr::from_ref(flow)).collect()
+}
+
 fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     let Some(flows) = &case.facts.flows else {
         return;
@@ -97,19 +112,37 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
         .collect();
     let taker =
         |flow: &Flow| listeners.taker(flow.protocol, flow.destination, flow.destination_port);
-    let is_asked = |flow: &&Flow| match taker(flow) {
+    let is_asked = |flow: &Flow| match taker(flow) {
         Some(forward) => asked.contains(&(forward.name.as_str(), forward.protocol)),
         // A connection to a port without a forward counts only if the user asked about all forwards.
         None => asked.len() == rows(&case.set.forwards).count(),
     };
-    let old = stale(flows, &case.facts.once, case.set);
     let facts = case.facts;
+    let of_flows = FlowFacts::new(&facts.links, [(case.family, facts.live)]);
+    let old = stale(flows, &facts.once, case.set, &of_flows);
     let senders = senders(flows, case.set, &facts.links, &facts.answer_routes);
-    let senders = senders.iter().map(|sender| sender.flow);
-    let found: Vec<&Flow> = old.chain(senders).filter(is_asked).collect();
+    let senders = senders
+        .iter()
+        .map(|sender| (sender.flow, StaleCause::Unmade));
+    let outbound = outbound_sender::senders(flows, case.set, &facts.links, |packet| {
+        let route = facts.routes.get(packet)?.as_ref().ok()?;
+        Some(route.interface.as_str())
+    });
+    let outbound = outbound
+        .iter()
+        .map(|sender| (sender.flow, StaleCause::Source));
+    let all = old.chain(senders).chain(outbound);
+    let mut found: Vec<(&Flow, StaleCause)> = all.filter(|(flow, _)| is_asked(flow)).collect();
+    if found.iter().any(|(_, why)| *why == StaleCause::Source) {
+        let wrong = with_wrong_source(case, flows, &of_flows);
+        found.retain(|(flow, why)| {
+            *why == StaleCause::Unmade || wrong.contains(&ptr::from_ref(*flow))
+        });
+    }
     // An old TCP connection ends by itself. A UDP sender never opens a new one.
-    let steady = found.iter().find(|flow| flow.protocol == Protocol::Udp);
-    let Some(flow) = steady.or(found.first()) else {
+    let mut each = found.iter();
+    let steady = each.find(|(flow, _)| flow.protocol == Protocol::Udp);
+    let Some((flow, why)) = steady.or(found.first()) else {
         checks.push(Hop::StaleConnection.ok("every connection follows the loaded rules"));
         return;
     };
@@ -118,8 +151,12 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     } else {
         Status::Warn
     };
+    let source = match why {
+        StaleCause::Unmade => String::new(),
+        StaleCause::Source => format!(" with source {}", flow.reply_destination),
+    };
     let reason = format!(
-        "{} {} not follow the loaded rules, for example {} {} → {}:{} → {}:{}",
+        "{} {} not follow the loaded rules, for example {} {} → {}:{} → {}:{}{source}",
         counted(found.len(), "connection"),
         if found.len() == 1 { "does" } else { "do" },
         flow.protocol,

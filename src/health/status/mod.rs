@@ -579,12 +579,12 @@ outbound: [{name: a, allow_from: [10.1.0.0/16, 10.3.0.0/16], allow_to: [192.0.2.
         let nat = planned.tables.get(&TableName::Nat).expect("it has rules");
         let mut lists = nat
             .keys()
-            .filter(|name| name.as_str().starts_with("NVACTL-FROM-"));
+            .filter(|name| name.as_str().starts_with("NVACTL-TO-"));
         let list = lists.next().expect("a list").as_str();
-        let line = format!("-A {list} -s 10.3.0.0/16");
+        let line = format!("-A {list} -d 203.0.113.0/24");
         for (from, to, state) in [
             ("", "", InSync),
-            (&line, &line.replace("10.3.", "10.4."), Drifted),
+            (&line, &line.replace("203.0.113.", "203.0.114."), Drifted),
         ] {
             let rows = outbound_of(from, to, &[]);
             assert_eq!([rows[0].state, rows[1].state], [state, InSync], "{from}");

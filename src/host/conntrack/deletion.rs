@@ -27,6 +27,9 @@ pub struct FlowDestination {
     pub port: Port,
     pub reply_address: IpAddr,
     pub reply_port: Port,
+    /// The address that the source was translated to. `None` if it was not: then the condition would differ for each
+    /// source.
+    pub new_source: Option<IpAddr>,
 }
 
 impl FlowDestination {
@@ -37,12 +40,13 @@ impl FlowDestination {
             port: flow.destination_port,
             reply_address: flow.reply_source,
             reply_port: flow.reply_port,
+            new_source: (!flow.keeps_source()).then_some(flow.reply_destination),
         }
     }
 }
 
 /// Returns the deletions that end the connections in `doomed` and no others of `all`. Connections of one
-/// source to one destination end together.
+/// source to one destination end together if they have the same new source, or if one that ends has none.
 #[must_use]
 pub fn deletions<'f>(doomed: impl Iterator<Item = &'f Flow>, all: &[Flow]) -> Vec<Deletion> {
     let mut ending: BTreeMap<FlowDestination, BTreeSet<IpAddr>> = BTreeMap::new();
@@ -53,11 +57,16 @@ pub fn deletions<'f>(doomed: impl Iterator<Item = &'f Flow>, all: &[Flow]) -> Ve
     let mut staying: BTreeMap<FlowDestination, BTreeSet<IpAddr>> = BTreeMap::new();
     for flow in all {
         let to = FlowDestination::of(flow);
-        if ending
-            .get(&to)
-            .is_some_and(|ending| !ending.contains(&flow.source))
-        {
-            staying.entry(to).or_default().insert(flow.source);
+        // A deletion without a condition on the new source takes the flows with one as well.
+        let any_source = FlowDestination {
+            new_source: None,
+            ..to
+        };
+        for to in [to, any_source] {
+            let ending = ending.get(&to);
+            if ending.is_some_and(|ending| !ending.contains(&flow.source)) {
+                staying.entry(to).or_default().insert(flow.source);
+            }
         }
     }
     let none = BTreeSet::new();
@@ -162,6 +171,33 @@ mod tests {
         ] {
             assert_eq!(networks(ending, staying), found, "{ending:?} {staying:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_with_another_new_source_stays() {
+        let source: IpAddr = "198.51.100.7".parse().expect("an address");
+        let with = |new: &str| Flow {
+            reply_destination: new.parse().expect("an address"),
+            ..flow(source, 53)
+        };
+        let (ending, staying) = (with("10.3.0.4"), with("10.3.0.5"));
+        let found = deletions([&ending].into_iter(), &[ending.clone(), staying]);
+        let new: Vec<Option<IpAddr>> = found.iter().map(|one| one.to.new_source).collect();
+        assert_eq!(new, [Some(ending.reply_destination)]);
+    }
+
+    #[test]
+    fn a_translated_connection_between_untranslated_ones_stays() {
+        let at = |last| flow(IpAddr::from([198, 51, 100, last]), 53);
+        let ending = [at(8), at(10)];
+        let staying = Flow {
+            reply_destination: IpAddr::from([10, 3, 0, 4]),
+            ..at(9)
+        };
+        let all = [&ending[..], std::slice::from_ref(&staying)].concat();
+        let found = deletions(ending.iter(), &all);
+        let takes = |one: &Deletion| one.sources.contains(&staying.source);
+        assert!(!found.is_empty() && !found.iter().any(takes), "{found:?}");
     }
 
     #[test]

@@ -62,30 +62,32 @@ pub fn delete<'f>(flows: impl Iterator<Item = &'f Flow>) -> Result<(), Conntrack
         }
         let all = self::flows(family)?;
         for Deletion { sources, to } in deletions(doomed, &all) {
-            let words = [
-                sources.to_string(),
-                to.address.to_string(),
-                to.port.to_string(),
-                to.reply_address.to_string(),
-                to.reply_port.to_string(),
-            ];
-            let args = [
+            let sources = sources.to_string();
+            let address = to.address.to_string();
+            let port = to.port.to_string();
+            let reply_address = to.reply_address.to_string();
+            let reply_port = to.reply_port.to_string();
+            let new_source = to.new_source.map(|source| source.to_string());
+            let mut args = vec![
                 "-D",
                 "-f",
                 name(family),
                 "-p",
                 to.protocol.as_str(),
                 "--orig-src",
-                &words[0],
+                &sources,
                 "--orig-dst",
-                &words[1],
+                &address,
                 "--orig-port-dst",
-                &words[2],
+                &port,
                 "--reply-src",
-                &words[3],
+                &reply_address,
                 "--reply-port-src",
-                &words[4],
+                &reply_port,
             ];
+            if let Some(source) = &new_source {
+                args.extend(["--reply-dst", source]);
+            }
             run(&args)?;
         }
     }

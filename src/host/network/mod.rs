@@ -35,6 +35,10 @@ fn link(value: &Value) -> Option<Link> {
     let addresses = addresses.filter(|address| {
         address["family"] == "inet" || (address["family"] == "inet6" && address["scope"] != "link")
     });
+    let secondary = addresses
+        .clone()
+        .filter(|address| address["family"] == "inet" && address["secondary"] == true);
+    let read = |address: &Value| address["local"].as_str()?.parse().ok();
     Some(Link {
         name: value["ifname"].as_str()?.to_owned(),
         up: has("UP") && has("LOWER_UP"),
@@ -43,9 +47,8 @@ fn link(value: &Value) -> Option<Link> {
             .as_str()
             .filter(|_| value["linkinfo"]["info_slave_kind"] == "bridge")
             .map(str::to_owned),
-        addresses: addresses
-            .filter_map(|address| address["local"].as_str()?.parse().ok())
-            .collect(),
+        addresses: addresses.filter_map(read).collect(),
+        secondary: secondary.filter_map(read).collect(),
     })
 }
 

@@ -15,6 +15,8 @@ pub struct Link {
     /// The bridge of which it is a port.
     pub bridge: Option<String>,
     pub addresses: Vec<IpAddr>,
+    /// The addresses that came to a network in which the interface has one already. Only IPv4 has them.
+    pub secondary: Vec<IpAddr>,
 }
 
 /// The route that the kernel would choose for a packet.
