@@ -1,4 +1,4 @@
-//! What outbound entries cost the kernel: the first packet of a connection and one of an established connection, with
+//! The cost of outbound entries in the kernel: the first packet of a connection and one of an established connection, with
 //! no entry, with one and with 1,000, on both backends. Those of a forward must cost at most 1.05 times as much with
 //! 1,000 entries as with none, since a forward's rules come before all entries. Connections of entries are reported.
 //!

@@ -15,6 +15,7 @@ use crate::diff::drift::{
     Comparison, Drift, FieldChange, ForwardChange, ForwardLine, ForwardNames, LineKind, POLICY,
     POLICY_V6,
 };
+use crate::forwards::Numbers;
 use crate::host;
 use crate::net::words::counted;
 use crate::ops::apply::{ApplyReport, ApplyRequest, apply};
@@ -94,9 +95,8 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
                         "{}: {}",
                         applied(
                             &difference.forwards,
-                            &removed_words(difference.comparison.as_ref()),
-                            set.forward_count(),
-                            set.outbound_count(),
+                            removed(difference.comparison.as_ref()),
+                            set.numbers(),
                         ),
                         counts(difference)
                     ),
@@ -143,48 +143,29 @@ pub(super) fn say_forwards(difference: &Difference, console: &mut Console) {
 }
 
 /// Says how many forwards and outbound entries a change touched, of all in the spec.
-fn applied(changed: &ForwardNames, removed_words: &str, forwards: usize, entries: usize) -> String {
+fn applied(changed: &ForwardNames, removed: Numbers, all: Numbers) -> String {
     let touched = changed.added.len() + changed.changed.len();
-    let removed = changed.removed.len();
-    let all = forwards + entries;
-    let of = |n: usize| match (forwards, entries, n) {
-        (_, 0, _) => counted(n, "forward"),
-        (0, _, 1) => "1 outbound entry".to_owned(),
-        (0, ..) => format!("{n} outbound entries"),
-        (_, _, 1) => "1 forward or outbound entry".to_owned(),
-        _ => format!("{n} forwards and outbound entries"),
-    };
-    let (of_all, whole) = (of(all), together(forwards, entries));
-    match (touched, removed) {
-        (0, 0) => format!("applied {whole}"),
+    let (of_all, removed_words) = (all.some(all.all()), removed.words());
+    match (touched, changed.removed.len()) {
+        (0, 0) => format!("applied {}", all.words()),
         (0, _) => format!("removed {removed_words}"),
-        (_, 0) if touched == all => format!("applied {whole}"),
+        (_, 0) if touched == all.all() => format!("applied {}", all.words()),
         (_, 0) => format!("changed {touched} of {of_all}"),
         (_, _) => format!("changed {touched} of {of_all}, removed {removed_words}"),
     }
 }
 
 /// Counts the removed forwards and outbound entries, each name once.
-fn removed_words(comparison: Option<&Comparison>) -> String {
+fn removed(comparison: Option<&Comparison>) -> Numbers {
     let of_kind = |kind: Option<LineKind>| {
         let removed = comparison.into_iter().flat_map(|one| &one.removed);
         let of_kind = removed.filter(|line| line.kind == kind);
         let names: BTreeSet<&str> = of_kind.map(|line| line.name.as_str()).collect();
         names.len()
     };
-    together(of_kind(None), of_kind(Some(LineKind::Outbound)))
-}
-
-/// Returns `2 forwards and 1 outbound entry`, without the kind of which there is none.
-fn together(forwards: usize, entries: usize) -> String {
-    let entry_words = match entries {
-        1 => "1 outbound entry".to_owned(),
-        n => format!("{n} outbound entries"),
-    };
-    match (forwards, entries) {
-        (_, 0) => counted(forwards, "forward"),
-        (0, _) => entry_words,
-        _ => format!("{} and {entry_words}", counted(forwards, "forward")),
+    Numbers {
+        forwards: of_kind(None),
+        entries: of_kind(Some(LineKind::Outbound)),
     }
 }
 
@@ -283,7 +264,18 @@ mod tests {
                 changed: names(changed),
                 removed: names(removed),
             };
-            applied(&forwards, &counted(removed, "forward"), all, entries)
+            let removed = Numbers {
+                forwards: removed,
+                entries: 0,
+            };
+            applied(
+                &forwards,
+                removed,
+                Numbers {
+                    forwards: all,
+                    entries,
+                },
+            )
         };
         for (moved, all, entries, words) in [
             ([4, 0, 0], 4, 0, "applied 4 forwards"),

@@ -203,21 +203,21 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
     }
     if !status.forwards.is_empty() || status.outbound.is_empty() {
         let rows = status.forwards.iter();
-        let last = last_column(rows.filter_map(|row| row.description.as_ref()));
-        let header = [
-            "NAME", "LISTEN", "TARGET", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
-        ];
+        let described = rows.clone().any(|row| row.description.is_some());
         out.push('\n');
-        out.push_str(&table(&header, status.forwards.iter().map(row)));
+        out.push_str(&table(
+            &headers(["NAME", "LISTEN", "TARGET"], described),
+            rows.map(row),
+        ));
     }
     if !status.outbound.is_empty() {
         let rows = status.outbound.iter();
-        let last = last_column(rows.filter_map(|row| row.description.as_ref()));
-        let header = [
-            "OUTBOUND", "FROM", "TO", "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
-        ];
+        let described = rows.clone().any(|row| row.description.is_some());
         out.push('\n');
-        out.push_str(&table(&header, status.outbound.iter().map(outbound_row)));
+        out.push_str(&table(
+            &headers(["OUTBOUND", "FROM", "TO"], described),
+            rows.map(outbound_row),
+        ));
     }
     if let Some(words) = disabled_words(disabled) {
         let _ = writeln!(out, "{words}");
@@ -263,10 +263,13 @@ fn conntrack_words(tracked: Tracked) -> String {
     words
 }
 
-/// Returns the header of the descriptions. They are the last column, since their words may be long; blanks at the
-/// end of a line are left out.
-fn last_column<'d>(mut descriptions: impl Iterator<Item = &'d String>) -> &'static str {
-    descriptions.next().map_or("", |_| "DESCRIPTION")
+/// Returns the headers of a table: its own, and those of all. Descriptions are the last column, since their words may be
+/// long; blanks at the end of a line are left out.
+fn headers([name, from, to]: [&'static str; 3], described: bool) -> [&'static str; 9] {
+    let last = if described { "DESCRIPTION" } else { "" };
+    [
+        name, from, to, "STATE", "NEW", "BYTES", "REFUSED", "LIVE", last,
+    ]
 }
 
 /// Describes how nvactl's chains and jumps differ from the plan; nothing if they do not.

@@ -14,6 +14,7 @@
 mod description;
 mod forward;
 mod listeners;
+mod numbers;
 mod outbound;
 mod pieces;
 mod set;
@@ -26,6 +27,7 @@ pub use forward::{
     Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,
 };
 pub use listeners::Listeners;
+pub use numbers::Numbers;
 pub use outbound::{
     Destinations, GUARDED, INTERNET, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
     not_internet_v4, share_one_nic,

@@ -2,6 +2,7 @@
 
 use super::description::Description;
 use super::forward::{Firewall, Forward, Name};
+use super::numbers::Numbers;
 use super::outbound::{Outbound, OutboundProtocol};
 use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::conntrack::Flow;
@@ -69,6 +70,14 @@ impl ForwardSet {
         let forwards = forwards.map(|one| (one.family(), &one.name, one.description.as_ref()));
         let entries = self.outbound.iter();
         forwards.chain(entries.map(|one| (one.family, &one.name, one.description.as_ref())))
+    }
+
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            forwards: self.forward_count(),
+            entries: self.outbound_count(),
+        }
     }
 
     /// Returns whether the spec has a forward or an outbound entry of a family.

@@ -208,7 +208,7 @@ impl Ended {
 pub struct LateSenders<'f> {
     flows: Vec<&'f Flow>,
     told: String,
-    /// What happens to the next packet after they are ended.
+    /// The end of the sentence about the next packet after they are ended.
     next: &'static str,
 }
 

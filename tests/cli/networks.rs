@@ -174,7 +174,7 @@ fn apply_refuses_a_file_that_others_may_write() {
     assert_eq!(run(folder.path(), &["check", "fw.yaml"]), "exit 0\n");
 }
 
-/// Whoever can write to the folder of a link can lead it elsewhere.
+/// A user who can write to the folder of a link can lead it elsewhere.
 #[test]
 fn apply_refuses_a_link_in_a_folder_that_others_may_write() {
     let folder = spec();

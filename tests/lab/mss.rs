@@ -56,7 +56,7 @@ fn without_timestamps(lab: &Lab) {
     }
 }
 
-/// What hosts announce on a line of 1500 bytes.
+/// The segment sizes that hosts announce on a line of 1500 bytes.
 const OWN: (u32, u32) = (1460, 1460);
 const OWN_V6: (u32, u32) = (1440, 1440);
 

@@ -305,8 +305,8 @@ fn a_loaded_entry_reads_back_and_a_second_apply_changes_nothing(backend: Backend
     assert!(!lab.firewall.run("iptables-save").contains("NVACTL"));
 }
 
-lab_test!(either limits_of_an_entry_reject_log_and_count);
-fn limits_of_an_entry_reject_log_and_count(backend: Backend) {
+lab_test!(either limits_of_an_entry_reject_and_count);
+fn limits_of_an_entry_reject_and_count(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     outside(&lab, "10.3.0.4", FIREWALL_V6);
     for protocol in ["tcp", "udp", "ping"] {

@@ -201,7 +201,7 @@ fn a_named_source_gets_out_with_the_entry_s_source_and_nothing_else_does(backend
         assert_open_without_rules(&lab);
         for setup in setups.iter().filter(|one| one.has_two_nics == has_two_nics) {
             lab.apply(&setup.spec());
-            // All pings of this process have one number, by which connection tracking knows them.
+            // A known connection keeps the source that the set-up before gave it, and ports are used again.
             lab.firewall.run("conntrack --flush");
             let (_, [v4, v6]) = setup.snat();
             for (to, source, set) in [(CLIENT, v4, "v4"), (CLIENT_V6, v6, "v6")] {

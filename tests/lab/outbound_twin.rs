@@ -177,7 +177,7 @@ const FAULTS: &[Fault<'_>] = &[
         seen: DEAD_V4,
         says: &[("fail", "rp-filter", "")],
     },
-    // Without the filter it works here, and may not everywhere.
+    // It works here even if the filter is off, but may not everywhere.
     Fault {
         make: "ip route del 10.224.0.0/16
                echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter
@@ -288,7 +288,7 @@ const FAULTS: &[Fault<'_>] = &[
             "drops the packets; affected: clients of 10.224.9.0/24",
         )],
     },
-    // What follows from rules that are not loaded is reported once.
+    // A consequence of rules that are not loaded is reported once.
     Fault {
         make: "iptables -t nat -F NVACTL-POSTROUTING",
         undo: "true",

@@ -20,8 +20,8 @@ use super::failure::CommandRefusal;
 use super::host::{HostAccess, READ_WAIT};
 use super::spec::{find_forwards, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
-use crate::forwards::{Forward, ForwardSet};
-use crate::health::doctor::{self, Check, Numbers, Report, Status};
+use crate::forwards::{Forward, ForwardSet, Numbers};
+use crate::health::doctor::{self, Check, Report, Status};
 use crate::host::sysctl::settings::Switch;
 use crate::host::{self, azure, conntrack, network, sysctl};
 use crate::net::Family;
@@ -101,10 +101,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
             forwards: 1,
             entries: 0,
         },
-        None => Numbers {
-            forwards: set.forward_count(),
-            entries: set.outbound_count(),
-        },
+        None => set.numbers(),
     };
     let report = Report { checks };
     match args.format {

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::health::doctor::{self, Check, Hop, Numbers, Status, Untried};
+use crate::forwards::Numbers;
+use crate::health::doctor::{self, Check, Hop, Status, Untried};
 use crate::net::printable;
 
 /// The most checks of one kind that are shown one by one.
@@ -56,11 +57,10 @@ fn together(good: &[&Check], hop: &[Check], asked: Numbers) -> String {
         Some(Hop::Packets) => asked.all(),
         _ => count(&mut hop.iter()),
     };
-    let noun = asked.noun();
     if passing < all {
-        format!("{passing} of {all} {noun}")
+        format!("{passing} of {}", asked.some(all))
     } else {
-        format!("{passing} {noun}")
+        asked.some(passing)
     }
 }
 
@@ -192,6 +192,11 @@ mod tests {
                 three(Hop::ListenAddress),
                 4,
                 "ok      listen-address       3 forwards\n",
+            ),
+            (
+                ["a"; 3].map(|name| ok(Hop::Target, name)).to_vec(),
+                1,
+                "ok      target               1 forward\n",
             ),
         ] {
             let text = text(&checks, of(asked), None);

@@ -1,16 +1,24 @@
-//! Compares two rulesets by forward and outbound entry: those added, removed and changed, and drift, which are lines that no
-//! spec can have produced.
+//! Compares two rulesets by forward and outbound entry: those added, removed and changed, and drift, which are lines
+//! that no spec can have produced.
 //!
 //! Foreign rules, counters, comments of the file and the order of tables do not count.
 
 mod fields;
+mod lines;
 mod names;
+mod order;
+mod placed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use fields::FieldChange;
 use fields::{SHARED, change, changes, outbound_changes, to_words};
+use lines::drift;
+pub use lines::{Drift, DriftKind};
 pub use names::ForwardNames;
+pub use order::ORDER;
+use order::moved;
+pub use placed::{PlacedRule, gone, outbound_rules, rules_by_key};
 use serde::Serialize;
 
 use crate::diff;
@@ -19,11 +27,9 @@ use crate::forwards::{
     reached_of, rows,
 };
 use crate::net::{Family, Protocol};
-use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::rule::{Rule, Stop};
+use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::text::line::Line;
-use crate::plan::unplan::{ForwardKey, is_outbound, key_of, name_of, unplan};
+use crate::plan::unplan::{ForwardKey, unplan};
 use crate::plan::{Hook, layout, plan};
 
 /// The differences between two rulesets. docs/json.md documents the fields.
@@ -70,33 +76,6 @@ pub enum LineKind {
 pub struct ForwardChange {
     pub name: String,
     pub changes: Vec<FieldChange>,
-}
-
-/// A line of nvactl's part that somebody else has added or removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Drift {
-    pub what: DriftKind,
-    pub family: Family,
-    pub table: &'static str,
-    /// As iptables-save prints it.
-    pub line: String,
-    /// The forward that the line belongs to, if it names one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub forward: Option<String>,
-    /// The effect of a rule before nvactl's jump that stops every packet.
-    #[serde(skip)]
-    pub stop: Option<Stop>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DriftKind {
-    /// Added to nvactl's part.
-    PutIn,
-    /// Removed from nvactl's part.
-    TakenOut,
-    /// A foreign rule before nvactl's jump: it matches packets first.
-    InFront,
 }
 
 /// Compares `have`, a whole ruleset of one family, with the plan of `want` for that family.
@@ -207,15 +186,13 @@ pub const POLICY: &str = "FORWARD policy";
 pub const POLICY_V6: &str = "IPv6 FORWARD policy";
 /// The field name of a changed limit on segment sizes.
 pub const MSS: &str = "mss";
-/// The field name of an outbound entry's changed place among the others.
-pub const ORDER: &str = "order";
 /// The field name of a changed layout.
 pub const LAYOUT: &str = "layout";
 /// The field name of a changed layout of IPv6.
 pub const LAYOUT_V6: &str = "IPv6 layout";
 
-/// Compares as [`compare`] does. If the spec has neither an IPv6 forward nor such an outbound entry, all of nvactl's IPv6 rules count as
-/// surplus, as for `apply`.
+/// Compares as [`compare`] does. If the spec has neither an IPv6 forward nor such an outbound entry, all of nvactl's
+/// IPv6 rules count as surplus, as for `apply`.
 #[must_use]
 pub fn compare_family(have: &Ruleset, want: &ForwardSet, family: Family) -> Comparison {
     if family == Family::V4 || want.has(family) {
@@ -480,38 +457,6 @@ impl Comparison {
     }
 }
 
-/// Returns the entries whose place among the others changes: as few as possible.
-fn moved<'w>(held: &[Outbound], want: &'w [Outbound]) -> BTreeMap<&'w str, FieldChange> {
-    let names = |entries: &'w [Outbound]| entries.iter().map(|one| one.name.as_str());
-    let wanted: BTreeSet<&str> = names(want).collect();
-    let before = held.iter().map(|one| one.name.as_str());
-    let before: Vec<&str> = before.filter(|name| wanted.contains(name)).collect();
-    let at: BTreeMap<&str, usize> = before.iter().copied().zip(0..).collect();
-    let after: Vec<(&str, usize)> = names(want)
-        .filter_map(|name| Some((name, *at.get(name)?)))
-        .collect();
-    let pairs: Vec<(usize, usize)> = after.iter().map(|(_, at)| *at).enumerate().collect();
-    let kept: BTreeSet<usize> = diff::edit::rising(&pairs)
-        .into_iter()
-        .map(|(to, _)| to)
-        .collect();
-    let place = |behind: Option<&str>| match behind {
-        Some(name) => format!("after {name}"),
-        None => "first".to_owned(),
-    };
-    let change = |(to, (name, at)): (usize, &(&'w str, usize))| {
-        let was = at.checked_sub(1).map(|at| before[at]);
-        let is = to.checked_sub(1).map(|to| after[to].0);
-        let change = change(ORDER, &place(was), &place(is))?;
-        Some((*name, change))
-    };
-    let each = after
-        .iter()
-        .enumerate()
-        .filter(|(to, _)| !kept.contains(to));
-    each.filter_map(change).collect()
-}
-
 /// Returns the descriptions of a family's forwards and outbound entries.
 fn described(
     set: &ForwardSet,
@@ -663,148 +608,4 @@ fn mss_change(held: &ForwardSet, want: &ForwardSet, family: Family) -> Option<Fi
     };
     let both = held.has_tcp(family) && want.has_tcp(family);
     both.then(|| change(MSS, &words(held), &words(want)))?
-}
-
-/// A rule and its chain. All chains of one hook's tree count as equal, since one more forward may move a rule
-/// to another of them.
-#[derive(Debug, Clone, Copy)]
-pub struct PlacedRule<'r> {
-    pub table: TableName,
-    pub chain: &'r ChainName,
-    pub rule: &'r Rule,
-}
-
-impl PartialEq for PlacedRule<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        let hooks = (Hook::of(self.chain), Hook::of(other.chain));
-        let together = self.chain == other.chain || (hooks.0.is_some() && hooks.0 == hooks.1);
-        together && self.table == other.table && self.rule == other.rule
-    }
-}
-
-/// Returns the rules of nvactl's chains, grouped by the forward that they name.
-#[must_use]
-pub fn rules_by_key(ruleset: &Ruleset) -> BTreeMap<ForwardKey<'_>, Vec<PlacedRule<'_>>> {
-    let mut by_key: BTreeMap<ForwardKey<'_>, Vec<_>> = BTreeMap::new();
-    for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
-        for rule in &body.rules {
-            if let Some(key) = key_of(rule).filter(|_| !is_outbound(chain, rule)) {
-                let place = PlacedRule { table, chain, rule };
-                by_key.entry(key).or_default().push(place);
-            }
-        }
-    }
-    by_key
-}
-
-/// Returns the rules that name an outbound entry, grouped by that name.
-#[must_use]
-pub fn outbound_rules(ruleset: &Ruleset) -> BTreeMap<&str, Vec<PlacedRule<'_>>> {
-    let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-    for (table, chain, body) in ruleset.chains().filter(|(_, name, _)| name.is_own()) {
-        for rule in body.rules.iter().filter(|rule| is_outbound(chain, rule)) {
-            if let Some(name) = name_of(rule) {
-                let place = PlacedRule { table, chain, rule };
-                by_name.entry(name).or_default().push(place);
-            }
-        }
-    }
-    by_name
-}
-
-/// Returns the rules of `planned` that belong to no forward and that are missing in `live`. `planned` is
-/// [`replanned`](crate::plan::unplan::replanned) from the live rules.
-#[must_use]
-pub fn gone<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule<'p>> {
-    let mut gone = Vec::new();
-    for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_own()) {
-        let rules = live
-            .chain(table, name)
-            .map_or(&[][..], |chain| &chain.rules);
-        let rules: BTreeSet<&Rule> = rules.iter().collect();
-        let rules_there = chain.rules.iter();
-        let common = rules_there.filter(|rule| key_of(rule).is_none() && !is_outbound(name, rule));
-        let missing = common.filter(|rule| !rules.contains(rule));
-        let chain = name;
-        gone.extend(missing.map(|rule| PlacedRule { table, chain, rule }));
-    }
-    gone
-}
-
-/// Returns the lines in which nvactl's part of `have` differs from `planned`.
-fn drift(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
-    // If no chain of nvactl is loaded, the next apply is the first, and nothing has drifted.
-    if have.chains().all(|(_, name, _)| !name.is_own()) {
-        return Vec::new();
-    }
-    let (have_lines, planned_lines) = (counted_lines(have), counted_lines(planned));
-    let mut found = surplus(DriftKind::PutIn, &have_lines, &planned_lines, family);
-    found.extend(surplus(
-        DriftKind::TakenOut,
-        &planned_lines,
-        &have_lines,
-        family,
-    ));
-    found.extend(in_front(have, planned, family));
-    found
-}
-
-/// Each line that nvactl owns, with the forward that it names and the number of its occurrences.
-type Lines = BTreeMap<(TableName, String), (Option<String>, usize)>;
-
-fn counted_lines(ruleset: &Ruleset) -> Lines {
-    let own = diff::own(ruleset);
-    let mut lines = Lines::new();
-    for (table, name, chain) in own.chains() {
-        if name.is_own() {
-            lines.insert((table, Line::Chain(name, None).to_string()), (None, 1));
-        }
-        for rule in &chain.rules {
-            let forward = name_of(rule).map(str::to_owned);
-            let line = Line::Append(name, rule).to_string();
-            lines.entry((table, line)).or_insert((forward, 0)).1 += 1;
-        }
-    }
-    lines
-}
-
-/// Returns the lines that occur more often in the first than in the second.
-fn surplus(what: DriftKind, lines: &Lines, others: &Lines, family: Family) -> Vec<Drift> {
-    let mut found = Vec::new();
-    for (key @ (table, line), (forward, times)) in lines {
-        let others = others.get(key).map_or(0, |(_, times)| *times);
-        for _ in others..*times {
-            found.push(Drift {
-                what,
-                family,
-                table: table.as_str(),
-                line: line.clone(),
-                forward: forward.clone(),
-                stop: None,
-            });
-        }
-    }
-    found
-}
-
-/// Returns the foreign rules before nvactl's jump. They match packets first.
-fn in_front(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
-    let mut found = Vec::new();
-    for (table, name, chain) in planned.chains().filter(|(_, name, _)| name.is_builtin()) {
-        let rules = have
-            .chain(table, name)
-            .map_or(&[][..], |chain| &chain.rules);
-        let jump = rules
-            .iter()
-            .position(|rule| chain.rules.first() == Some(rule));
-        found.extend(rules[..jump.unwrap_or(0)].iter().map(|rule| Drift {
-            what: DriftKind::InFront,
-            family,
-            table: table.as_str(),
-            line: Line::Append(name, rule).to_string(),
-            forward: None,
-            stop: rule.stop(),
-        }));
-    }
-    found
 }

@@ -49,7 +49,7 @@ impl Jump<'_> {
             name,
             rule,
         } = self;
-        // Without the jump in mangle, packets are forwarded all the same.
+        // Packets are forwarded even if the jump in mangle is missing.
         let hop = match table {
             TableName::Mangle => Hop::MssRule,
             _ => Hop::Jump,

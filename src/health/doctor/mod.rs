@@ -39,7 +39,6 @@ pub use scene::Scene;
 
 use crate::forwards::{Forward, ForwardSet, Outbound};
 use crate::net::Family;
-use crate::net::words::counted;
 
 /// All checks of one run.
 #[derive(Debug, Serialize)]
@@ -220,45 +219,6 @@ impl Check {
         Self {
             fix: Some(fix.into()),
             ..self
-        }
-    }
-}
-
-/// How many forwards and outbound entries a sentence is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Numbers {
-    pub forwards: usize,
-    pub entries: usize,
-}
-
-impl Numbers {
-    #[must_use]
-    pub fn all(self) -> usize {
-        self.forwards + self.entries
-    }
-
-    /// Returns the numbers in words: `3 forwards and 1 outbound entry`.
-    #[must_use]
-    pub fn words(self) -> String {
-        let forwards = counted(self.forwards, "forward");
-        let entries = match self.entries {
-            1 => "1 outbound entry".to_owned(),
-            many => format!("{many} outbound entries"),
-        };
-        match (self.forwards, self.entries) {
-            (_, 0) => forwards,
-            (0, _) => entries,
-            _ => format!("{forwards} and {entries}"),
-        }
-    }
-
-    /// Returns the word for several of them.
-    #[must_use]
-    pub fn noun(self) -> &'static str {
-        match (self.forwards, self.entries) {
-            (_, 0) => "forwards",
-            (0, _) => "outbound entries",
-            _ => "forwards and outbound entries",
         }
     }
 }

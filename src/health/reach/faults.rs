@@ -289,8 +289,8 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
     faults.collect()
 }
 
-/// Returns the route to a target, unless it leaves by this egress, which has this key in the spec. The kernel's route for a client's packet counts,
-/// since policy routing can match the ingress. If the kernel has none, as while `ip_forward` is 0, the route of the
+/// Returns the route to a target, unless it leaves by this egress, which has this key in the spec. The kernel's route
+/// for a client's packet counts, since policy routing can match the ingress. If the kernel has none, as while `ip_forward` is 0, the route of the
 /// machine's own packet counts.
 fn route_of<'s>(
     (by, key): (&'s Interface, &'static str),

@@ -1,4 +1,5 @@
-//! Describes the connections of forwards and outbound entries that fail with the change, and the replies that leave by another interface.
+//! Describes the connections of forwards and outbound entries that fail with the change, and the replies that leave by
+//! another interface.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,8 +15,8 @@ use crate::twin::verdict::{Death, Examination, Judged, Verdict};
 /// The most lost connections that are shown one by one.
 const MOST_LOST: usize = 5;
 
-/// Returns a line for each forward and outbound entry that a change would cut off, with the rule that takes its packets, and a
-/// line for each fix.
+/// Returns a line for each forward and outbound entry that a change would cut off, with the rule that takes its
+/// packets, and a line for each fix.
 pub fn lost(
     judged: &[Judged<'_>],
     backend: Backend,

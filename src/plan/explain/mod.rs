@@ -1,27 +1,30 @@
 //! Explains the plan in plain words, in the order in which a packet traverses it.
 
+mod chart;
+mod outbound;
+mod parts;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::forwards::{
-    Firewall, Forward, ForwardSet, GUARDED, Outbound, Snat, listeners_of, reached, rows,
-};
+pub use chart::mermaid;
+
+use outbound::outward;
+use parts::{announces, destination_of, ingress, is_answer, limit_words, logs};
+
+use crate::forwards::{Forward, ForwardSet, Outbound, Snat, rows};
 use crate::net::{Family, Host, Interface};
-use crate::netfilter::limit::Whose;
-use crate::netfilter::matches::{Match, PortsOf};
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::negatable::Negatable::{self, Is};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::target::{DnatPorts, Mss, Target};
+use crate::netfilter::target::{DnatPorts, Target};
 use crate::netfilter::text::line::Line;
-use crate::netfilter::tracking::{Conntrack, CtDirection};
+use crate::netfilter::tracking::Conntrack;
 use crate::plan::unplan::{ForwardKey, is_outbound, key_of, name_of};
-use crate::plan::{
-    ALLOW, DENY, EXIT, FROM, Hook, MARKED, NOT_TO, OF_MARKED, TO, accept_known, plan,
-};
+use crate::plan::{ALLOW, DENY, Hook, MARKED, OF_MARKED, accept_known, plan};
 
 /// One line of the plan with its explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,219 +198,6 @@ fn sent_to(rule: &Rule) -> String {
     place.unwrap_or_else(|| "any address".to_owned())
 }
 
-/// Explains a rule of an outbound entry, or of a list of one.
-fn outward(table: TableName, chain: &ChainName, rule: &Rule, entry: Option<&Outbound>) -> String {
-    let chain = chain.as_str();
-    let Some(entry) = entry else {
-        return listed(chain, rule);
-    };
-    let addresses = addresses(rule);
-    let words = match Hook::of(&ChainName::from(chain)) {
-        Some(Hook::Passing) => format!(
-            "a new connection{addresses} that came in by {} and leaves by {}, and that no rule has redirected, meets the entry's checks",
-            ingress(rule).map_or("any interface", Interface::as_str),
-            entry.egress
-        ),
-        Some(Hook::Sizing) => {
-            let (packet, client) = if is_answer(rule) {
-                ("the answer to a connection", egress(rule))
-            } else {
-                ("a packet that opens a connection", ingress(rule))
-            };
-            format!(
-                "{packet} of a source behind {}, which no rule has redirected, may announce a smaller TCP segment",
-                client.map_or("any interface", Interface::as_str)
-            )
-        }
-        Some(_) => {
-            let by = match ingress(rule) {
-                Some(by) => format!("came in by {by}"),
-                None => "is not the firewall's own".to_owned(),
-            };
-            format!(
-                "a connection{addresses} that {by} and leaves by {}, and that no rule has redirected, may get another source",
-                entry.egress
-            )
-        }
-        None => of_exit(table, rule, entry),
-    };
-    format!("{}: {words}", entry.name)
-}
-
-/// Describes the source and the destination that a rule asks for.
-fn addresses(rule: &Rule) -> String {
-    let each = rule.matches.iter().filter_map(|condition| match condition {
-        Match::Source(Is(net)) => Some(format!(" from {net}")),
-        Match::Destination(Is(net)) => Some(format!(" to {net}")),
-        _ => None,
-    });
-    each.collect()
-}
-
-/// Explains a rule of a list of sources or destinations.
-fn listed(chain: &str, rule: &Rule) -> String {
-    let net = rule.matches.iter().find_map(|condition| match condition {
-        Match::Source(Is(net)) | Match::Destination(Is(net)) => Some(net.to_string()),
-        _ => None,
-    });
-    let further = rule.leads_to().map_or("", ChainName::as_str);
-    // The list of networks beside the Internet comes before the addresses that are not on it.
-    let all = if chain.starts_with(TO) && further.starts_with(TO) {
-        "each address"
-    } else {
-        "every other address"
-    };
-    let net = net.unwrap_or(all.to_owned());
-    let branches = |prefix| {
-        rule.leads_to()
-            .is_some_and(|next| next.as_str().starts_with(prefix))
-    };
-    match &rule.target {
-        Some(Target::Return) => {
-            format!("{net} is not on the Internet: the entry does not take the packet")
-        }
-        _ if chain.starts_with(FROM) && branches(FROM) => {
-            format!("{net}: a further chain lists which of these are sources of the entry")
-        }
-        _ if chain.starts_with(TO) && branches(TO) || branches(NOT_TO) => {
-            format!("{net}: a further chain lists the destinations")
-        }
-        _ if chain.starts_with(FROM) => {
-            format!("{net} is a source of the entry: on to the next check")
-        }
-        _ if chain.starts_with(TO) && is_guarded(rule) => format!(
-            "{net} goes on to the next check, which refuses it unless `allow_to` names exactly this address"
-        ),
-        _ if chain.starts_with(TO) => {
-            format!("{net} is a destination of the entry: on to the next check")
-        }
-        _ => format!("a packet to {net} is refused"),
-    }
-}
-
-/// Returns whether a rule is for one of the addresses that an entry drops unless the spec names exactly them.
-fn is_guarded(rule: &Rule) -> bool {
-    let exact = |condition: &Match| matches!(condition, Match::Destination(Is(net)) if GUARDED.iter().any(|one| IpNet::from(*one) == *net));
-    rule.matches.iter().any(exact)
-}
-
-/// Explains a rule of an entry's protocols, ports and verdicts.
-fn of_exit(table: TableName, rule: &Rule, entry: &Outbound) -> String {
-    let leads = |prefix| {
-        rule.leads_to()
-            .is_some_and(|next| next.as_str().starts_with(prefix))
-    };
-    if leads(DENY) {
-        return "denied sources are refused".to_owned();
-    }
-    if leads(NOT_TO) {
-        return "packets to denied destinations are refused".to_owned();
-    }
-    if let Some(address) = destination_of(rule) {
-        return format!(
-            "a packet to {address} is refused, since `allow_to` does not name exactly this address"
-        );
-    }
-    if let Some(limit) = limit_words(rule) {
-        return limit;
-    }
-    let selected = selected(rule);
-    match &rule.target {
-        Some(Target::Goto(next)) if next.as_str().starts_with(EXIT) => {
-            format!("{selected} goes on to the entry's drops, limits and log")
-        }
-        Some(Target::Log { prefix, .. }) => logs(rule, prefix),
-        Some(Target::Accept)
-            if rule
-                .matches
-                .contains(&Match::Conntrack(Conntrack::CONFIRMED)) =>
-        {
-            "later packets of an accepted connection, before any reply, are accepted too".to_owned()
-        }
-        Some(Target::Snat { addresses, .. }) => {
-            format!("{selected} gets {addresses} as its source")
-        }
-        Some(Target::Masquerade) => {
-            format!("{selected} gets {}'s address as its source", entry.egress)
-        }
-        Some(Target::TcpMss(mss)) => format!("{selected} {}", announces(*mss)),
-        _ if table == TableName::Nat => format!("{selected} keeps its source"),
-        _ => format!("{selected} is accepted"),
-    }
-}
-
-/// Describes the packets that a rule selects by protocol and ports.
-fn selected(rule: &Rule) -> String {
-    let mut ports = String::new();
-    let mut protocol = None;
-    for condition in &rule.matches {
-        match condition {
-            Match::Protocol(Is(spelled)) => protocol = Some(spelled.to_string()),
-            Match::Icmp(_) | Match::Icmp6(_) => protocol = Some("ping".to_owned()),
-            Match::Tcp {
-                source,
-                destination,
-                ..
-            }
-            | Match::Udp {
-                source,
-                destination,
-            } => {
-                let each = [("from", source), ("to", destination)].into_iter();
-                for (end, range) in each {
-                    if let Some(range) = range.as_ref().and_then(Negatable::wanted) {
-                        ports = format!(" {end} port {range}");
-                    }
-                }
-            }
-            Match::Multiport { of, ports: Is(all) } => {
-                let end = match of {
-                    PortsOf::Source => "from",
-                    PortsOf::Destination | PortsOf::Either => "to",
-                };
-                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-                ports = format!(" {end} the ports {}", all.join(", "));
-            }
-            _ => {}
-        }
-    }
-    match protocol {
-        Some(protocol) => format!("{protocol}{ports}"),
-        None => "every other packet".to_owned(),
-    }
-}
-
-/// Describes the effect of a limit on segment sizes, with the packet as the subject.
-fn announces(mss: Mss) -> String {
-    match mss {
-        Mss::Clamp => {
-            "announces no larger TCP segment than this machine's routes to both ends carry"
-                .to_owned()
-        }
-        Mss::Bytes(bytes) => format!("announces TCP segments of at most {bytes} bytes"),
-    }
-}
-
-/// Returns whether a rule matches the answers of connections alone.
-fn is_answer(rule: &Rule) -> bool {
-    let answers = |condition: &Match| matches!(condition, Match::Conntrack(tracked) if tracked.direction == Some(CtDirection::Reply));
-    rule.matches.iter().any(answers)
-}
-
-fn egress(rule: &Rule) -> Option<&Interface> {
-    rule.matches.iter().find_map(|condition| match condition {
-        Match::Egress(Is(by)) => by.exact(),
-        _ => None,
-    })
-}
-
-fn ingress(rule: &Rule) -> Option<&Interface> {
-    rule.matches.iter().find_map(|condition| match condition {
-        Match::Ingress(Is(by)) => by.exact(),
-        _ => None,
-    })
-}
-
 fn jump(hook: Hook) -> &'static str {
     match hook {
         Hook::Arriving => {
@@ -448,15 +238,6 @@ fn of_chain(chain: &ChainName, rule: &Rule) -> String {
         (Some(Target::Accept), _) => "the packet is accepted".to_owned(),
         _ => "the packet is refused".to_owned(),
     }
-}
-
-fn logs(rule: &Rule, prefix: &str) -> String {
-    let most = rule.matches.iter().find_map(|condition| match condition {
-        Match::Limit(limit) => Some(format!(", at most {} a minute", limit.per_minute())),
-        _ => None,
-    });
-    let most = most.unwrap_or_default();
-    format!("the kernel logs a line that begins with `{prefix}`{most}")
 }
 
 fn note(builtin: &ChainName, rule: &Rule, forward: &Forward) -> String {
@@ -587,35 +368,6 @@ fn admission(rule: &Rule, target: &Target, egress: &Interface) -> Option<String>
     limit_words(rule)
 }
 
-/// Explains a rule with a limit.
-fn limit_words(rule: &Rule) -> Option<String> {
-    rule.matches.iter().find_map(|condition| match condition {
-        Match::HashLimit(limit) => Some(format!(
-            "more than {} new connections a second{}, {} at once, are refused",
-            limit.per_second.times(),
-            of_each(limit.of != Whose::All),
-            limit.burst
-        )),
-        Match::ConnLimit(limit) => Some(format!(
-            "more than {} connections at the same time{} are refused",
-            limit.most,
-            of_each(limit.mask > 0)
-        )),
-        _ => None,
-    })
-}
-
-fn of_each(client: bool) -> &'static str {
-    if client { " of one client" } else { "" }
-}
-
-fn destination_of(rule: &Rule) -> Option<IpAddr> {
-    rule.matches.iter().find_map(|condition| match condition {
-        Match::Destination(Is(net)) => Some(net.addr()),
-        _ => None,
-    })
-}
-
 /// Returns the destination of the packets that a rule matches, with its ports.
 fn destination(rule: &Rule, forward: &Forward) -> String {
     let asked = destination_of(rule);
@@ -629,85 +381,6 @@ fn destination(rule: &Rule, forward: &Forward) -> String {
     let to =
         destinations.find(|to| asked == Some(to.address) && ports == Some(forward.ports_at(to)));
     to.map_or_else(|| forward.reaches(), |to| forward.reached(to))
-}
-
-/// Draws clients, forwards, firewall and targets as a Mermaid flowchart, and the sources and destinations of outbound
-/// entries.
-#[must_use]
-pub fn mermaid<'f>(
-    firewall: &Firewall,
-    forwards: &[&Forward],
-    outbound: impl Iterator<Item = &'f Outbound>,
-) -> String {
-    let words = |snat: Snat| match snat {
-        Snat::Addresses(range) => range.to_string(),
-        Snat::Masquerade => format!("address of {}", firewall.egress),
-        Snat::Client => "the client's address".to_owned(),
-    };
-    let snats = Family::ALL
-        .into_iter()
-        .filter_map(|family| firewall.snat.of(family));
-    let mut source: Vec<String> = snats.map(words).collect();
-    source.dedup();
-    let source = source.join("<br>");
-    let mut out =
-        format!("flowchart LR\n  client([client])\n  firewall[\"firewall<br>{source}\"]\n");
-    for (n, row) in rows(forwards).enumerate() {
-        let forward = row[0];
-        let kind = match forward.target.kind {
-            crate::forwards::TargetKind::Ilb => "ILB",
-            crate::forwards::TargetKind::Pod => "pod",
-        };
-        out.push_str(&format!(
-            "  client -->|\"{} {}\"| listen{n}[\"{}\"]\n  listen{n} --> firewall\n",
-            forward.protocol,
-            listeners_of(row),
-            forward.name,
-        ));
-        for (m, to) in forward.target.destinations.iter().enumerate() {
-            let place = match m {
-                0 => format!("target{n}"),
-                m => format!("target{n}x{m}"),
-            };
-            out.push_str(&format!(
-                "  firewall -->|\"{}\"| {place}[\"{kind}<br>{}\"]\n",
-                forward.name,
-                reached(row, to),
-            ));
-        }
-    }
-    for (n, entry) in outbound.enumerate() {
-        let Outbound {
-            name,
-            allow_from,
-            allow_to,
-            ..
-        } = entry;
-        let internet = if allow_to.internet {
-            "internet<br>"
-        } else {
-            ""
-        };
-        let to = format!("{internet}{}", list(allow_to.nets.as_slice()));
-        out.push_str(&format!(
-            "  from{n}[\"{}\"] -->|\"{name} {}\"| firewall\n  firewall -->|\"{name}\"| to{n}[\"{}\"]\n",
-            list(allow_from.as_slice()),
-            entry.protocol_words(),
-            to.trim_end_matches("<br>"),
-        ));
-    }
-    out
-}
-
-/// The most networks that one box of the flowchart lists.
-const MOST_NETS: usize = 4;
-
-fn list(nets: &[IpNet]) -> String {
-    if nets.len() > MOST_NETS {
-        return format!("{} networks", nets.len());
-    }
-    let words: Vec<String> = nets.iter().map(ToString::to_string).collect();
-    words.join("<br>")
 }
 
 #[cfg(test)]
