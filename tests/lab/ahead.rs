@@ -33,7 +33,7 @@ fn start(host: &Host, spec: &str, set_up: impl FnOnce(&mut Command)) -> Child {
     command.spawn().expect("it starts")
 }
 
-lab_test!(a_bad_spec_leaves_no_program_running);
+lab_test!(either a_bad_spec_leaves_no_program_running);
 fn a_bad_spec_leaves_no_program_running(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);

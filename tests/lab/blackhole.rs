@@ -9,7 +9,7 @@ use crate::ssh::{self, Running};
 
 const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
 
-lab_test!(the_change_of_a_broken_session_is_undone);
+lab_test!(either the_change_of_a_broken_session_is_undone);
 /// No packet of the session comes through any more, and none says that it has ended.
 fn the_change_of_a_broken_session_is_undone(backend: Backend) {
     let lab = Lab::one_nic(backend);

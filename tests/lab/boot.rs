@@ -94,7 +94,7 @@ forwards:
     }
 }
 
-lab_test!(only_persist_changes_the_rules_of_the_next_boot);
+lab_test!(either only_persist_changes_the_rules_of_the_next_boot);
 /// What was applied and not persisted is gone behind a boot, as with a rules file.
 fn only_persist_changes_the_rules_of_the_next_boot(backend: Backend) {
     let host = firewall(backend);

@@ -46,7 +46,7 @@ fn checks(said: &Said, code: &str) -> Vec<Value> {
         .collect()
 }
 
-lab_test!(an_outbound_entry_has_its_connections_and_their_traffic);
+lab_test!(either an_outbound_entry_has_its_connections_and_their_traffic);
 fn an_outbound_entry_has_its_connections_and_their_traffic(backend: Backend) {
     let lab = Lab::dual_stack(backend);
     outside(&lab, "10.3.0.4", FIREWALL_V6);

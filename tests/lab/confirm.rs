@@ -308,7 +308,7 @@ fn apply_asks_at_a_terminal(backend: Backend) {
     }
 }
 
-lab_test!(ctrl_c_is_no_answer);
+lab_test!(either ctrl_c_is_no_answer);
 /// The change still waits, and the commands that decide on it are shown.
 fn ctrl_c_is_no_answer(backend: Backend) {
     let host = firewall(backend);

@@ -187,7 +187,7 @@ fn a_full_disk_does_not_prevent_a_confirmation(backend: Backend) {
     }
 }
 
-lab_test!(a_full_disk_does_not_prevent_the_undo);
+lab_test!(either a_full_disk_does_not_prevent_the_undo);
 /// Neither the timeout nor `confirm --cancel` needs room.
 fn a_full_disk_does_not_prevent_the_undo(backend: Backend) {
     for (full, cancels) in [
@@ -353,7 +353,7 @@ fn spoil_record(host: &Host, how: &str) {
     ));
 }
 
-lab_test!(an_unreadable_record_can_be_discarded);
+lab_test!(either an_unreadable_record_can_be_discarded);
 /// A record that cannot be read is discarded by the one who says so, and by nobody else.
 fn an_unreadable_record_can_be_discarded(backend: Backend) {
     for (name, how) in RECORDS {

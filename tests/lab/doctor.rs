@@ -632,7 +632,7 @@ fn failures(lab: &Lab, spec: &str) -> Vec<(String, String, String)> {
         .collect()
 }
 
-lab_test!(one_cause_of_missing_rules_is_reported_once);
+lab_test!(either one_cause_of_missing_rules_is_reported_once);
 fn one_cause_of_missing_rules_is_reported_once(backend: Backend) {
     let lab = sound(backend, None);
     let other = "the loaded rules are not those of this spec";
@@ -719,7 +719,7 @@ fn a_dnat_that_takes_a_forward_s_packets_is_named_before_the_policy_behind_it(ba
     assert!(answers.contains(&answered), "{answered:?}");
 }
 
-lab_test!(a_missing_route_to_the_internet_is_reported);
+lab_test!(either a_missing_route_to_the_internet_is_reported);
 fn a_missing_route_to_the_internet_is_reported(backend: Backend) {
     let lab = sound(backend, None);
     lab.firewall.run("ip route del default");
@@ -755,7 +755,7 @@ forwards:
     );
 }
 
-lab_test!(silent_targets_leave_time_for_the_twin);
+lab_test!(either silent_targets_leave_time_for_the_twin);
 /// The targets whose turn does not come are unknown, and the copy has its time.
 fn silent_targets_leave_time_for_the_twin(backend: Backend) {
     let lab = Lab::one_nic(backend);
@@ -881,7 +881,7 @@ fn an_unreached_forward_is_a_question_for_azure(backend: Backend) {
     assert!(said.stderr.contains("did you mean `web`?"), "{said:?}");
 }
 
-lab_test!(a_dead_router_of_several_forwards_is_reported_once);
+lab_test!(either a_dead_router_of_several_forwards_is_reported_once);
 fn a_dead_router_of_several_forwards_is_reported_once(backend: Backend) {
     let lab = Lab::two_nics(backend);
     let spec = applied(&lab, two_nics());

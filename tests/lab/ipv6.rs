@@ -346,7 +346,7 @@ fn each_change_of_both_families_can_be_rolled_back(backend: Backend) {
     assert!(v6.contains(":FORWARD ACCEPT"), "{v6}");
 }
 
-lab_test!(both_families_return_without_an_answer);
+lab_test!(either both_families_return_without_an_answer);
 fn both_families_return_without_an_answer(backend: Backend) {
     let host = firewall(backend);
     for before in [ONLY_V4, BOTH] {

@@ -143,7 +143,7 @@ fn findings(said: &Said) -> Vec<(String, String, String)> {
     .collect()
 }
 
-lab_test!(doctor_walks_the_path_of_both_families);
+lab_test!(either doctor_walks_the_path_of_both_families);
 fn doctor_walks_the_path_of_both_families(backend: Backend) {
     let lab = sound(backend);
     let ask = |more: &[&str]| {

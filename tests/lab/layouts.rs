@@ -306,7 +306,7 @@ chmod +x /run/bin/env",
     assert_eq!(row(&lab, &many, "web"), ("in_sync".into(), 2));
 }
 
-lab_test!(a_changed_tree_shows_as_drift_of_its_forwards);
+lab_test!(either a_changed_tree_shows_as_drift_of_its_forwards);
 /// What nvactl says where somebody has had a hand in a tree.
 fn a_changed_tree_shows_as_drift_of_its_forwards(backend: Backend) {
     let lab = Lab::one_nic(backend);
@@ -488,7 +488,7 @@ fn apply_and_rollback_report_the_layout_of_each_family(backend: Backend) {
     assert_eq!(row(&lab, &tree, "web"), ("in_sync".into(), 1));
 }
 
-lab_test!(no_layout_changes_if_no_forward_is_loaded);
+lab_test!(either no_layout_changes_if_no_forward_is_loaded);
 /// Chains that a flush has emptied, or that hold no forward, are in no layout.
 fn no_layout_changes_if_no_forward_is_loaded(backend: Backend) {
     let lab = Lab::one_nic(backend);

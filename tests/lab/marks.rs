@@ -69,7 +69,7 @@ fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
     assert_eq!(told("flat"), (false, false));
 }
 
-lab_test!(programs_that_write_the_mark_without_iptables_are_named);
+lab_test!(either programs_that_write_the_mark_without_iptables_are_named);
 /// What iptables does not show writes it as well.
 fn programs_that_write_the_mark_without_iptables_are_named(backend: Backend) {
     let other = format!("iptables-{}", backend.other().name());

@@ -13,7 +13,7 @@ fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)
 }
 
-lab_test!(a_forward_that_cannot_work_is_a_warning);
+lab_test!(either a_forward_that_cannot_work_is_a_warning);
 /// The client gets no answer, so what is wrong is told, before and with the apply.
 fn a_forward_that_cannot_work_is_a_warning(backend: Backend) {
     let lab = Lab::two_nics(backend);

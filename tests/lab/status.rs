@@ -322,7 +322,7 @@ fn status_reports_what_the_next_boot_loads(backend: Backend) {
     );
 }
 
-lab_test!(commands_that_only_read_leave_no_trace);
+lab_test!(either commands_that_only_read_leave_no_trace);
 /// They look, and leave nothing: no folder, no table of connections, no chain.
 fn commands_that_only_read_leave_no_trace(backend: Backend) {
     let host = firewall(backend);

@@ -210,7 +210,7 @@ fn a_failed_change_is_not_recorded(backend: Backend) {
     assert!(!save(&host).contains("NVACTL"));
 }
 
-lab_test!(the_last_twenty_states_are_kept);
+lab_test!(either the_last_twenty_states_are_kept);
 fn the_last_twenty_states_are_kept(backend: Backend) {
     let host = firewall(backend);
     for n in 0..23 {

@@ -141,7 +141,7 @@ fn with_a_dead_target(backend: Backend) -> (Lab, String) {
     (lab, both)
 }
 
-lab_test!(one_dead_target_of_several_does_not_refuse_a_change);
+lab_test!(either one_dead_target_of_several_does_not_refuse_a_change);
 /// Half of its clients miss a target before the change and after it, so the change takes nothing.
 fn one_dead_target_of_several_does_not_refuse_a_change(backend: Backend) {
     let (lab, both) = with_a_dead_target(backend);
@@ -176,7 +176,7 @@ fn replies_that_leave_by_another_interface_are_a_warning(backend: Backend) {
     }
 }
 
-lab_test!(a_removed_moved_or_narrowed_forward_does_not_refuse_a_change);
+lab_test!(either a_removed_moved_or_narrowed_forward_does_not_refuse_a_change);
 /// What the spec itself takes back is meant.
 fn a_removed_moved_or_narrowed_forward_does_not_refuse_a_change(backend: Backend) {
     let lab = working(backend);
@@ -194,7 +194,7 @@ fn a_removed_moved_or_narrowed_forward_does_not_refuse_a_change(backend: Backend
     }
 }
 
-lab_test!(no_trial_refuses_a_rollback);
+lab_test!(either no_trial_refuses_a_rollback);
 /// Whoever goes back is not asked whether the old state was good.
 fn no_trial_refuses_a_rollback(backend: Backend) {
     let lab = working(backend);
@@ -213,7 +213,7 @@ fn no_trial_refuses_a_rollback(backend: Backend) {
     assert_eq!(lab.nvactl(&["remove"]).code, 0);
 }
 
-lab_test!(the_trial_opens_the_same_connections_before_and_after);
+lab_test!(either the_trial_opens_the_same_connections_before_and_after);
 /// Connections of no forward: cut by the policy, or let through by it.
 fn the_trial_opens_the_same_connections_before_and_after(backend: Backend) {
     let lab = Lab::one_nic(backend);
@@ -279,7 +279,7 @@ fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
     assert!(!said.stderr.contains(words), "{said:?}");
 }
 
-lab_test!(a_change_to_the_dead_one_of_two_targets_is_not_made);
+lab_test!(either a_change_to_the_dead_one_of_two_targets_is_not_made);
 /// Half of the clients reach a target before the change, and none reaches one after it.
 fn a_change_to_the_dead_one_of_two_targets_is_not_made(backend: Backend) {
     let (lab, _) = with_a_dead_target(backend);

@@ -214,7 +214,7 @@ fn doctor_does_not_change_the_live_machine(backend: Backend) {
     assert!(said.stdout.contains(line), "{said:?}");
 }
 
-lab_test!(an_interface_that_is_down_is_the_only_cause);
+lab_test!(either an_interface_that_is_down_is_the_only_cause);
 /// The metric of an interface that is down is 0, not missing, and no other hop is blamed for it.
 fn an_interface_that_is_down_is_the_only_cause(backend: Backend) {
     let lab = Lab::two_nics(backend);
@@ -246,7 +246,7 @@ forwards: [{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]";
     }
 }
 
-lab_test!(a_target_that_cannot_be_asked_is_asked_from_a_client);
+lab_test!(either a_target_that_cannot_be_asked_is_asked_from_a_client);
 /// The firewall cannot ask a target whose router is dead; a client can, by the listen address.
 fn a_target_that_cannot_be_asked_is_asked_from_a_client(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);
@@ -267,7 +267,7 @@ fn a_target_that_cannot_be_asked_is_asked_from_a_client(backend: Backend) {
     );
 }
 
-lab_test!(a_killed_doctor_leaves_nothing_behind);
+lab_test!(either a_killed_doctor_leaves_nothing_behind);
 /// A killed doctor leaves nothing that the next one, or the machine, would meet.
 fn a_killed_doctor_leaves_nothing_behind(backend: Backend) {
     let lab = Lab::dual_stack_two_nics(backend);

@@ -802,6 +802,7 @@ fn doctor_agrees_with_packets_under_random_rules(backend: Backend) {
         None => (0..number(COUNT_VARIABLE)
             .unwrap_or(long::count(30, 300))
             .div_ceil(2))
+            .filter(|n| long::is_turn(usize::try_from(*n).expect("it is small"), backend))
             .collect(),
     };
     let lab = lab(backend);
@@ -834,7 +835,7 @@ fn doctor_agrees_with_packets_under_random_rules(backend: Backend) {
     }
     println!("{dead} of {asked} forwards and entries were dead, of {unknown} nothing was known");
     // A few rulesets are no measure.
-    let is_known = asked < 50 || unknown * 5 <= asked;
+    let is_known = asked < 100 || unknown * 5 <= asked;
     assert!(
         is_known,
         "of {unknown} of {asked} forwards nothing was known"

@@ -1268,7 +1268,7 @@ fn doctor_agrees_with_packets_on_each_path(backend: Backend) {
     hold(OF_WAYS, backend);
 }
 
-lab_test!(each_target_of_a_client_balanced_forward_is_tried);
+lab_test!(either each_target_of_a_client_balanced_forward_is_tried);
 /// A client always gets the same of these targets, so that few clients see few of them.
 fn each_target_of_a_client_balanced_forward_is_tried(backend: Backend) {
     let lab = lab(backend);

@@ -111,7 +111,7 @@ fn a_late_watchdog_undoes_its_own_change(backend: Backend) {
     assert!(!waits(&host));
 }
 
-lab_test!(a_decision_outlives_the_command_that_made_it);
+lab_test!(either a_decision_outlives_the_command_that_made_it);
 /// `confirm` was killed between the decision and the record: whoever reads the record next finishes
 /// it.
 fn a_decision_outlives_the_command_that_made_it(backend: Backend) {
