@@ -67,6 +67,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     if let Some((words, fix)) = unit_fault(state.as_ref()) {
         console.warn(format_args!("{words}; to fix it: {fix}"));
     }
+    let links = network::links();
     let (mut comparisons, mut forwards, mut before) = (Vec::new(), Vec::new(), Vec::new());
     let mut outbound = Vec::new();
     let mut established = Count::default();
@@ -81,6 +82,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
                 .as_ref()
                 .and_then(|flows| flows.get(family))
                 .map(Vec::as_slice),
+            links: &links,
         };
         let comparison = compare_family(ruleset, &set, family);
         forwards.extend(rows(&live, &set, family, &comparison));
@@ -111,7 +113,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
             be_liberal: sysctl::value(Switch::Liberal).ok(),
         }),
         snat: flows.as_ref().map(|flows| {
-            let of_each = flows.values().map(|flows| snat_ports(flows, &set));
+            let of_each = flows.values().map(|flows| snat_ports(flows, &set, &links));
             of_each.flatten().collect()
         }),
         established,

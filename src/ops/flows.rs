@@ -1,17 +1,23 @@
 //! Live connections when the rules change: which are reported, and which are ended.
 
+use std::collections::BTreeSet;
+use std::ptr;
+
 use super::error::Error;
 use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::forwards::ForwardSet;
-use crate::health::connections::{FlowFacts, StaleCause, astray, is_redirected, stale};
-use crate::health::{outbound_sender, sender};
-use crate::host::conntrack::{self, ConntrackError};
+use crate::health::connections::{FlowFacts, astray, stale};
+use crate::health::outbound_sender;
+use crate::health::sender::{self, Sender};
+use crate::health::suspects::{Examined, MOST_ASKED, StaleCause, Suspect, examine};
+use crate::health::takers::is_redirected;
+use crate::host::conntrack::{self, ConntrackError, Left};
 use crate::host::network::{self, Links};
 use crate::net::Host;
 use crate::net::per_family::{Families, PerFamily};
-use crate::net::words::{counted, few};
+use crate::net::words::{counted, few, with_causes};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
@@ -70,24 +76,16 @@ pub struct Outdated<'f> {
 
 impl<'f> Outdated<'f> {
     /// Returns the connections by their reason.
-    fn by_cause(stale: impl Iterator<Item = (&'f Flow, StaleCause)>) -> Vec<Self> {
-        let all: Vec<(&Flow, StaleCause)> = stale.collect();
+    fn by_cause(stale: &[Suspect<'f, '_>]) -> Vec<Self> {
         let of = |cause| {
-            let flows = all.iter().filter(|(_, of)| *of == cause);
-            let flows: Vec<&Flow> = flows.map(|(flow, _)| *flow).collect();
+            let flows = stale.iter().filter(|suspect| suspect.cause == cause);
+            let flows: Vec<&Flow> = flows.map(|suspect| suspect.flow).collect();
             (!flows.is_empty()).then_some(Outdated { flows, cause })
         };
         [StaleCause::Unmade, StaleCause::Source]
             .into_iter()
             .filter_map(of)
             .collect()
-    }
-
-    /// Returns these connections without those that end by themselves.
-    #[must_use]
-    pub fn without(mut self, ends: impl Fn(&Flow) -> bool) -> Option<Self> {
-        self.flows.retain(|flow| !ends(flow));
-        (!self.flows.is_empty()).then_some(self)
     }
 
     /// Says what the connections have in common.
@@ -116,26 +114,228 @@ impl<'f> Outdated<'f> {
     }
 }
 
-/// Returns the connections that the rules once made, and that `now` would not make so.
-///
-/// Usually there is none. Then the history is not read: its 20 changes can hold 10,000 forwards each.
-///
-/// # Errors
-/// When the history cannot be read.
-pub fn outdated<'f>(
-    flows: &'f [Flow],
-    now: &ForwardSet,
-    state: &State,
-    live: &PerFamily<&Ruleset>,
-    links: &Links,
-) -> Result<Vec<Outdated<'f>>, StateError> {
-    let facts = FlowFacts::new(links, live.iter().map(|(family, live)| (family, *live)));
-    let facts = facts.with(now);
-    if astray(flows, now, &facts).next().is_none() {
-        return Ok(Vec::new());
+/// The live connections that do not follow the rules.
+#[derive(Debug)]
+pub struct Strays<'f> {
+    outdated: Vec<Outdated<'f>>,
+    senders: Vec<LateSenders<'f>>,
+    /// The number of further connections that may not follow the rules.
+    unexamined: usize,
+}
+
+impl<'f> Strays<'f> {
+    /// Finds the connections that an older set made and `now` would not make so, and the UDP senders from before their
+    /// forward or outbound entry.
+    ///
+    /// Usually every connection may be made by `now` or by rules of others. Then the history is not read: its 20 changes
+    /// can hold 10,000 forwards each.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn find(
+        flows: &'f [Flow],
+        now: &'f ForwardSet,
+        state: &State,
+        live: &PerFamily<&Ruleset>,
+        links: &Links,
+    ) -> Result<Self, StateError> {
+        let facts = FlowFacts::new(links, live.iter().map(|(family, live)| (family, *live)));
+        let facts = facts.with(now);
+        let once = if astray(flows, now, &facts).next().is_none() {
+            Vec::new()
+        } else {
+            once_led(Some(state), live.values().copied())?
+        };
+        Ok(Self::made_by(&once, flows, now, &facts, links))
     }
-    let once = once_led(Some(state), live.values().copied())?;
-    Ok(Outdated::by_cause(stale(flows, &once, now, &facts)))
+
+    fn made_by(
+        once: &[ForwardSet],
+        flows: &'f [Flow],
+        now: &'f ForwardSet,
+        facts: &FlowFacts<'_>,
+        links: &Links,
+    ) -> Self {
+        let outdated = examine(stale(flows, once, now, facts));
+        let forwarded = sender::look(flows, now, links);
+        let outbound = examine(outbound_sender::suspects(flows, now, facts));
+        Self {
+            unexamined: outdated.unexamined + forwarded.unexamined + outbound.unexamined,
+            outdated: Outdated::by_cause(&outdated.found),
+            senders: late_senders(&forwarded, &outbound),
+        }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.outdated.is_empty() && self.senders.is_empty()
+    }
+
+    /// Leaves out connections that end by themselves.
+    #[must_use]
+    pub fn without(mut self, ends: impl Fn(&Flow) -> bool) -> Self {
+        for outdated in &mut self.outdated {
+            outdated.flows.retain(|flow| !ends(flow));
+        }
+        self.outdated.retain(|outdated| !outdated.flows.is_empty());
+        self
+    }
+
+    /// Describes the connections in a dry run.
+    #[must_use]
+    pub fn would_end(&self, flush: bool) -> Vec<Remark> {
+        let outdated = self.outdated.iter().map(|some| would_end(some, flush));
+        let senders = self.senders.iter();
+        let senders = senders.map(|some| senders_would_end(some, flush));
+        let all = outdated.chain(senders).chain(self.unexamined());
+        all.collect()
+    }
+
+    /// Ends the connections if the request says so. All have one time limit together.
+    #[must_use]
+    pub fn end(&self, flush: bool, spec: &str) -> Vec<Ended> {
+        let outdated = self.outdated.iter().flat_map(|some| &some.flows);
+        let senders = self.senders.iter().flat_map(|some| &some.flows);
+        let left = flush.then(|| {
+            let all = outdated.chain(senders).copied();
+            LeftFlows::from(conntrack::delete(all, conntrack::deadline()))
+        });
+        let ending = Ending { left, spec };
+        let outdated = self.outdated.iter().map(|some| ending.ended(some));
+        let senders = self.senders.iter().map(|some| ending.ended_senders(some));
+        let unexamined = self.unexamined().map(|remark| Ended {
+            remark,
+            failed: false,
+        });
+        outdated.chain(senders).chain(unexamined).collect()
+    }
+
+    fn unexamined(&self) -> Option<Remark> {
+        let words = format!(
+            "{} more may not follow the rules: nvactl asks for {MOST_ASKED} routes at most, so this is not known, and they stay",
+            counted(self.unexamined, "connection")
+        );
+        (self.unexamined > 0).then_some(Remark::Note(words))
+    }
+}
+
+/// The connections that are still there, and why.
+struct LeftFlows {
+    flows: BTreeSet<*const Flow>,
+    why: String,
+}
+
+impl From<Left<'_>> for LeftFlows {
+    fn from(left: Left<'_>) -> Self {
+        Self {
+            flows: left.flows.into_iter().map(ptr::from_ref).collect(),
+            why: why_left(left.error.as_ref()),
+        }
+    }
+}
+
+/// The end of connections that do not follow the rules.
+struct Ending<'e> {
+    /// `None` if no connection was to be ended.
+    left: Option<LeftFlows>,
+    /// The spec as messages name it.
+    spec: &'e str,
+}
+
+impl Ending<'_> {
+    /// Returns how many of the connections are still there, and why.
+    fn left_of(&self, flows: &[&Flow]) -> Option<(usize, &str)> {
+        let left = self.left.as_ref()?;
+        let is_left = |flow: &&&Flow| left.flows.contains(&ptr::from_ref(**flow));
+        let count = flows.iter().filter(is_left).count();
+        (count > 0).then_some((count, left.why.as_str()))
+    }
+
+    /// Returns the command that ends such connections.
+    fn command(&self) -> String {
+        let spec = self.spec;
+        let argument = if spec.starts_with('<') { "-" } else { spec };
+        format!("sudo nvactl apply {} --flush-stale", shell_word(argument))
+    }
+
+    /// Reports the end of connections. One that was not to be ended stays as it is until the kernel forgets it.
+    ///
+    /// The rules are loaded by then, so a failure must not claim that nothing has changed.
+    fn ended(&self, outdated: &Outdated<'_>) -> Ended {
+        let all = outdated.flows.len();
+        let count = counted(all, "connection");
+        let (words, shown) = (outdated.words(), outdated.described());
+        let command = self.command();
+        if self.left.is_none() {
+            let remark = Remark::Note(format!(
+                "{count} {words} will stay until idle: {shown}; to end them: {command}"
+            ));
+            return Ended {
+                remark,
+                failed: false,
+            };
+        }
+        let left = self.left_of(&outdated.flows);
+        Ended {
+            failed: left.is_some(),
+            remark: match left {
+                None => Remark::Line(format!("ended {count} {words}: {shown}")),
+                Some((left, why)) => Remark::Warning(format!(
+                    "the rules are loaded, but {} {words} could not be ended: {why}; to end them: {command}",
+                    part(left, all)
+                )),
+            },
+        }
+    }
+
+    /// Reports the end of UDP senders from before their rules: the next packet of each starts a new connection, which
+    /// follows the rules.
+    fn ended_senders(&self, senders: &LateSenders<'_>) -> Ended {
+        let LateSenders { flows, told, next } = senders;
+        let command = self.command();
+        if self.left.is_none() {
+            return Ended {
+                remark: Remark::Note(format!("{told}; to end them: {command}")),
+                failed: false,
+            };
+        }
+        let left = self.left_of(flows);
+        Ended {
+            failed: left.is_some(),
+            remark: match left {
+                None => Remark::Line(format!(
+                    "{told}; they were ended, and their next packet {next}"
+                )),
+                Some((left, why)) => Remark::Warning(format!(
+                    "{told}; {} could not be ended: {why}; to end them: {command}",
+                    part(left, flows.len())
+                )),
+            },
+        }
+    }
+}
+
+/// Returns a number of connections: `2 of 5 connections`, or `5 connections` if it is all.
+fn part(some: usize, all: usize) -> String {
+    if some == all {
+        counted(all, "connection")
+    } else {
+        format!("{some} of {}", counted(all, "connection"))
+    }
+}
+
+fn why_left(error: Option<&ConntrackError>) -> String {
+    error.map_or_else(|| "the time was up".to_owned(), |error| with_causes(error))
+}
+
+/// Describes connections of an undone change that are still there, behind `but`.
+#[must_use]
+pub fn connections_left(count: usize, error: Option<&ConntrackError>) -> String {
+    format!(
+        "{} that only the undone change made could not be ended: {}; each ends when it is idle; to see all connections: sudo conntrack -L",
+        counted(count, "connection"),
+        why_left(error)
+    )
 }
 
 /// Returns the forwards of the live rules and of the history, which may have made a connection.
@@ -166,8 +366,7 @@ pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
 }
 
 /// Describes the connections that do not follow the spec, in a dry run.
-#[must_use]
-pub fn would_end(outdated: &Outdated<'_>, flush: bool) -> Remark {
+fn would_end(outdated: &Outdated<'_>, flush: bool) -> Remark {
     let (would, fix) = if flush {
         ("would be ended", "")
     } else {
@@ -205,70 +404,39 @@ impl Ended {
 
 /// UDP senders from before their rules, all of forwards or all of outbound entries.
 #[derive(Debug)]
-pub struct LateSenders<'f> {
+struct LateSenders<'f> {
     flows: Vec<&'f Flow>,
     told: String,
     /// The end of the sentence about the next packet after they are ended.
     next: &'static str,
 }
 
-/// Finds the UDP senders from before their forward or outbound entry.
-#[must_use]
-pub fn late_senders<'f>(
-    flows: &'f [Flow],
-    now: &'f ForwardSet,
-    links: &Links,
+/// Returns the senders of forwards and those of outbound entries, if there are any.
+fn late_senders<'f>(
+    forwarded: &Examined<Sender<'f>>,
+    outbound: &Examined<Suspect<'f, '_>>,
 ) -> Vec<LateSenders<'f>> {
-    let forwarded = sender::look(flows, now, links);
-    let forwarded = sender::told(&forwarded).map(|told| LateSenders {
-        flows: forwarded.iter().map(|sender| sender.flow).collect(),
+    let forwards = sender::told(&forwarded.found).map(|told| LateSenders {
+        flows: forwarded.found.iter().map(|sender| sender.flow).collect(),
         told,
         next: "is forwarded",
     });
-    let outbound = outbound_sender::look(flows, now, links);
-    let outbound = outbound_sender::told(&outbound).map(|told| LateSenders {
-        flows: outbound.iter().map(|sender| sender.flow).collect(),
+    let entries = outbound_sender::told(&outbound.found).map(|told| LateSenders {
+        flows: outbound.found.iter().map(|sender| sender.flow).collect(),
         told,
         next: "gets the entry's source",
     });
-    forwarded.into_iter().chain(outbound).collect()
+    forwards.into_iter().chain(entries).collect()
 }
 
 /// Describes the UDP senders from before their rules in a dry run.
-#[must_use]
-pub fn senders_would_end(senders: &LateSenders<'_>, flush: bool) -> Remark {
+fn senders_would_end(senders: &LateSenders<'_>, flush: bool) -> Remark {
     let would = if flush {
         "they would be ended"
     } else {
         "they would stay; to end them, add: --flush-stale"
     };
     Remark::Line(format!("{}; {would}", senders.told))
-}
-
-/// Ends UDP senders from before their rules, if the request says so: the next packet of each starts a new connection,
-/// which follows the rules.
-fn end_senders(senders: &LateSenders<'_>, flush: bool, spec: &str) -> Ended {
-    let LateSenders { flows, told, next } = senders;
-    if !flush {
-        let note = format!("{told}; to end them: {}", flushing(spec));
-        return Ended {
-            remark: Remark::Note(note),
-            failed: false,
-        };
-    }
-    let deleted = conntrack::delete(flows.iter().copied());
-    Ended {
-        failed: deleted.is_err(),
-        remark: match deleted {
-            Ok(()) => Remark::Line(format!(
-                "{told}; they were ended, and their next packet {next}"
-            )),
-            Err(error) => Remark::Warning(format!(
-                "{told}; they could not be ended: {}",
-                super::describe(&error.into())
-            )),
-        },
-    }
 }
 
 /// Ends the connections that do not follow the rules, after a change is confirmed.
@@ -302,56 +470,7 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Vec<Ended>, Error> {
     };
     let links = network::links();
     let facts = FlowFacts::new(&links, live.iter().map(|(family, live)| (family, *live)));
-    let outdated = Outdated::by_cause(stale(&flows, &once, &now, &facts));
-    let senders = late_senders(&flows, &now, &links);
+    let strays = Strays::made_by(&once, &flows, &now, &facts, &links);
     let spec = kept.before.spec.as_ref().map_or("-", |spec| &spec.name);
-    Ok(end_all(&outdated, &senders, kept.flush_stale, spec))
-}
-
-/// Returns the command that ends such connections, for a spec as messages name it.
-fn flushing(spec: &str) -> String {
-    let argument = if spec.starts_with('<') { "-" } else { spec };
-    format!("sudo nvactl apply {} --flush-stale", shell_word(argument))
-}
-
-/// Ends these connections and senders if the request says so.
-#[must_use]
-pub fn end_all(
-    outdated: &[Outdated<'_>],
-    senders: &[LateSenders<'_>],
-    flush: bool,
-    spec: &str,
-) -> Vec<Ended> {
-    let outdated = outdated.iter().map(|some| end(some, flush, spec));
-    let senders = senders.iter().map(|some| end_senders(some, flush, spec));
-    outdated.chain(senders).collect()
-}
-
-/// Ends these connections if the request says so. Otherwise each stays as it is until the kernel forgets it.
-///
-/// The rules are loaded by then, so a failure must not claim that nothing has changed.
-fn end(outdated: &Outdated<'_>, flush: bool, spec: &str) -> Ended {
-    let count = counted(outdated.flows.len(), "connection");
-    let (words, shown) = (outdated.words(), outdated.described());
-    if !flush {
-        let remark = Remark::Note(format!(
-            "{count} {words} will stay until idle: {shown}; to end them: {}",
-            flushing(spec)
-        ));
-        return Ended {
-            remark,
-            failed: false,
-        };
-    }
-    let deleted = conntrack::delete(outdated.flows.iter().copied());
-    Ended {
-        failed: deleted.is_err(),
-        remark: match deleted {
-            Ok(()) => Remark::Line(format!("ended {count} {words}: {shown}")),
-            Err(error) => Remark::Warning(format!(
-                "the rules are loaded, but {count} {words} could not be ended: {}",
-                super::describe(&error.into())
-            )),
-        },
-    }
+    Ok(strays.end(kept.flush_stale, spec))
 }
