@@ -25,8 +25,9 @@ use crate::host::survey;
 use crate::host::sysctl::settings::Switch;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
-use crate::net::per_family::PerFamily;
+use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Count;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{look, unit_fault};
@@ -51,13 +52,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     {
         console.remark(&remark);
     }
-    let flows = match PerFamily::try_new(families, conntrack::flows) {
-        Ok(flows) => Some(flows),
-        Err(error) => {
-            console.warn(format_args!("connections are not counted: {error}"));
-            None
-        }
-    };
+    let flows = counted_flows(families, console);
     for warning in survey::survey(&iptables, families, MARKED.mask)?.warnings {
         console.warn(warning);
     }
@@ -136,6 +131,17 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     } else {
         Exit::Done
     })
+}
+
+/// Reads the connections of the families. `None` with a warning if they cannot be listed.
+fn counted_flows(families: Families, console: &mut Console) -> Option<PerFamily<Vec<Flow>>> {
+    match PerFamily::try_new(families, conntrack::flows) {
+        Ok(flows) => Some(flows),
+        Err(error) => {
+            console.warn(format_args!("connections are not counted: {error}"));
+            None
+        }
+    }
 }
 
 fn backend(iptables: &Iptables, family: Family) -> String {

@@ -133,6 +133,7 @@ fn judged<'s>(
 
 /// Returns the connections that one of these older sets made, and that the present set would not make so. Leaves out
 /// the UDP senders that [`super::outbound_sender`] finds.
+#[must_use]
 pub fn stale<'f, 's>(
     flows: &'f [Flow],
     once: &[ForwardSet],

@@ -35,6 +35,7 @@ pub struct Examined<T> {
 }
 
 /// Returns the packets whose routes [`proven`] needs, [`MOST_ASKED`] at most.
+#[must_use]
 pub fn questions<'s>(suspects: &[Suspect<'_, 's>]) -> BTreeSet<Packet<'s>> {
     let mut asked = BTreeSet::new();
     for Suspect { flow, paths, .. } in suspects {

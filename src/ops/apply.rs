@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use tracing::debug;
 
 use super::commit::commit_and_log;
+use super::ending::Ended;
 use super::error::{Error, Failed, describe};
 use super::flows::{self, Strays};
 use super::history::{self, ChangeDetails};
@@ -178,7 +179,7 @@ fn run(
     if pending.is_none() {
         // The rules are loaded by now, so a failure must not claim that nothing has changed.
         let ended = end_outdated(request, machine, &live, &links);
-        let ended = ended.unwrap_or_else(|error| vec![flows::Ended::failed(&error)]);
+        let ended = ended.unwrap_or_else(|error| vec![Ended::failed(&error)]);
         flows_left = ended.iter().any(|ended| ended.failed);
         after.0.extend(ended.into_iter().map(|ended| ended.remark));
         next_boot::say_of_change(state, iptables, &found.want.as_ref(), &mut after);
@@ -328,7 +329,7 @@ fn end_outdated(
     machine: &MachineToChange,
     before: &PerFamily<&Ruleset>,
     links: &Links,
-) -> Result<Vec<flows::Ended>, Error> {
+) -> Result<Vec<Ended>, Error> {
     let ApplyRequest {
         set, flush_stale, ..
     } = request;

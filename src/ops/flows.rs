@@ -1,27 +1,24 @@
-//! Live connections when the rules change: which are reported, and which are ended.
+//! Live connections when the rules change: which do not follow the rules any longer.
 
-use std::collections::BTreeSet;
-use std::ptr;
+pub(super) use super::outdated::described;
 
+use super::ending::{Ended, Ending, LeftFlows};
 use super::error::Error;
+use super::outdated::{LateSenders, Outdated, late_senders};
 use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::forwards::ForwardSet;
 use crate::health::connections::{FlowFacts, astray, stale};
-use crate::health::outbound_sender;
-use crate::health::sender::{self, Sender};
-use crate::health::suspects::{Examined, MOST_ASKED, StaleCause, Suspect, examine};
-use crate::health::takers::is_redirected;
-use crate::host::conntrack::{self, ConntrackError, Left};
+use crate::health::suspects::{MOST_ASKED, examine};
+use crate::health::{outbound_sender, sender};
+use crate::host::conntrack::{self, ConntrackError};
 use crate::host::network::{self, Links};
-use crate::net::Host;
 use crate::net::per_family::{Families, PerFamily};
-use crate::net::words::{counted, few, with_causes};
+use crate::net::words::counted;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
-use crate::netfilter::token::shell_word;
 use crate::plan::unplan::unplan;
 
 /// Reads the machine's connections. Without the program `conntrack` there are none, unless some must be
@@ -39,78 +36,6 @@ pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>, ConntrackErro
             .into_iter()
             .chain(flows.v6.into_iter().flatten())
             .collect()),
-    }
-}
-
-/// The most connections that are shown one by one.
-const MOST_FLOWS: usize = 3;
-
-pub(super) fn described(flows: &[&Flow]) -> String {
-    let shown = flows.iter().map(|flow| {
-        let Flow {
-            protocol,
-            source,
-            destination,
-            destination_port,
-            reply_source,
-            reply_port,
-            ..
-        } = flow;
-        let translated = if destination == reply_source {
-            String::new()
-        } else {
-            format!(" → {}:{reply_port}", Host(*reply_source))
-        };
-        let destination = Host(*destination);
-        format!("{protocol} {source} → {destination}:{destination_port}{translated}")
-    });
-    few(shown, MOST_FLOWS)
-}
-
-/// Live connections that do not follow the spec, all for one reason.
-#[derive(Debug)]
-pub struct Outdated<'f> {
-    flows: Vec<&'f Flow>,
-    cause: StaleCause,
-}
-
-impl<'f> Outdated<'f> {
-    /// Returns the connections by their reason.
-    fn by_cause(stale: &[Suspect<'f, '_>]) -> Vec<Self> {
-        let of = |cause| {
-            let flows = stale.iter().filter(|suspect| suspect.cause == cause);
-            let flows: Vec<&Flow> = flows.map(|suspect| suspect.flow).collect();
-            (!flows.is_empty()).then_some(Outdated { flows, cause })
-        };
-        [StaleCause::Unmade, StaleCause::Source]
-            .into_iter()
-            .filter_map(of)
-            .collect()
-    }
-
-    /// Says what the connections have in common.
-    fn words(&self) -> &'static str {
-        match self.cause {
-            StaleCause::Source => "with another source than new ones get",
-            StaleCause::Unmade if self.flows.iter().all(|flow| is_redirected(flow)) => {
-                "that no forward would make any longer"
-            }
-            StaleCause::Unmade => "that no forward or outbound entry would make any longer",
-        }
-    }
-
-    fn described(&self) -> String {
-        let with_source = |flow: &&Flow| {
-            let source = flow.reply_destination;
-            format!(
-                "{} with source {source}",
-                described(std::slice::from_ref(flow))
-            )
-        };
-        match self.cause {
-            StaleCause::Unmade => described(&self.flows),
-            StaleCause::Source => few(self.flows.iter().map(with_source), MOST_FLOWS),
-        }
     }
 }
 
@@ -184,9 +109,9 @@ impl<'f> Strays<'f> {
     /// Describes the connections in a dry run.
     #[must_use]
     pub fn would_end(&self, flush: bool) -> Vec<Remark> {
-        let outdated = self.outdated.iter().map(|some| would_end(some, flush));
+        let outdated = self.outdated.iter().map(|some| some.would_end(flush));
         let senders = self.senders.iter();
-        let senders = senders.map(|some| senders_would_end(some, flush));
+        let senders = senders.map(|some| some.would_end(flush));
         let all = outdated.chain(senders).chain(self.unexamined());
         all.collect()
     }
@@ -219,125 +144,6 @@ impl<'f> Strays<'f> {
     }
 }
 
-/// The connections that are still there, and why.
-struct LeftFlows {
-    flows: BTreeSet<*const Flow>,
-    why: String,
-}
-
-impl From<Left<'_>> for LeftFlows {
-    fn from(left: Left<'_>) -> Self {
-        Self {
-            flows: left.flows.into_iter().map(ptr::from_ref).collect(),
-            why: why_left(left.error.as_ref()),
-        }
-    }
-}
-
-/// The end of connections that do not follow the rules.
-struct Ending<'e> {
-    /// `None` if no connection was to be ended.
-    left: Option<LeftFlows>,
-    /// The spec as messages name it.
-    spec: &'e str,
-}
-
-impl Ending<'_> {
-    /// Returns how many of the connections are still there, and why.
-    fn left_of(&self, flows: &[&Flow]) -> Option<(usize, &str)> {
-        let left = self.left.as_ref()?;
-        let is_left = |flow: &&&Flow| left.flows.contains(&ptr::from_ref(**flow));
-        let count = flows.iter().filter(is_left).count();
-        (count > 0).then_some((count, left.why.as_str()))
-    }
-
-    /// Returns the command that ends such connections.
-    fn command(&self) -> String {
-        let spec = self.spec;
-        let argument = if spec.starts_with('<') { "-" } else { spec };
-        format!("sudo nvactl apply {} --flush-stale", shell_word(argument))
-    }
-
-    /// Reports the end of connections. One that was not to be ended stays as it is until the kernel forgets it.
-    ///
-    /// The rules are loaded by then, so a failure must not claim that nothing has changed.
-    fn ended(&self, outdated: &Outdated<'_>) -> Ended {
-        let all = outdated.flows.len();
-        let count = counted(all, "connection");
-        let (words, shown) = (outdated.words(), outdated.described());
-        let command = self.command();
-        if self.left.is_none() {
-            let remark = Remark::Note(format!(
-                "{count} {words} will stay until idle: {shown}; to end them: {command}"
-            ));
-            return Ended {
-                remark,
-                failed: false,
-            };
-        }
-        let left = self.left_of(&outdated.flows);
-        Ended {
-            failed: left.is_some(),
-            remark: match left {
-                None => Remark::Line(format!("ended {count} {words}: {shown}")),
-                Some((left, why)) => Remark::Warning(format!(
-                    "the rules are loaded, but {} {words} could not be ended: {why}; to end them: {command}",
-                    part(left, all)
-                )),
-            },
-        }
-    }
-
-    /// Reports the end of UDP senders from before their rules: the next packet of each starts a new connection, which
-    /// follows the rules.
-    fn ended_senders(&self, senders: &LateSenders<'_>) -> Ended {
-        let LateSenders { flows, told, next } = senders;
-        let command = self.command();
-        if self.left.is_none() {
-            return Ended {
-                remark: Remark::Note(format!("{told}; to end them: {command}")),
-                failed: false,
-            };
-        }
-        let left = self.left_of(flows);
-        Ended {
-            failed: left.is_some(),
-            remark: match left {
-                None => Remark::Line(format!(
-                    "{told}; they were ended, and their next packet {next}"
-                )),
-                Some((left, why)) => Remark::Warning(format!(
-                    "{told}; {} could not be ended: {why}; to end them: {command}",
-                    part(left, flows.len())
-                )),
-            },
-        }
-    }
-}
-
-/// Returns a number of connections: `2 of 5 connections`, or `5 connections` if it is all.
-fn part(some: usize, all: usize) -> String {
-    if some == all {
-        counted(all, "connection")
-    } else {
-        format!("{some} of {}", counted(all, "connection"))
-    }
-}
-
-fn why_left(error: Option<&ConntrackError>) -> String {
-    error.map_or_else(|| "the time was up".to_owned(), |error| with_causes(error))
-}
-
-/// Describes connections of an undone change that are still there, behind `but`.
-#[must_use]
-pub fn connections_left(count: usize, error: Option<&ConntrackError>) -> String {
-    format!(
-        "{} that only the undone change made could not be ended: {}; each ends when it is idle; to see all connections: sudo conntrack -L",
-        counted(count, "connection"),
-        why_left(error)
-    )
-}
-
 /// Returns the forwards of the live rules and of the history, which may have made a connection.
 ///
 /// # Errors
@@ -363,80 +169,6 @@ pub fn once_led<'r>(
 #[must_use]
 pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
     unplan(&parse::parse(rules).ok()?)
-}
-
-/// Describes the connections that do not follow the spec, in a dry run.
-fn would_end(outdated: &Outdated<'_>, flush: bool) -> Remark {
-    let (would, fix) = if flush {
-        ("would be ended", "")
-    } else {
-        ("would stay", "; to end them, add: --flush-stale")
-    };
-    Remark::Line(format!(
-        "{} {} {would}: {}{fix}",
-        counted(outdated.flows.len(), "connection"),
-        outdated.words(),
-        outdated.described()
-    ))
-}
-
-/// The connections that no forward would make any longer, after a change.
-#[derive(Debug)]
-pub struct Ended {
-    pub remark: Remark,
-    /// Whether some connections should have been ended and are still alive.
-    pub failed: bool,
-}
-
-impl Ended {
-    /// Reports that the connections to end are not known.
-    #[must_use]
-    pub fn failed(error: &Error) -> Self {
-        Self {
-            remark: Remark::Warning(format!(
-                "the rules are loaded, but the connections that no forward would make any longer are not known: {}",
-                super::describe(error)
-            )),
-            failed: true,
-        }
-    }
-}
-
-/// UDP senders from before their rules, all of forwards or all of outbound entries.
-#[derive(Debug)]
-struct LateSenders<'f> {
-    flows: Vec<&'f Flow>,
-    told: String,
-    /// The end of the sentence about the next packet after they are ended.
-    next: &'static str,
-}
-
-/// Returns the senders of forwards and those of outbound entries, if there are any.
-fn late_senders<'f>(
-    forwarded: &Examined<Sender<'f>>,
-    outbound: &Examined<Suspect<'f, '_>>,
-) -> Vec<LateSenders<'f>> {
-    let forwards = sender::told(&forwarded.found).map(|told| LateSenders {
-        flows: forwarded.found.iter().map(|sender| sender.flow).collect(),
-        told,
-        next: "is forwarded",
-    });
-    let entries = outbound_sender::told(&outbound.found).map(|told| LateSenders {
-        flows: outbound.found.iter().map(|sender| sender.flow).collect(),
-        told,
-        next: "gets the entry's source",
-    });
-    forwards.into_iter().chain(entries).collect()
-}
-
-/// Describes the UDP senders from before their rules in a dry run.
-fn senders_would_end(senders: &LateSenders<'_>, flush: bool) -> Remark {
-    let would = if flush {
-        "they would be ended"
-    } else {
-        "they would stay; to end them, add: --flush-stale"
-    };
-    Remark::Line(format!("{}; {would}", senders.told))
 }
 
 /// Ends the connections that do not follow the rules, after a change is confirmed.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::ending::connections_left;
 use super::error::{Error, describe};
-use super::flows::{connections_left, forwards_of};
+use super::flows::forwards_of;
 use super::history::log;
 use super::log::ChangeEvent;
 use super::look::Readable;
