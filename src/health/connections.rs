@@ -557,6 +557,13 @@ mod tests {
             );
             assert_eq!(found, usize::from(is_stale), "{flow:?} {now:?}");
         }
+        // The entry of the other uplink has no say, so rules of another program may make it so.
+        let rules = format!(
+            "*filter\n{DROPS}-A FORWARD -o eth2 -j ACCEPT\nCOMMIT\n*nat\n-A POSTROUTING -o eth2 -j MASQUERADE\nCOMMIT\n"
+        );
+        let by_another = std::slice::from_ref(&by_second);
+        let found = beside(by_another, std::slice::from_ref(&both), &first, &rules);
+        assert_eq!(found, 0);
         // The source says nothing about the uplink, and one of the entries keeps it.
         let [_, kept] = of(", snat: none");
         let [rewrites, _] = of("");
