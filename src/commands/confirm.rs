@@ -102,7 +102,8 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
         }
         ConfirmReport::Undone { action, undone } => {
             console.say(format_args!("undone: {action}"));
-            let whole = undone.left_v6.is_none() && !undone.unverified;
+            let whole =
+                undone.left_v6.is_none() && !undone.unverified && undone.connections.is_none();
             if let Some(error) = undone.left_v6 {
                 console.warn(format_args!(
                     "only IPv4 was undone: IPv6 rules can be neither read nor written, and stay as the change \
@@ -114,6 +115,9 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
                 console.warn(
                     "the restored rules could not be read back; to check them: sudo iptables-save",
                 );
+            }
+            if let Some(left) = &undone.connections {
+                console.warn(format_args!("the rules are restored, but {left}"));
             }
             if let Some(error) = &undone.full {
                 console.warn(format_args!(

@@ -25,8 +25,9 @@ use crate::host::survey;
 use crate::host::sysctl::settings::Switch;
 use crate::host::{self, conntrack, network, sysctl};
 use crate::net::Family;
-use crate::net::per_family::PerFamily;
+use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Count;
 use crate::ops::confirm::told_of;
 use crate::ops::next_boot::{look, unit_fault};
@@ -51,13 +52,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     {
         console.remark(&remark);
     }
-    let flows = match PerFamily::try_new(families, conntrack::flows) {
-        Ok(flows) => Some(flows),
-        Err(error) => {
-            console.warn(format_args!("connections are not counted: {error}"));
-            None
-        }
-    };
+    let flows = counted_flows(families, console);
     for warning in survey::survey(&iptables, families, MARKED.mask)?.warnings {
         console.warn(warning);
     }
@@ -67,6 +62,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     if let Some((words, fix)) = unit_fault(state.as_ref()) {
         console.warn(format_args!("{words}; to fix it: {fix}"));
     }
+    let links = network::links();
     let (mut comparisons, mut forwards, mut before) = (Vec::new(), Vec::new(), Vec::new());
     let mut outbound = Vec::new();
     let mut established = Count::default();
@@ -81,6 +77,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
                 .as_ref()
                 .and_then(|flows| flows.get(family))
                 .map(Vec::as_slice),
+            links: &links,
         };
         let comparison = compare_family(ruleset, &set, family);
         forwards.extend(rows(&live, &set, family, &comparison));
@@ -111,7 +108,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
             be_liberal: sysctl::value(Switch::Liberal).ok(),
         }),
         snat: flows.as_ref().map(|flows| {
-            let of_each = flows.values().map(|flows| snat_ports(flows, &set));
+            let of_each = flows.values().map(|flows| snat_ports(flows, &set, &links));
             of_each.flatten().collect()
         }),
         established,
@@ -134,6 +131,17 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     } else {
         Exit::Done
     })
+}
+
+/// Reads the connections of the families. `None` with a warning if they cannot be listed.
+fn counted_flows(families: Families, console: &mut Console) -> Option<PerFamily<Vec<Flow>>> {
+    match PerFamily::try_new(families, conntrack::flows) {
+        Ok(flows) => Some(flows),
+        Err(error) => {
+            console.warn(format_args!("connections are not counted: {error}"));
+            None
+        }
+    }
 }
 
 fn backend(iptables: &Iptables, family: Family) -> String {

@@ -9,9 +9,11 @@
 //! - a new option of a forward: its field and type in `forward`, then `yaml` to read and check it,
 //!   `plan::forward` for its rules, `plan::unplan` to read them back, `plan::explain` for its words,
 //!   and `diff::drift::fields` for its name in a comparison;
-//! - the forward that takes or redirects a connection: [`Listeners`].
+//! - the forward that takes or redirects a connection: [`Listeners`];
+//! - the outbound entries that may decide on a connection: [`Entries`].
 
 mod description;
+mod entries;
 mod forward;
 mod listeners;
 mod numbers;
@@ -22,6 +24,7 @@ mod siblings;
 mod sources;
 
 pub use description::{Description, DescriptionError};
+pub use entries::{Decider, Entries};
 pub use forward::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardTarget, Layout, Limits, Listen,
     Log, Logged, Name, NameError, Per, Rate, Snat, Snats, TargetKind, TargetPorts,

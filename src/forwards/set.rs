@@ -5,7 +5,6 @@ use super::forward::{Firewall, Forward, Name};
 use super::numbers::Numbers;
 use super::outbound::{Outbound, OutboundProtocol};
 use crate::net::{Family, Interface, Protocol};
-use crate::netfilter::conntrack::Flow;
 
 /// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,21 +37,6 @@ impl ForwardSet {
     pub fn outbound_of(&self, family: Family) -> impl Iterator<Item = &Outbound> {
         let all = self.outbound.iter();
         all.filter(move |outbound| outbound.family == family)
-    }
-
-    /// Returns the outbound entry that decides on a connection which no rule redirects: the first that selects it.
-    /// Interfaces are not compared, since a conntrack entry does not name them.
-    #[must_use]
-    pub fn deciding_entry(&self, flow: &Flow) -> Option<&Outbound> {
-        let mut entries = self.outbound.iter();
-        entries.find(|entry| {
-            entry.selects(
-                flow.protocol,
-                flow.source,
-                flow.destination,
-                flow.destination_port,
-            )
-        })
     }
 
     /// Returns the number of outbound entries in the spec. An entry of both families counts once.

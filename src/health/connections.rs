@@ -1,21 +1,14 @@
 //! Live connections that follow an older spec.
 
-use super::foreign::may_accept;
-use crate::forwards::{ForwardPolicy, ForwardSet, Listeners, Snat};
+use super::foreign::{may_accept, may_redirect, may_rewrite};
+use super::suspects::{StaleCause, Suspect};
+use super::takers::{Takers, accepts, is_redirected};
+use crate::forwards::{Decider, ForwardPolicy, ForwardSet};
 use crate::host::network::Links;
-use crate::net::{Family, Interface, Protocol};
+use crate::net::{Family, Protocol};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
-
-/// Why a connection does not follow the present rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StaleCause {
-    /// No forward and no outbound entry would make it.
-    Unmade,
-    /// New connections get another source.
-    Source,
-}
 
 /// The facts of the machine that decide on connections beside the spec.
 #[derive(Debug)]
@@ -56,179 +49,158 @@ impl<'m> FlowFacts<'m> {
         self
     }
 
+    /// Returns whether the rules that a connection meets have a property.
+    fn any(&self, flow: &Flow, has: impl Fn(&Filter<'_>) -> bool) -> bool {
+        let family = Family::of(flow.destination);
+        let mut filters = self.filters.iter().filter(|one| one.family == family);
+        filters.any(has)
+    }
+
     /// Returns whether the policy drops the packets of a new connection that no rule of nvactl accepts, and no rule of
     /// others lets them pass.
     fn refuses(&self, flow: &Flow) -> bool {
-        let family = Family::of(flow.destination);
-        let mut filters = self.filters.iter().filter(|one| one.family == family);
-        filters.any(|filter| filter.drops && !may_accept(filter.rules, flow))
+        self.any(flow, |filter| {
+            filter.drops && !may_accept(filter.rules, flow)
+        })
     }
-}
 
-/// Returns whether the machine forwards the connection without a translation: neither end is the machine itself.
-#[must_use]
-pub fn is_routed(flow: &Flow, links: &Links) -> bool {
-    // If the machine's addresses are unknown, each end may be the machine itself.
-    !flow.is_translated()
-        && flow.keeps_source()
-        && flow.is_of_hosts()
-        && !links.0.is_empty()
-        && links.owner(flow.source).is_none()
-        && links.owner(flow.destination).is_none()
+    /// Returns whether others may make a connection so that has another source than its own.
+    fn others_make_rewritten(&self, flow: &Flow) -> bool {
+        !self.refuses(flow) && self.any(flow, |filter| may_rewrite(filter.rules, flow))
+    }
+
+    /// Returns whether others may redirect a connection to where it goes.
+    fn others_redirect(&self, flow: &Flow) -> bool {
+        self.any(flow, |filter| may_redirect(filter.rules, flow))
+    }
 }
 
 /// Returns the live connections that the present set would not make so, whether or not an older set made them. Finished
 /// connections are left out, because they carry no more packets.
-pub fn astray<'f>(
+pub fn astray<'f, 's>(
     flows: &'f [Flow],
-    now: &ForwardSet,
+    now: &'s ForwardSet,
     facts: &FlowFacts<'_>,
-) -> impl Iterator<Item = (&'f Flow, StaleCause)> {
-    let takers = Takers::new(now);
+) -> impl Iterator<Item = Suspect<'f, 's>> {
+    let takers = Takers::new(now, facts.links);
     let live = flows.iter().filter(|flow| !flow.finished);
-    live.filter_map(move |flow| Some((flow, takers.cause(flow, facts)?)))
+    live.filter_map(move |flow| {
+        let (cause, paths) = judged(flow, &takers, facts)?;
+        Some(Suspect { flow, cause, paths })
+    })
 }
 
-/// Returns whether DNAT gave the connection its destination.
-#[must_use]
-pub fn is_redirected(flow: &Flow) -> bool {
-    flow.destination != flow.reply_source
-}
-
-/// The connections that a set takes.
-pub(super) struct Takers<'s> {
-    set: &'s ForwardSet,
-    listeners: Listeners<'s>,
-}
-
-impl<'s> Takers<'s> {
-    pub(super) fn new(set: &'s ForwardSet) -> Self {
-        let listeners = Listeners::new(set);
-        Self { set, listeners }
+/// Returns why the set would not make a connection so, and the paths that must be proven.
+fn judged<'s>(
+    flow: &Flow,
+    takers: &Takers<'s, '_>,
+    facts: &FlowFacts<'_>,
+) -> Option<(StaleCause, Vec<Decider<'s>>)> {
+    let proven = |cause| Some((cause, Vec::new()));
+    if takers.make(flow) {
+        return None;
     }
-
-    pub(super) fn has(&self, flow: &Flow) -> bool {
-        self.source(flow).is_some()
-    }
-
-    /// Returns the source that the set gives to a connection that it takes, and the interface to the target.
-    fn source(&self, flow: &Flow) -> Option<(Snat, &'s Interface)> {
-        if is_redirected(flow) {
-            let leader = self.listeners.leader(flow)?;
-            return Some((leader.snat, &leader.egress));
+    if is_redirected(flow) {
+        if takers.lead(flow) {
+            return proven(StaleCause::Source);
         }
-        let entry = self.set.deciding_entry(flow)?;
-        let accepts = entry.accepts(
-            flow.protocol,
-            flow.source,
-            flow.destination,
-            flow.destination_port,
-        );
-        accepts.then_some((entry.snat, &entry.egress))
+        return proven(StaleCause::Unmade).filter(|_| !facts.others_redirect(flow));
     }
-
-    /// Returns why the set would not make the connection so.
-    fn cause(&self, flow: &Flow, facts: &FlowFacts<'_>) -> Option<StaleCause> {
-        if let Some((snat, egress)) = self.source(flow) {
-            // The firewall's own packets keep their source.
-            let is_own = facts.links.owner(flow.source).is_some();
-            let is_right = is_own || has_source(flow, snat, egress, facts.links);
-            return (!is_right).then_some(StaleCause::Source);
+    if takers.ends_here(flow) {
+        return None;
+    }
+    let mut deciders = takers.deciders(flow);
+    if deciders.iter().any(|one| accepts(one.entry, flow)) {
+        if !flow.keeps_source() {
+            return proven(StaleCause::Source);
         }
-        let is_lost = if is_redirected(flow) || !flow.keeps_source() {
-            true
-        } else {
-            // Rules of others may let it pass. An entry that selects it and does not accept it drops it before them.
-            is_routed(flow, facts.links)
-                && (self.set.deciding_entry(flow).is_some() || facts.refuses(flow))
-        };
-        is_lost.then_some(StaleCause::Unmade)
+        deciders.retain(|one| accepts(one.entry, flow));
+        return Some((StaleCause::Source, deciders));
     }
-
-    /// Returns whether the set made a connection that is stale for this cause now.
-    fn made(&self, flow: &Flow, cause: StaleCause, links: &Links) -> bool {
-        self.source(flow).is_some_and(|(snat, egress)| match cause {
-            // An untranslated connection was not made by an entry that rewrites its source.
-            StaleCause::Unmade if !is_redirected(flow) && flow.keeps_source() => {
-                snat == Snat::Client
-            }
-            StaleCause::Unmade => true,
-            StaleCause::Source => has_source(flow, snat, egress, links),
-        })
+    // Now each of the entries drops the connection before rules of others see it.
+    if !flow.keeps_source() {
+        let is_lost = !deciders.is_empty() || !facts.others_make_rewritten(flow);
+        return proven(StaleCause::Unmade).filter(|_| is_lost);
     }
-}
-
-/// Returns whether a connection has a source that these rules give. Masquerading gives an address of the egress
-/// interface, and of IPv4 never a secondary one (`inet_select_addr` in `net/ipv4/devinet.c`).
-fn has_source(flow: &Flow, snat: Snat, egress: &Interface, links: &Links) -> bool {
-    match snat {
-        Snat::Client => flow.keeps_source(),
-        Snat::Addresses(range) => (range.first()..=range.last()).contains(&flow.reply_destination),
-        Snat::Masquerade => {
-            let family = Family::of(flow.reply_destination);
-            let link = links.get(egress);
-            let addresses = link.into_iter().flat_map(|link| &link.addresses);
-            let mut addresses = addresses
-                .filter(|one| Family::of(**one) == family)
-                .peekable();
-            if addresses.peek().is_none() {
-                return !flow.keeps_source();
-            }
-            let is_secondary =
-                link.is_some_and(|link| link.secondary.contains(&flow.reply_destination));
-            !is_secondary && addresses.any(|one| *one == flow.reply_destination)
-        }
+    if flow.is_translated() || !flow.is_of_hosts() {
+        return None;
     }
+    if facts.refuses(flow) {
+        return proven(StaleCause::Unmade);
+    }
+    (!deciders.is_empty()).then_some((StaleCause::Unmade, deciders))
 }
 
 /// Returns the connections that one of these older sets made, and that the present set would not make so. Leaves out
 /// the UDP senders that [`super::outbound_sender`] finds.
-pub fn stale<'f>(
+#[must_use]
+pub fn stale<'f, 's>(
     flows: &'f [Flow],
     once: &[ForwardSet],
-    now: &ForwardSet,
+    now: &'s ForwardSet,
     facts: &FlowFacts<'_>,
-) -> impl Iterator<Item = (&'f Flow, StaleCause)> {
-    let is_sender = |flow: &Flow| flow.protocol == Protocol::Udp && is_routed(flow, facts.links);
-    made_by(flows, once, now, facts)
-        .filter(move |(flow, cause)| *cause != StaleCause::Source || !is_sender(flow))
+) -> Vec<Suspect<'f, 's>> {
+    let mut made = made_by(flows, once, now, facts);
+    made.retain(|Suspect { flow, cause, .. }| {
+        *cause != StaleCause::Source || flow.protocol != Protocol::Udp || !flow.keeps_source()
+    });
+    made
 }
 
 /// Returns the connections that one of these older sets made, and that the present set would not make so.
-pub fn made_by<'f>(
+#[must_use]
+pub fn made_by<'f, 's>(
     flows: &'f [Flow],
     once: &[ForwardSet],
-    now: &ForwardSet,
+    now: &'s ForwardSet,
     facts: &FlowFacts<'_>,
-) -> impl Iterator<Item = (&'f Flow, StaleCause)> {
-    let once: Vec<Takers<'_>> = once.iter().map(Takers::new).collect();
-    astray(flows, now, facts).filter(move |(flow, cause)| {
+) -> Vec<Suspect<'f, 's>> {
+    let once: Vec<Takers<'_, '_>> = once
+        .iter()
+        .map(|set| Takers::new(set, facts.links))
+        .collect();
+    let astray = astray(flows, now, facts).filter(|suspect| {
+        let flow = suspect.flow;
         let mut once = once.iter();
-        once.any(|set| set.made(flow, *cause, facts.links))
-    })
+        once.any(|set| set.make(flow) || suspect.cause == StaleCause::Unmade && set.lead(flow))
+    });
+    astray.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::network::Link;
+    use crate::health::suspects::{proven, questions};
+    use crate::host::network::{Link, Route};
     use crate::netfilter::text::parse::parse;
     use crate::yaml;
 
     const DROPS: &str = ":FORWARD DROP [0:0]\n";
     const WEB: &str = "tcp      6 431999 ESTABLISHED src=198.51.100.10 dst=10.3.0.4 sport=5000 dport=49182 src=10.224.0.118 dst=10.3.0.4 sport=80 dport=5000 [ASSURED] mark=0 use=1";
 
-    /// Counts the stale connections on a machine whose FORWARD chain has these lines.
-    fn count(flows: &[Flow], once: &[ForwardSet], now: &ForwardSet, chain: &str) -> usize {
+    fn links() -> Links {
         let link = |name: &str, address: &str| Link {
             name: name.to_owned(),
             addresses: vec![address.parse().expect("an address")],
             ..Link::default()
         };
-        let links = Links(vec![link("eth0", "10.3.0.4"), link("eth1", "10.4.0.4")]);
-        let rules = parse(&format!("*filter\n{chain}COMMIT\n")).expect("they are rules");
+        Links(vec![
+            link("eth0", "10.3.0.4"),
+            link("eth1", "10.4.0.4"),
+            link("eth2", "10.5.0.4"),
+        ])
+    }
+
+    /// Counts the stale connections on a machine whose FORWARD chain has these lines.
+    fn count(flows: &[Flow], once: &[ForwardSet], now: &ForwardSet, chain: &str) -> usize {
+        beside(flows, once, now, &format!("*filter\n{chain}COMMIT\n"))
+    }
+
+    /// Counts the stale connections on a machine with these rules.
+    fn beside(flows: &[Flow], once: &[ForwardSet], now: &ForwardSet, rules: &str) -> usize {
+        let (links, rules) = (links(), parse(rules).expect("they are rules"));
         let facts = FlowFacts::new(&links, [(Family::V4, &rules)]);
-        stale(flows, once, now, &facts).count()
+        stale(flows, once, now, &facts).len()
     }
 
     fn set(forwards: &str) -> ForwardSet {
@@ -449,5 +421,192 @@ mod tests {
         }
         // nvactl does not judge another program's translation.
         assert_eq!(count(&flows, &[set("")], &set(""), DROPS), 0);
+    }
+
+    /// A connection from a host to another one, which the other one answers at an address.
+    fn between(source: &str, to: &str, seen: &str) -> Flow {
+        Flow::parse(&format!(
+            "tcp 6 431999 ESTABLISHED src={source} dst={to} sport=5000 dport=22 \
+                 src={to} dst={seen} sport=22 dport=5000 [ASSURED] mark=0 use=1"
+        ))
+        .expect("it is a flow")
+    }
+
+    /// An operator's ssh to the machine, its DNS, and its own connections keep their source for ever.
+    #[test]
+    fn a_connection_of_the_machine_itself_is_no_entry_s() {
+        let entry = |options: &str| {
+            outbound(&format!(
+                "{{name: out, allow_from: [10.0.0.0/8], allow_to: [internet, 10.0.0.0/8]{options}}}"
+            ))
+        };
+        let none = [entry(", snat: none")];
+        for (source, to, is_stale) in [
+            ("10.1.0.9", "10.6.0.9", true),
+            ("10.1.0.9", "10.3.0.4", false),
+            ("10.1.0.9", "10.5.0.4", false),
+            ("10.3.0.4", "10.6.0.9", false),
+        ] {
+            for now in [entry(""), entry(", snat: none, deny_to: [10.0.0.0/8]")] {
+                let flows = [between(source, to, source)];
+                let found = count(&flows, &none, &now, DROPS);
+                assert_eq!(found, usize::from(is_stale), "{source} {to}");
+            }
+        }
+        // A rule of another program has translated it on its way to the machine.
+        let flows = [between("10.1.0.9", "10.3.0.4", "10.4.0.4")];
+        assert_eq!(count(&flows, &[entry("")], &outbound(""), DROPS), 0);
+    }
+
+    #[test]
+    fn a_connection_that_another_program_makes_so_is_not_stale() {
+        let once = [outbound("{name: out, allow_from: [10.0.0.0/8]}")];
+        let none = [outbound(
+            "{name: out, allow_from: [10.0.0.0/8], snat: none}",
+        )];
+        let accepts = "-A FORWARD -s 10.224.0.0/16 -j ACCEPT\n";
+        let masquerade = ":DOCKER - [0:0]\n-A DOCKER -s 10.224.0.0/16 -j MASQUERADE\n";
+        for (once, filter, nat, is_stale) in [
+            (&once, "", "", true),
+            (&once, accepts, "", true),
+            (&once, "", masquerade, true),
+            (&once, accepts, masquerade, false),
+            (
+                &once,
+                accepts,
+                "-A POSTROUTING -j SNAT --to-source 10.3.0.4\n",
+                false,
+            ),
+            (
+                &once,
+                accepts,
+                "-A POSTROUTING -j SNAT --to-source 10.3.0.5\n",
+                true,
+            ),
+            (
+                &once,
+                accepts,
+                "-A POSTROUTING -p udp -j MASQUERADE\n",
+                true,
+            ),
+            (
+                &once,
+                accepts,
+                "-A POSTROUTING -p tcp -m tcp --dport 80 -j MASQUERADE\n",
+                true,
+            ),
+            // The entry never gave such a source.
+            (&none, "", "", false),
+        ] {
+            let rules = format!("*filter\n{DROPS}{filter}COMMIT\n*nat\n{nat}COMMIT\n");
+            let found = beside(&[out(POD, "10.3.0.4")], once, &outbound(""), &rules);
+            assert_eq!(found, usize::from(is_stale), "{filter} {nat}");
+        }
+        let flows = [Flow::parse(WEB).expect("it is a flow")];
+        let web = [set(
+            "{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}",
+        )];
+        for (rule, is_stale) in [
+            (
+                "--dport 49182 -j DNAT --to-destination 10.224.0.118:80",
+                false,
+            ),
+            (
+                "--dport 49182 -j DNAT --to-destination 10.224.0.119:80",
+                true,
+            ),
+            (
+                "--dport 49183 -j DNAT --to-destination 10.224.0.118:80",
+                true,
+            ),
+        ] {
+            let rules = format!("*nat\n:DOCKER - [0:0]\n-A DOCKER -p tcp -m tcp {rule}\nCOMMIT\n");
+            let found = beside(&flows, &web, &set(""), &rules);
+            assert_eq!(found, usize::from(is_stale), "{rule}");
+        }
+    }
+
+    /// Entries with the same sources and destinations on two uplinks.
+    #[test]
+    fn the_address_of_an_uplink_shows_the_entry_of_a_connection() {
+        let entry = |name: &str, egress: &str, options: &str| {
+            format!(
+                "{{name: {name}, interface: {{ingress: eth1, egress: {egress}}}, allow_from: [10.224.0.0/16]{options}}}"
+            )
+        };
+        let of = |options: &str| {
+            ["eth0", "eth2"].map(|egress| entry(&format!("by-{egress}"), egress, options))
+        };
+        let [first, second] = of("");
+        let both = outbound(&format!("{first}, {second}"));
+        let [first, second] = [first, second].map(|one| outbound(&one));
+        let (by_first, by_second) = (out(POD, "10.3.0.4"), out(POD, "10.5.0.4"));
+        for (flow, once, now, is_stale) in [
+            // Another entry now stands in front.
+            (&by_second, &second, &both, false),
+            (&by_first, &first, &both, false),
+            (&by_second, &both, &first, true),
+            (&by_first, &both, &second, true),
+            (&by_second, &both, &second, false),
+        ] {
+            let found = count(
+                std::slice::from_ref(flow),
+                std::slice::from_ref(once),
+                now,
+                DROPS,
+            );
+            assert_eq!(found, usize::from(is_stale), "{flow:?} {now:?}");
+        }
+        // The entry of the other uplink has no say, so rules of another program may make it so.
+        let rules = format!(
+            "*filter\n{DROPS}-A FORWARD -o eth2 -j ACCEPT\nCOMMIT\n*nat\n-A POSTROUTING -o eth2 -j MASQUERADE\nCOMMIT\n"
+        );
+        let by_another = std::slice::from_ref(&by_second);
+        let found = beside(by_another, std::slice::from_ref(&both), &first, &rules);
+        assert_eq!(found, 0);
+        // The source says nothing about the uplink, and one of the entries keeps it.
+        let [_, kept] = of(", snat: none");
+        let [rewrites, _] = of("");
+        let now = outbound(&format!("{rewrites}, {kept}"));
+        assert_eq!(count(&[out(POD, POD)], &[outbound(&kept)], &now, DROPS), 0);
+    }
+
+    #[test]
+    fn a_kept_source_is_wrong_only_on_the_path_of_an_entry_that_rewrites_it() {
+        let entry =
+            |options: &str| outbound(&format!("{{name: out, allow_from: [10.0.0.0/8]{options}}}"));
+        let (flows, links) = ([out(POD, POD)], links());
+        let accepts = ":FORWARD ACCEPT [0:0]\n";
+        let rules = parse(&format!("*filter\n{accepts}COMMIT\n")).expect("they are rules");
+        let facts = FlowFacts::new(&links, [(Family::V4, &rules)]);
+        let once = [entry(", snat: none")];
+        let denied = ", snat: none, deny_to: [192.0.2.80]";
+        for (options, back, out, is_stale) in [
+            ("", "eth1", "eth0", true),
+            ("", "eth1", "eth2", false),
+            ("", "eth2", "eth0", false),
+            (denied, "eth1", "eth0", true),
+            (denied, "eth1", "eth2", false),
+        ] {
+            let now = entry(options);
+            let suspects = stale(&flows, &once, &now, &facts);
+            assert_eq!(suspects.len(), 1, "{options}");
+            let asked = questions(&suspects).into_iter();
+            let routes = asked.map(|packet| {
+                let interface = if packet.to == flows[0].source {
+                    back
+                } else {
+                    out
+                };
+                let route = Route {
+                    interface: interface.to_owned(),
+                    gateway: None,
+                    neighbour: None,
+                };
+                (packet, Ok(route))
+            });
+            let found = proven(suspects, &routes.collect()).found;
+            assert_eq!(found.len(), usize::from(is_stale), "{options} {back} {out}");
+        }
     }
 }

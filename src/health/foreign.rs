@@ -1,5 +1,6 @@
 //! Rules of others in a ruleset, as far as they concern nvactl's forwards.
 
+use crate::net::Protocol;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
@@ -62,9 +63,52 @@ pub fn may_accept(ruleset: &Ruleset, flow: &Flow) -> bool {
     })
 }
 
+/// Returns whether a rule of others in nat may give a connection its new source. Whether packets reach the rule is not
+/// asked.
+#[must_use]
+pub fn may_rewrite(ruleset: &Ruleset, flow: &Flow) -> bool {
+    may_translate(ruleset, flow, |target| match target {
+        Target::Snat { addresses, .. } => {
+            (addresses.first()..=addresses.last()).contains(&flow.reply_destination)
+        }
+        Target::Masquerade | Target::Unread(_) => true,
+        other => matches!(other.name(), "SNAT" | "MASQUERADE" | "NETMAP"),
+    })
+}
+
+/// Returns whether a rule of others in nat may redirect a connection to where it goes. Whether packets reach the rule is
+/// not asked.
+#[must_use]
+pub fn may_redirect(ruleset: &Ruleset, flow: &Flow) -> bool {
+    may_translate(ruleset, flow, |target| match target {
+        Target::Dnat { address, .. } => *address == flow.reply_source,
+        Target::Unread(_) => true,
+        other => matches!(other.name(), "DNAT" | "REDIRECT" | "NETMAP"),
+    })
+}
+
+fn may_translate(ruleset: &Ruleset, flow: &Flow, so: impl Fn(&Target) -> bool) -> bool {
+    let nat = ruleset
+        .chains()
+        .filter(|(table, name, _)| *table == TableName::Nat && !name.is_own());
+    let mut rules = nat.flat_map(|(_, _, chain)| &chain.rules);
+    rules.any(|rule| {
+        rule.target.as_ref().is_some_and(&so) && rule.matches.iter().all(|one| may_match(one, flow))
+    })
+}
+
 /// Returns whether a condition may hold for the first packet of a connection. Most conditions are not read.
 fn may_match(one: &Match, flow: &Flow) -> bool {
+    let port = flow.destination_port;
     match one {
+        Match::Tcp {
+            destination: Some(ports),
+            ..
+        } => flow.protocol == Protocol::Tcp && ports.holds(|ports| ports.contains(port)),
+        Match::Udp {
+            destination: Some(ports),
+            ..
+        } => flow.protocol == Protocol::Udp && ports.holds(|ports| ports.contains(port)),
         Match::Source(Is(net)) => net.contains(&flow.source),
         Match::Source(Not(net)) => !net.contains(&flow.source),
         Match::Destination(Is(net)) => net.contains(&flow.destination),

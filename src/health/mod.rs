@@ -2,7 +2,7 @@
 //! they do not.
 //!
 //! Most findings are functions of values: `commands` gathers the facts, and the checks judge them. `reach`, `sender`,
-//! `rules_file` and `probe` ask the machine themselves, since their questions depend on the spec.
+//! `suspects`, `rules_file` and `probe` ask the machine themselves, since their questions depend on the spec.
 //!
 //! The room must not know YAML, or change anything.
 //!
@@ -28,3 +28,5 @@ pub mod rules_file;
 pub mod sender;
 pub mod snat_ports;
 pub mod status;
+pub mod suspects;
+pub mod takers;

@@ -1,110 +1,41 @@
 //! UDP senders that an outbound entry accepts and whose source it does not rewrite: the kernel has a conntrack entry
 //! from before the rules, and it decides NAT only for a connection's first packet.
 
-use std::collections::BTreeSet;
-
-use super::connections::is_routed;
-use crate::forwards::{ForwardSet, Outbound, Snat};
-use crate::host::network::{self, Links, Packet};
+use super::connections::{FlowFacts, astray};
+use super::suspects::{StaleCause, Suspect};
+use crate::forwards::ForwardSet;
 use crate::net::words::few;
-use crate::net::{Host, Interface, Protocol};
+use crate::net::{Host, Protocol};
 use crate::netfilter::conntrack::Flow;
 
-/// A UDP connection that keeps its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutboundSender<'s> {
-    pub flow: &'s Flow,
-    /// The entry that would rewrite the source of a new connection.
-    pub entry: &'s Outbound,
-}
-
-/// The number of senders whose routes are asked for, since each costs some microseconds. Further senders are found by
-/// their addresses alone.
-const MOST_ASKED: usize = 1_000;
 /// The number of senders that are shown one by one.
 const MOST_SHOWN: usize = 3;
 
-/// Returns the senders that keep their source. It runs a program only if there are any.
+/// Returns the senders that an entry would rewrite, if they take its path.
 #[must_use]
-pub fn look<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Vec<OutboundSender<'s>> {
-    let routes = network::interfaces(&questions(flows, now, links));
-    senders(flows, now, links, |packet| {
-        routes.get(packet).map(String::as_str)
-    })
-}
-
-/// Returns the packets whose egress interface [`senders`] needs.
-#[must_use]
-pub fn questions<'s>(flows: &[Flow], now: &'s ForwardSet, links: &Links) -> BTreeSet<Packet<'s>> {
-    let mut asked = BTreeSet::new();
-    for (flow, entry) in candidates(flows, now, links).take(MOST_ASKED) {
-        asked.insert(reply(flow, &entry.egress));
-        asked.extend(entry.ingress.iter().map(|ingress| request(flow, ingress)));
-    }
-    asked
-}
-
-/// Returns the senders that keep their source. `interface` has the egress interface of each packet.
-///
-/// A conntrack entry names no interface, so routes show which interfaces the packets take.
-#[must_use]
-pub fn senders<'s, 'r>(
-    flows: &'s [Flow],
-    now: &'s ForwardSet,
-    links: &Links,
-    interface: impl Fn(&Packet<'s>) -> Option<&'r str>,
-) -> Vec<OutboundSender<'s>> {
-    let takes_path = |flow: &Flow, entry: &'s Outbound| {
-        let back = interface(&reply(flow, &entry.egress));
-        let mut ingress = entry.ingress.iter();
-        ingress.any(|ingress| {
-            back == Some(ingress.as_str())
-                && interface(&request(flow, ingress)) == Some(entry.egress.as_str())
-        })
-    };
-    let each = candidates(flows, now, links).enumerate();
-    each.filter(|(n, (flow, entry))| *n >= MOST_ASKED || takes_path(flow, entry))
-        .map(|(_, (flow, entry))| OutboundSender { flow, entry })
-        .collect()
-}
-
-/// Returns the senders that their addresses show.
-fn candidates<'f, 's>(
+pub fn suspects<'f, 's>(
     flows: &'f [Flow],
     now: &'s ForwardSet,
-    links: &Links,
-) -> impl Iterator<Item = (&'f Flow, &'s Outbound)> {
-    let udp = flows.iter().filter(|flow| flow.protocol == Protocol::Udp);
-    let routed = udp.filter(|flow| is_routed(flow, links));
-    routed.filter_map(|flow| {
-        let entry = now.deciding_entry(flow)?;
-        let (from, to, port) = (flow.source, flow.destination, flow.destination_port);
-        let rewrites = entry.snat != Snat::Client && entry.accepts(flow.protocol, from, to, port);
-        rewrites.then_some((flow, entry))
-    })
-}
-
-fn request<'n>(flow: &Flow, ingress: &'n Interface) -> Packet<'n> {
-    Packet {
-        to: flow.destination,
-        came: Some((flow.source, ingress)),
-    }
-}
-
-fn reply<'n>(flow: &Flow, egress: &'n Interface) -> Packet<'n> {
-    Packet {
-        to: flow.source,
-        came: Some((flow.destination, egress)),
-    }
+    facts: &FlowFacts<'_>,
+) -> Vec<Suspect<'f, 's>> {
+    let is_sender = |suspect: &Suspect<'_, '_>| {
+        let flow = suspect.flow;
+        suspect.cause == StaleCause::Source
+            && flow.protocol == Protocol::Udp
+            && flow.keeps_source()
+            && !flow.is_translated()
+    };
+    astray(flows, now, facts).filter(is_sender).collect()
 }
 
 /// Describes the senders: their number, why they keep their source, and some of them. `None` if there are none.
 #[must_use]
-pub fn told(senders: &[OutboundSender<'_>]) -> Option<String> {
-    let shown = senders.iter().map(|OutboundSender { flow, entry }| {
+pub fn told(senders: &[Suspect<'_, '_>]) -> Option<String> {
+    let shown = senders.iter().map(|Suspect { flow, paths, .. }| {
         let (protocol, source, port) = (flow.protocol, flow.source, flow.destination_port);
         let destination = Host(flow.destination);
-        let name = &entry.name;
+        let entry = paths.first().map(|path| path.entry.name.to_string());
+        let name = entry.unwrap_or_default();
         format!("{protocol} {source} → {destination}:{port} (`{name}`)")
     });
     let shown = few(shown, MOST_SHOWN);
@@ -122,7 +53,8 @@ pub fn told(senders: &[OutboundSender<'_>]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::network::Link;
+    use crate::health::suspects::{proven, questions};
+    use crate::host::network::{Link, Links, Packet, Route};
     use crate::yaml;
 
     fn links() -> Links {
@@ -187,12 +119,21 @@ mod tests {
             (udp(pod, "8.8.8.8", 53, pod), "", ["eth1", "wg0"], false),
             (udp(pod, "8.8.8.8", 53, pod), "", ["docker0", "eth0"], false),
         ] {
-            let (flows, set) = ([flow], set(entry));
-            let interface = |packet: &Packet<'_>| {
-                let is_reply = packet.to == flows[0].source;
-                Some(if is_reply { back } else { out })
+            let (flows, set, links) = ([flow], set(entry), links());
+            let suspects = suspects(&flows, &set, &FlowFacts::new(&links, []));
+            let asked = questions(&suspects);
+            let route = |packet: &Packet<'_>| Route {
+                interface: if packet.to == flows[0].source {
+                    back
+                } else {
+                    out
+                }
+                .to_owned(),
+                gateway: None,
+                neighbour: None,
             };
-            let found = senders(&flows, &set, &links(), interface);
+            let routes = asked.iter().map(|packet| (*packet, Ok(route(packet))));
+            let found = proven(suspects, &routes.collect()).found;
             assert_eq!(
                 found.len(),
                 usize::from(is_one),

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::forwards::Listeners;
-use crate::forwards::{Forward, ForwardSet};
+use super::suspects::{Examined, MOST_ASKED};
+use crate::forwards::{Forward, ForwardSet, Listeners};
 use crate::host::network::{self, Links, ReplyPacket};
 use crate::net::words::few;
 use crate::net::{Host, Protocol};
@@ -20,29 +20,32 @@ pub struct Sender<'s> {
     pub forward: &'s Forward,
 }
 
-/// The number of replies whose route is asked for, since each costs some microseconds. Further senders are found by
-/// their addresses alone.
-const MOST_ASKED: usize = 1_000;
 /// The number of senders that are shown one by one.
 const MOST_SHOWN: usize = 3;
 
 /// Returns the UDP senders that the forwards of `now` do not reach. It runs a program only if there are any.
 #[must_use]
-pub fn look<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Vec<Sender<'s>> {
+pub fn look<'s>(flows: &'s [Flow], now: &'s ForwardSet, links: &Links) -> Examined<Sender<'s>> {
     let routes = network::answer_routes(&questions(flows, now, links));
     senders(flows, now, links, &routes)
 }
 
-/// Returns the replies whose route [`senders`] needs.
+/// Returns the replies whose route [`senders`] needs, [`MOST_ASKED`] at most.
 #[must_use]
 pub fn questions(flows: &[Flow], now: &ForwardSet, links: &Links) -> BTreeSet<ReplyPacket> {
     let listeners = Listeners::new(now);
-    let asked = candidates(flows, &listeners, links).map(|sender| answer(sender.flow));
-    asked.take(MOST_ASKED).collect()
+    let mut asked = BTreeSet::new();
+    for sender in candidates(flows, &listeners, links) {
+        if asked.len() == MOST_ASKED {
+            break;
+        }
+        asked.insert(answer(sender.flow));
+    }
+    asked
 }
 
-/// Returns the senders that the forwards of `now` do not reach. `routes` has the interface by which each reply
-/// leaves.
+/// Returns the senders that the forwards of `now` do not reach. `routes` has the interface by which each reply of
+/// [`questions`] leaves, if it has a route.
 ///
 /// A conntrack entry names no interface, so addresses show by which interface its packets come in: the destination
 /// is the listen address or an address of an ingress interface, and the reply to the source leaves by such an
@@ -53,16 +56,21 @@ pub fn senders<'s>(
     now: &'s ForwardSet,
     links: &Links,
     routes: &BTreeMap<ReplyPacket, String>,
-) -> Vec<Sender<'s>> {
+) -> Examined<Sender<'s>> {
     let listeners = Listeners::new(now);
+    let asked = questions(flows, now, links);
     let comes_in = |sender: &Sender<'_>| {
         let back = routes.get(&answer(sender.flow));
         let mut entrances = sender.forward.entrances();
         back.is_none_or(|back| entrances.any(|one| one.as_str() == back))
     };
-    candidates(flows, &listeners, links)
-        .filter(comes_in)
-        .collect()
+    let candidates = candidates(flows, &listeners, links);
+    let (examined, others): (Vec<_>, Vec<_>) =
+        candidates.partition(|sender| asked.contains(&answer(sender.flow)));
+    Examined {
+        found: examined.into_iter().filter(comes_in).collect(),
+        unexamined: others.len(),
+    }
 }
 
 /// Returns the senders that their addresses show.
@@ -153,7 +161,9 @@ mod tests {
 
     fn found(forwards: &str, line: &str, routes: &BTreeMap<ReplyPacket, String>) -> usize {
         let flows = [Flow::parse(line).expect("it is a flow")];
-        senders(&flows, &set(forwards), &links(), routes).len()
+        senders(&flows, &set(forwards), &links(), routes)
+            .found
+            .len()
     }
 
     fn untranslated(from: &str, to: &str, port: u16) -> String {
@@ -250,7 +260,8 @@ mod tests {
         let one = DNS.replace("listen: 53", "listen: 10.3.0.4:53");
         let flows = [Flow::parse(&untranslated("10.3.0.4", "10.3.0.4", 53)).expect("it is a flow")];
         let set = set(&one);
-        assert!(senders(&flows, &set, &Links::default(), &BTreeMap::new()).is_empty());
+        let found = senders(&flows, &set, &Links::default(), &BTreeMap::new());
+        assert_eq!((found.found.len(), found.unexamined), (0, 0));
     }
 
     #[test]
@@ -260,7 +271,7 @@ mod tests {
             .map(|line| Flow::parse(&line).expect("it is a flow"))
             .collect();
         let set = set(DNS);
-        let found = senders(&lines, &set, &links(), &BTreeMap::new());
+        let found = senders(&lines, &set, &links(), &BTreeMap::new()).found;
         assert_eq!(told(&found[..0]), None);
         assert_eq!(
             told(&found[..1]).as_deref(),
@@ -271,5 +282,21 @@ mod tests {
         let all = told(&found).expect("there are some");
         assert!(all.starts_with("5 UDP senders began"), "{all}");
         assert!(all.ends_with("10.3.0.4:53 (`dns`) and 2 more"), "{all}");
+    }
+
+    #[test]
+    fn a_sender_whose_route_is_not_asked_for_is_left_out_and_counted() {
+        let flow = |n: usize| {
+            let source = format!("198.{}.{}.{}", 18 + n / 65536, n / 256 % 256, n % 256);
+            Flow::parse(&untranslated(&source, "10.3.0.4", 53)).expect("it is a flow")
+        };
+        let mut flows: Vec<Flow> = (0..MOST_ASKED + 3).map(flow).collect();
+        // Another sender of a host that is asked for.
+        flows.push(flows[0].clone());
+        let set = set(DNS);
+        assert_eq!(questions(&flows, &set, &links()).len(), MOST_ASKED);
+        let senders = senders(&flows, &set, &links(), &BTreeMap::new());
+        assert_eq!(senders.found.len(), MOST_ASKED + 1);
+        assert_eq!(senders.unexamined, 3);
     }
 }

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::connections::Takers;
+use super::takers::Takers;
 use crate::forwards::ForwardSet;
+use crate::host::network::Links;
 use crate::net::{Host, Port, Protocol};
 use crate::netfilter::conntrack::Flow;
 
@@ -57,8 +58,8 @@ struct SeenFlow {
 /// Returns the ports in use of each address that SNAT gives to connections of the set, sorted by address. A finished
 /// connection has its port until the kernel forgets it. Other programs' connections from such an address count too.
 #[must_use]
-pub fn snat_ports(flows: &[Flow], set: &ForwardSet) -> Vec<SnatPorts> {
-    let addresses = addresses(flows, set);
+pub fn snat_ports(flows: &[Flow], set: &ForwardSet, links: &Links) -> Vec<SnatPorts> {
+    let addresses = addresses(flows, set, links);
     let of_address = flows
         .iter()
         .filter(|flow| addresses.contains(&flow.reply_destination));
@@ -76,8 +77,8 @@ pub fn snat_ports(flows: &[Flow], set: &ForwardSet) -> Vec<SnatPorts> {
 }
 
 /// Returns the source addresses of the set's connections, without those that keep their own.
-fn addresses(flows: &[Flow], set: &ForwardSet) -> BTreeSet<IpAddr> {
-    let takers = Takers::new(set);
+fn addresses(flows: &[Flow], set: &ForwardSet, links: &Links) -> BTreeSet<IpAddr> {
+    let takers = Takers::new(set, links);
     let mut addresses = BTreeSet::new();
     for flow in flows
         .iter()
@@ -132,7 +133,7 @@ outbound: [{name: out, allow_from: [10.224.0.0/16, 'fd00:224::/64']}]",
     }
 
     fn used(flows: &[Flow]) -> Vec<(String, usize, usize, String)> {
-        let of_each = snat_ports(flows, &set()).into_iter();
+        let of_each = snat_ports(flows, &set(), &Links::default()).into_iter();
         of_each
             .map(|one| {
                 let to = format!("{} {}", one.protocol, one.destination);

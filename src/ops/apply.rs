@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use tracing::debug;
 
 use super::commit::commit_and_log;
+use super::ending::Ended;
 use super::error::{Error, Failed, describe};
+use super::flows::{self, Strays};
 use super::history::{self, ChangeDetails};
 use super::interrupted::{name_interrupted, resume};
 use super::log::ChangeEvent;
@@ -20,7 +22,7 @@ use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
 use super::state::State;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialMode};
-use super::{flows, next_boot, waiting, warn, watchdog};
+use super::{next_boot, waiting, warn, watchdog};
 use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
@@ -136,16 +138,11 @@ fn run(
     let (trial, overtaken) = trial;
     let links = found.reach.as_ref().map(|facts| facts.links.clone());
     let links = links.unwrap_or_default();
-    let outdated = flows::outdated(&found.flows, set, state, &live, &links)?;
-    let senders = flows::late_senders(&found.flows, set, &links);
+    let strays = Strays::find(&found.flows, set, state, &live, &links)?;
     let mut after = Remarks::default();
     if request.dry_run {
-        let flush = request.flush_stale;
-        let ends = outdated.iter().map(|some| flows::would_end(some, flush));
-        let late = senders.iter();
-        let late = late.map(|some| flows::senders_would_end(some, flush));
-        remarks.0.extend(ends.chain(late));
-        let would_end = request.flush_stale && !(outdated.is_empty() && senders.is_empty());
+        remarks.0.extend(strays.would_end(request.flush_stale));
+        let would_end = request.flush_stale && !strays.is_empty();
         let outcome = if changes.is_empty() {
             ChangeOutcome::Unchanged
         } else {
@@ -163,7 +160,7 @@ fn run(
             );
         }
         drop(lock);
-        let ended = flows::end_all(&outdated, &senders, request.flush_stale, request.name);
+        let ended = strays.end(request.flush_stale, request.name);
         let flows_left = ended.iter().any(|ended| ended.failed);
         after.0.extend(ended.into_iter().map(|ended| ended.remark));
         next_boot::say(state, iptables, &live, &mut after);
@@ -182,7 +179,7 @@ fn run(
     if pending.is_none() {
         // The rules are loaded by now, so a failure must not claim that nothing has changed.
         let ended = end_outdated(request, machine, &live, &links);
-        let ended = ended.unwrap_or_else(|error| vec![flows::Ended::failed(&error)]);
+        let ended = ended.unwrap_or_else(|error| vec![Ended::failed(&error)]);
         flows_left = ended.iter().any(|ended| ended.failed);
         after.0.extend(ended.into_iter().map(|ended| ended.remark));
         next_boot::say_of_change(state, iptables, &found.want.as_ref(), &mut after);
@@ -332,7 +329,7 @@ fn end_outdated(
     machine: &MachineToChange,
     before: &PerFamily<&Ruleset>,
     links: &Links,
-) -> Result<Vec<flows::Ended>, Error> {
+) -> Result<Vec<Ended>, Error> {
     let ApplyRequest {
         set, flush_stale, ..
     } = request;
@@ -343,16 +340,8 @@ fn end_outdated(
         let goes = Family::of(flow.destination) == Family::V6 && !set.has(Family::V6);
         goes && is_translated && !flush_stale
     };
-    let outdated = flows::outdated(&flows, set, &machine.state, before, links)?;
-    let outdated = outdated.into_iter().filter_map(|some| some.without(ends));
-    let outdated: Vec<_> = outdated.collect();
-    let senders = flows::late_senders(&flows, set, links);
-    Ok(flows::end_all(
-        &outdated,
-        &senders,
-        *flush_stale,
-        request.name,
-    ))
+    let strays = Strays::find(&flows, set, &machine.state, before, links)?;
+    Ok(strays.without(ends).end(*flush_stale, request.name))
 }
 
 /// Adds the remarks for a spec without IPv6 forwards after one with some.

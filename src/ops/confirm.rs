@@ -1,7 +1,8 @@
 //! Decides on a change that waits for its confirmation.
 
+use super::ending::Ended;
 use super::error::{Error, describe};
-use super::flows::{self, Ended};
+use super::flows;
 use super::history::{self, undone_words};
 use super::log::{self, ChangeEvent, LogEntry};
 use super::records::{Decision, LastDecision, Pending};

@@ -1,21 +1,24 @@
-//! Live connections when the rules change: which are reported, and which are ended.
+//! Live connections when the rules change: which do not follow the rules any longer.
 
+pub(super) use super::outdated::described;
+
+use super::ending::{Ended, Ending, LeftFlows};
 use super::error::Error;
+use super::outdated::{LateSenders, Outdated, late_senders};
 use super::records::Pending;
 use super::remark::Remark;
 use super::state::{State, StateError};
 use crate::forwards::ForwardSet;
-use crate::health::connections::{FlowFacts, StaleCause, astray, is_redirected, stale};
+use crate::health::connections::{FlowFacts, astray, stale};
+use crate::health::suspects::{MOST_ASKED, examine};
 use crate::health::{outbound_sender, sender};
 use crate::host::conntrack::{self, ConntrackError};
 use crate::host::network::{self, Links};
-use crate::net::Host;
 use crate::net::per_family::{Families, PerFamily};
-use crate::net::words::{counted, few};
+use crate::net::words::counted;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
-use crate::netfilter::token::shell_word;
 use crate::plan::unplan::unplan;
 
 /// Reads the machine's connections. Without the program `conntrack` there are none, unless some must be
@@ -36,106 +39,109 @@ pub fn read(families: Families, needed: bool) -> Result<Vec<Flow>, ConntrackErro
     }
 }
 
-/// The most connections that are shown one by one.
-const MOST_FLOWS: usize = 3;
-
-pub(super) fn described(flows: &[&Flow]) -> String {
-    let shown = flows.iter().map(|flow| {
-        let Flow {
-            protocol,
-            source,
-            destination,
-            destination_port,
-            reply_source,
-            reply_port,
-            ..
-        } = flow;
-        let translated = if destination == reply_source {
-            String::new()
-        } else {
-            format!(" → {}:{reply_port}", Host(*reply_source))
-        };
-        let destination = Host(*destination);
-        format!("{protocol} {source} → {destination}:{destination_port}{translated}")
-    });
-    few(shown, MOST_FLOWS)
-}
-
-/// Live connections that do not follow the spec, all for one reason.
+/// The live connections that do not follow the rules.
 #[derive(Debug)]
-pub struct Outdated<'f> {
-    flows: Vec<&'f Flow>,
-    cause: StaleCause,
+pub struct Strays<'f> {
+    outdated: Vec<Outdated<'f>>,
+    senders: Vec<LateSenders<'f>>,
+    /// The number of further connections that may not follow the rules.
+    unexamined: usize,
 }
 
-impl<'f> Outdated<'f> {
-    /// Returns the connections by their reason.
-    fn by_cause(stale: impl Iterator<Item = (&'f Flow, StaleCause)>) -> Vec<Self> {
-        let all: Vec<(&Flow, StaleCause)> = stale.collect();
-        let of = |cause| {
-            let flows = all.iter().filter(|(_, of)| *of == cause);
-            let flows: Vec<&Flow> = flows.map(|(flow, _)| *flow).collect();
-            (!flows.is_empty()).then_some(Outdated { flows, cause })
+impl<'f> Strays<'f> {
+    /// Finds the connections that an older set made and `now` would not make so, and the UDP senders from before their
+    /// forward or outbound entry.
+    ///
+    /// Usually every connection may be made by `now` or by rules of others. Then the history is not read: its 20 changes
+    /// can hold 10,000 forwards each.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn find(
+        flows: &'f [Flow],
+        now: &'f ForwardSet,
+        state: &State,
+        live: &PerFamily<&Ruleset>,
+        links: &Links,
+    ) -> Result<Self, StateError> {
+        let facts = FlowFacts::new(links, live.iter().map(|(family, live)| (family, *live)));
+        let facts = facts.with(now);
+        let once = if astray(flows, now, &facts).next().is_none() {
+            Vec::new()
+        } else {
+            once_led(Some(state), live.values().copied())?
         };
-        [StaleCause::Unmade, StaleCause::Source]
-            .into_iter()
-            .filter_map(of)
-            .collect()
+        Ok(Self::made_by(&once, flows, now, &facts, links))
     }
 
-    /// Returns these connections without those that end by themselves.
+    fn made_by(
+        once: &[ForwardSet],
+        flows: &'f [Flow],
+        now: &'f ForwardSet,
+        facts: &FlowFacts<'_>,
+        links: &Links,
+    ) -> Self {
+        let outdated = examine(stale(flows, once, now, facts));
+        let forwarded = sender::look(flows, now, links);
+        let outbound = examine(outbound_sender::suspects(flows, now, facts));
+        Self {
+            unexamined: outdated.unexamined + forwarded.unexamined + outbound.unexamined,
+            outdated: Outdated::by_cause(&outdated.found),
+            senders: late_senders(&forwarded, &outbound),
+        }
+    }
+
     #[must_use]
-    pub fn without(mut self, ends: impl Fn(&Flow) -> bool) -> Option<Self> {
-        self.flows.retain(|flow| !ends(flow));
-        (!self.flows.is_empty()).then_some(self)
+    pub fn is_empty(&self) -> bool {
+        self.outdated.is_empty() && self.senders.is_empty()
     }
 
-    /// Says what the connections have in common.
-    fn words(&self) -> &'static str {
-        match self.cause {
-            StaleCause::Source => "with another source than new ones get",
-            StaleCause::Unmade if self.flows.iter().all(|flow| is_redirected(flow)) => {
-                "that no forward would make any longer"
-            }
-            StaleCause::Unmade => "that no forward or outbound entry would make any longer",
+    /// Leaves out connections that end by themselves.
+    #[must_use]
+    pub fn without(mut self, ends: impl Fn(&Flow) -> bool) -> Self {
+        for outdated in &mut self.outdated {
+            outdated.flows.retain(|flow| !ends(flow));
         }
+        self.outdated.retain(|outdated| !outdated.flows.is_empty());
+        self
     }
 
-    fn described(&self) -> String {
-        let with_source = |flow: &&Flow| {
-            let source = flow.reply_destination;
-            format!(
-                "{} with source {source}",
-                described(std::slice::from_ref(flow))
-            )
-        };
-        match self.cause {
-            StaleCause::Unmade => described(&self.flows),
-            StaleCause::Source => few(self.flows.iter().map(with_source), MOST_FLOWS),
-        }
+    /// Describes the connections in a dry run.
+    #[must_use]
+    pub fn would_end(&self, flush: bool) -> Vec<Remark> {
+        let outdated = self.outdated.iter().map(|some| some.would_end(flush));
+        let senders = self.senders.iter();
+        let senders = senders.map(|some| some.would_end(flush));
+        let all = outdated.chain(senders).chain(self.unexamined());
+        all.collect()
     }
-}
 
-/// Returns the connections that the rules once made, and that `now` would not make so.
-///
-/// Usually there is none. Then the history is not read: its 20 changes can hold 10,000 forwards each.
-///
-/// # Errors
-/// When the history cannot be read.
-pub fn outdated<'f>(
-    flows: &'f [Flow],
-    now: &ForwardSet,
-    state: &State,
-    live: &PerFamily<&Ruleset>,
-    links: &Links,
-) -> Result<Vec<Outdated<'f>>, StateError> {
-    let facts = FlowFacts::new(links, live.iter().map(|(family, live)| (family, *live)));
-    let facts = facts.with(now);
-    if astray(flows, now, &facts).next().is_none() {
-        return Ok(Vec::new());
+    /// Ends the connections if the request says so. All have one time limit together.
+    #[must_use]
+    pub fn end(&self, flush: bool, spec: &str) -> Vec<Ended> {
+        let outdated = self.outdated.iter().flat_map(|some| &some.flows);
+        let senders = self.senders.iter().flat_map(|some| &some.flows);
+        let left = flush.then(|| {
+            let all = outdated.chain(senders).copied();
+            LeftFlows::from(conntrack::delete(all, conntrack::deadline()))
+        });
+        let ending = Ending { left, spec };
+        let outdated = self.outdated.iter().map(|some| ending.ended(some));
+        let senders = self.senders.iter().map(|some| ending.ended_senders(some));
+        let unexamined = self.unexamined().map(|remark| Ended {
+            remark,
+            failed: false,
+        });
+        outdated.chain(senders).chain(unexamined).collect()
     }
-    let once = once_led(Some(state), live.values().copied())?;
-    Ok(Outdated::by_cause(stale(flows, &once, now, &facts)))
+
+    fn unexamined(&self) -> Option<Remark> {
+        let words = format!(
+            "{} more may not follow the rules: nvactl asks for {MOST_ASKED} routes at most, so this is not known, and they stay",
+            counted(self.unexamined, "connection")
+        );
+        (self.unexamined > 0).then_some(Remark::Note(words))
+    }
 }
 
 /// Returns the forwards of the live rules and of the history, which may have made a connection.
@@ -163,112 +169,6 @@ pub fn once_led<'r>(
 #[must_use]
 pub fn forwards_of(rules: &str) -> Option<ForwardSet> {
     unplan(&parse::parse(rules).ok()?)
-}
-
-/// Describes the connections that do not follow the spec, in a dry run.
-#[must_use]
-pub fn would_end(outdated: &Outdated<'_>, flush: bool) -> Remark {
-    let (would, fix) = if flush {
-        ("would be ended", "")
-    } else {
-        ("would stay", "; to end them, add: --flush-stale")
-    };
-    Remark::Line(format!(
-        "{} {} {would}: {}{fix}",
-        counted(outdated.flows.len(), "connection"),
-        outdated.words(),
-        outdated.described()
-    ))
-}
-
-/// The connections that no forward would make any longer, after a change.
-#[derive(Debug)]
-pub struct Ended {
-    pub remark: Remark,
-    /// Whether some connections should have been ended and are still alive.
-    pub failed: bool,
-}
-
-impl Ended {
-    /// Reports that the connections to end are not known.
-    #[must_use]
-    pub fn failed(error: &Error) -> Self {
-        Self {
-            remark: Remark::Warning(format!(
-                "the rules are loaded, but the connections that no forward would make any longer are not known: {}",
-                super::describe(error)
-            )),
-            failed: true,
-        }
-    }
-}
-
-/// UDP senders from before their rules, all of forwards or all of outbound entries.
-#[derive(Debug)]
-pub struct LateSenders<'f> {
-    flows: Vec<&'f Flow>,
-    told: String,
-    /// The end of the sentence about the next packet after they are ended.
-    next: &'static str,
-}
-
-/// Finds the UDP senders from before their forward or outbound entry.
-#[must_use]
-pub fn late_senders<'f>(
-    flows: &'f [Flow],
-    now: &'f ForwardSet,
-    links: &Links,
-) -> Vec<LateSenders<'f>> {
-    let forwarded = sender::look(flows, now, links);
-    let forwarded = sender::told(&forwarded).map(|told| LateSenders {
-        flows: forwarded.iter().map(|sender| sender.flow).collect(),
-        told,
-        next: "is forwarded",
-    });
-    let outbound = outbound_sender::look(flows, now, links);
-    let outbound = outbound_sender::told(&outbound).map(|told| LateSenders {
-        flows: outbound.iter().map(|sender| sender.flow).collect(),
-        told,
-        next: "gets the entry's source",
-    });
-    forwarded.into_iter().chain(outbound).collect()
-}
-
-/// Describes the UDP senders from before their rules in a dry run.
-#[must_use]
-pub fn senders_would_end(senders: &LateSenders<'_>, flush: bool) -> Remark {
-    let would = if flush {
-        "they would be ended"
-    } else {
-        "they would stay; to end them, add: --flush-stale"
-    };
-    Remark::Line(format!("{}; {would}", senders.told))
-}
-
-/// Ends UDP senders from before their rules, if the request says so: the next packet of each starts a new connection,
-/// which follows the rules.
-fn end_senders(senders: &LateSenders<'_>, flush: bool, spec: &str) -> Ended {
-    let LateSenders { flows, told, next } = senders;
-    if !flush {
-        let note = format!("{told}; to end them: {}", flushing(spec));
-        return Ended {
-            remark: Remark::Note(note),
-            failed: false,
-        };
-    }
-    let deleted = conntrack::delete(flows.iter().copied());
-    Ended {
-        failed: deleted.is_err(),
-        remark: match deleted {
-            Ok(()) => Remark::Line(format!(
-                "{told}; they were ended, and their next packet {next}"
-            )),
-            Err(error) => Remark::Warning(format!(
-                "{told}; they could not be ended: {}",
-                super::describe(&error.into())
-            )),
-        },
-    }
 }
 
 /// Ends the connections that do not follow the rules, after a change is confirmed.
@@ -302,56 +202,7 @@ pub fn end_stale(state: &State, kept: &Pending) -> Result<Vec<Ended>, Error> {
     };
     let links = network::links();
     let facts = FlowFacts::new(&links, live.iter().map(|(family, live)| (family, *live)));
-    let outdated = Outdated::by_cause(stale(&flows, &once, &now, &facts));
-    let senders = late_senders(&flows, &now, &links);
+    let strays = Strays::made_by(&once, &flows, &now, &facts, &links);
     let spec = kept.before.spec.as_ref().map_or("-", |spec| &spec.name);
-    Ok(end_all(&outdated, &senders, kept.flush_stale, spec))
-}
-
-/// Returns the command that ends such connections, for a spec as messages name it.
-fn flushing(spec: &str) -> String {
-    let argument = if spec.starts_with('<') { "-" } else { spec };
-    format!("sudo nvactl apply {} --flush-stale", shell_word(argument))
-}
-
-/// Ends these connections and senders if the request says so.
-#[must_use]
-pub fn end_all(
-    outdated: &[Outdated<'_>],
-    senders: &[LateSenders<'_>],
-    flush: bool,
-    spec: &str,
-) -> Vec<Ended> {
-    let outdated = outdated.iter().map(|some| end(some, flush, spec));
-    let senders = senders.iter().map(|some| end_senders(some, flush, spec));
-    outdated.chain(senders).collect()
-}
-
-/// Ends these connections if the request says so. Otherwise each stays as it is until the kernel forgets it.
-///
-/// The rules are loaded by then, so a failure must not claim that nothing has changed.
-fn end(outdated: &Outdated<'_>, flush: bool, spec: &str) -> Ended {
-    let count = counted(outdated.flows.len(), "connection");
-    let (words, shown) = (outdated.words(), outdated.described());
-    if !flush {
-        let remark = Remark::Note(format!(
-            "{count} {words} will stay until idle: {shown}; to end them: {}",
-            flushing(spec)
-        ));
-        return Ended {
-            remark,
-            failed: false,
-        };
-    }
-    let deleted = conntrack::delete(outdated.flows.iter().copied());
-    Ended {
-        failed: deleted.is_err(),
-        remark: match deleted {
-            Ok(()) => Remark::Line(format!("ended {count} {words}: {shown}")),
-            Err(error) => Remark::Warning(format!(
-                "the rules are loaded, but {count} {words} could not be ended: {}",
-                super::describe(&error.into())
-            )),
-        },
-    }
+    Ok(strays.end(kept.flush_stale, spec))
 }

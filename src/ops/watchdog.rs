@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::ending::connections_left;
 use super::error::{Error, describe};
 use super::flows::forwards_of;
 use super::history::log;
@@ -22,6 +23,7 @@ use crate::diff;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
 use crate::health::connections::{FlowFacts, made_by};
+use crate::health::suspects::examine;
 use crate::host::detached::{self, DetachedError};
 use crate::host::file::FileError;
 use crate::host::iptables::{IptablesError, Live};
@@ -104,9 +106,14 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
             let due = |now: &Pending| now.left() == 0;
             match undo_if(state, &known, Decision::TimedOut, LOCK_WAIT_SECS, due) {
                 Ok(Undoing::Undone(undone)) => {
-                    if let Some(error) = &undone.left_v6 {
-                        let why = describe(error);
-                        let words = format!("{id} is undone, except for IPv6: {why}\n");
+                    let left_v6 = undone.left_v6.as_ref().map(|error| {
+                        format!("{id} is undone, except for IPv6: {}\n", describe(error))
+                    });
+                    let connections = undone.connections.as_ref();
+                    let connections =
+                        connections.map(|left| format!("{id} is undone, but {left}\n"));
+                    let words: String = left_v6.into_iter().chain(connections).collect();
+                    if !words.is_empty() {
                         let _ = file::replace(&state.log_file(), words.as_bytes(), 0o600);
                     }
                     return Ok(());
@@ -152,6 +159,8 @@ pub struct UndoReport {
     pub full: Option<FileError>,
     /// Why the decision is not recorded.
     pub unrecorded: Option<StateError>,
+    /// The connections of the change that are still there, and why, in words.
+    pub connections: Option<String>,
 }
 
 /// Undoes the change if it still waits.
@@ -185,7 +194,6 @@ fn undo_if(
         return Ok(Undoing::NotDue);
     }
     let mut undone = restore(state, &lock, &pending)?;
-    end_connections(&pending);
     let event = match decision {
         Decision::TimedOut => ChangeEvent::TimedOut,
         _ => ChangeEvent::Cancelled,
@@ -196,6 +204,9 @@ fn undo_if(
         Ok(full) => undone.full = full,
         Err(error) => undone.unrecorded = Some(error),
     }
+    // Last, since it can take a minute: until the decision is recorded, the change counts as loaded.
+    drop(lock);
+    undone.connections = end_connections(&pending);
     Ok(Undoing::Undone(Box::new(undone)))
 }
 
@@ -323,8 +334,9 @@ fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<Vec<Fam
 }
 
 /// Ends connections that only the undone change forwarded, or to which it gave another source: a client would stay cut
-/// off for as long as it keeps sending, or get through although the restored rules refuse it.
-fn end_connections(pending: &Pending) {
+/// off for as long as it keeps sending, or get through although the restored rules refuse it. Returns the connections
+/// that are still there, in words.
+fn end_connections(pending: &Pending) -> Option<String> {
     let before = pending.before.owned();
     let links = network::links();
     let listing = pending.iptables().start_listing(pending.families());
@@ -333,6 +345,9 @@ fn end_connections(pending: &Pending) {
     let live = live.as_ref().map(|live| live.map(|_, live| &live.ruleset));
     let live = live.iter().flat_map(PerFamily::iter);
     let facts = FlowFacts::new(&links, live.map(|(family, live)| (family, *live)));
+    let until = conntrack::deadline();
+    let mut left_count = 0;
+    let mut left_error = None;
     for (family, (want, before)) in pending.wanted().zip(before).iter() {
         let Some(undone) = forwards_of(want) else {
             continue;
@@ -344,10 +359,10 @@ fn end_connections(pending: &Pending) {
         });
         // Without `conntrack`, no connection is ended.
         let flows = conntrack::flows(family).unwrap_or_default();
-        let once = [undone];
-        let found = made_by(&flows, &once, &now, &facts).map(|(flow, _)| flow);
-        if let Err(error) = conntrack::delete(found) {
-            debug!(%error, "connections of the undone change were not ended");
-        }
+        let found = examine(made_by(&flows, &[undone], &now, &facts)).found;
+        let left = conntrack::delete(found.iter().map(|one| one.flow), until);
+        left_count += left.flows.len();
+        left_error = left_error.or(left.error);
     }
+    (left_count > 0).then(|| connections_left(left_count, left_error.as_ref()))
 }

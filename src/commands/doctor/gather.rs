@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use super::metrics::Works;
 use crate::commands::error::Result;
 use crate::forwards::{Forward, ForwardSet, Listeners, Outbound, Snat};
+use crate::health::connections::FlowFacts;
 use crate::health::doctor::{
     self, Answers, BootFacts, Case, Check, Facts, RoutedClient, questions,
 };
 use crate::health::probe::{Endpoint, Probed, probe, targets};
-use crate::health::{outbound_sender, sender};
+use crate::health::{sender, suspects};
 use crate::host::iptables::Iptables;
 use crate::host::network::{Links, ReplyPacket, somebody};
 use crate::host::probe::{Expect, ProbeOutcome, Probing};
@@ -123,7 +124,10 @@ impl GatheredFacts<'_> {
         let mut packets = questions(&asked, client, own);
         packets.extend(doctor::outbound_questions(set));
         let flows = self.flows.as_deref().unwrap_or_default();
-        packets.extend(outbound_sender::questions(flows, set, &self.links));
+        let once = once_led(state, [&self.live])?;
+        let of_flows = FlowFacts::new(&self.links, [(family, &self.live)]);
+        let suspects = doctor::suspects(flows, &once, set, &of_flows);
+        packets.extend(suspects::questions(&suspects));
         let routes = network::routes(family, &packets);
         let sides = set.interfaces();
         // IPv6 has neither a forwarding switch nor rp_filter for each interface.
@@ -142,7 +146,7 @@ impl GatheredFacts<'_> {
             forwards_from: v4.filter_map(forwards_from).collect(),
             client,
             tracked: network::tracked(),
-            once: once_led(state, [&self.live])?,
+            once,
             flows: self.flows,
             links: self.links,
             answer_routes: self.answer_routes,

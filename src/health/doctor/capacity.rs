@@ -17,7 +17,7 @@ const FULL: usize = 64_000;
 /// connection, or conntrack entries cannot be listed, which the check `reply` reports.
 pub fn source_ports(case: &Case<'_>, checks: &mut Vec<Check>) {
     let flows = case.facts.flows.as_deref().unwrap_or_default();
-    let used = snat_ports(flows, case.set);
+    let used = snat_ports(flows, case.set, &case.facts.links);
     let nearly_full = |snat: &&SnatPorts| snat.ports_used >= NEARLY_FULL;
     let mut found: Vec<Check> = used
         .iter()

@@ -35,6 +35,7 @@ pub use packets::{
     Untried, keeps, rule as rule_words, took, tried_client as client_words, untried, works,
 };
 pub use remedy::{Remedy, of_death as fixes};
+pub use replies::suspects;
 pub use scene::Scene;
 
 use crate::forwards::{Forward, ForwardSet, Outbound};

@@ -5,11 +5,12 @@ use std::ptr;
 
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::rules_by_key;
-use crate::forwards::{Forward, Listeners, rows};
-use crate::health::connections::{FlowFacts, StaleCause, astray, stale};
+use crate::forwards::{Forward, ForwardSet, Listeners, rows};
+use crate::health::connections::{FlowFacts, astray, stale};
 use crate::health::outbound_sender;
 use crate::health::probe::Probed;
 use crate::health::sender::senders;
+use crate::health::suspects::{StaleCause, Suspect, proven};
 use crate::net::Protocol;
 use crate::net::words::counted;
 use crate::netfilter::conntrack::Flow;
@@ -97,8 +98,21 @@ fn with_wrong_source(
 ) -> BTreeSet<*const Flow> {
     let loaded = unplan(case.facts.live);
     let all = loaded.iter().flat_map(|set| astray(flows, set, facts));
-    let wrong = all.filter(|(_, why)| *why == StaleCause::Source);
-    wrong.map(|(flow, _)| ptr::from_ref(flow)).collect()
+    let wrong = all.filter(|suspect| suspect.cause == StaleCause::Source);
+    wrong.map(|suspect| ptr::from_ref(suspect.flow)).collect()
+}
+
+/// Returns the connections that may not follow the spec, UDP senders from before a forward aside.
+#[must_use]
+pub fn suspects<'f, 's>(
+    flows: &'f [Flow],
+    once: &[ForwardSet],
+    set: &'s ForwardSet,
+    facts: &FlowFacts<'_>,
+) -> Vec<Suspect<'f, 's>> {
+    let mut suspects = stale(flows, once, set, facts);
+    suspects.extend(outbound_sender::suspects(flows, set, facts));
+    suspects
 }
 
 fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
@@ -119,19 +133,14 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     };
     let facts = case.facts;
     let of_flows = FlowFacts::new(&facts.links, [(case.family, facts.live)]);
-    let old = stale(flows, &facts.once, case.set, &of_flows);
+    let suspects = suspects(flows, &facts.once, case.set, &of_flows);
+    let old = proven(suspects, &facts.routes);
     let senders = senders(flows, case.set, &facts.links, &facts.answer_routes);
-    let senders = senders
-        .iter()
-        .map(|sender| (sender.flow, StaleCause::Unmade));
-    let outbound = outbound_sender::senders(flows, case.set, &facts.links, |packet| {
-        let route = facts.routes.get(packet)?.as_ref().ok()?;
-        Some(route.interface.as_str())
-    });
-    let outbound = outbound
-        .iter()
-        .map(|sender| (sender.flow, StaleCause::Source));
-    let all = old.chain(senders).chain(outbound);
+    let unexamined = old.unexamined + senders.unexamined;
+    let old = old.found.iter().map(|one| (one.flow, one.cause));
+    let senders = senders.found.iter();
+    let senders = senders.map(|sender| (sender.flow, StaleCause::Unmade));
+    let all = old.chain(senders);
     let mut found: Vec<(&Flow, StaleCause)> = all.filter(|(flow, _)| is_asked(flow)).collect();
     if found.iter().any(|(_, why)| *why == StaleCause::Source) {
         let wrong = with_wrong_source(case, flows, &of_flows);
@@ -143,7 +152,17 @@ fn stale_connections(case: &Case<'_>, checks: &mut Vec<Check>) {
     let mut each = found.iter();
     let steady = each.find(|(flow, _)| flow.protocol == Protocol::Udp);
     let Some((flow, why)) = steady.or(found.first()) else {
-        checks.push(Hop::StaleConnection.ok("every connection follows the loaded rules"));
+        let words = match unexamined {
+            0 => "every connection follows the loaded rules".to_owned(),
+            some => format!(
+                "every examined connection follows the loaded rules; {} not examined",
+                match some {
+                    1 => "1 more was".to_owned(),
+                    some => format!("{some} more were"),
+                }
+            ),
+        };
+        checks.push(Hop::StaleConnection.ok(words));
         return;
     };
     let status = if steady.is_some() {

@@ -15,12 +15,13 @@ use crate::diff::drift::{
     Comparison, Drift, DriftKind, FieldChange, ForwardLine, LineKind, ORDER, PlacedRule, gone,
     outbound_rules, rules_by_key,
 };
-use crate::forwards::{self, ForwardSet, Listeners, Snat, listeners_of, reached_of};
-use crate::health::connections::is_redirected;
+use crate::forwards::{self, ForwardSet, Listeners, listeners_of, reached_of};
 use crate::health::counts;
 use crate::health::next_boot::NextBoot;
 use crate::health::snat_ports::SnatPorts;
+use crate::health::takers::Takers;
 use crate::host::conntrack::ConntrackCounts;
+use crate::host::network::Links;
 use crate::net::Family;
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::{Count, Counters};
@@ -187,6 +188,7 @@ pub struct LiveRules<'l> {
     pub counters: &'l Counters,
     /// `None` if conntrack entries cannot be listed.
     pub flows: Option<&'l [Flow]>,
+    pub links: &'l Links,
 }
 
 /// Returns a row for each forward and protocol of the spec, then a row for each loaded forward that is not in the spec.
@@ -283,12 +285,9 @@ pub fn outbound_rows(
     let changed = changed_chains(live.ruleset, &planned);
     let mut connections: BTreeMap<&str, Alive> = BTreeMap::new();
     let alive = live.flows.unwrap_or_default().iter();
-    for flow in alive.filter(|flow| !flow.finished && !is_redirected(flow)) {
-        // A connection that keeps a source which the entry rewrites is not the entry's, but the machine's own.
-        let entry = set.deciding_entry(flow);
-        let entry = entry
-            .filter(|entry| entry.snat == Snat::Client || flow.source != flow.reply_destination);
-        if let Some(entry) = entry {
+    let takers = Takers::new(set, live.links);
+    for flow in alive.filter(|flow| !flow.finished) {
+        if let Some(entry) = takers.entry_of(flow) {
             let of_entry = connections.entry(entry.name.as_str()).or_default();
             of_entry.add(flow);
         }
@@ -424,6 +423,7 @@ pub fn drift(
 mod tests {
     use super::*;
     use crate::diff::drift::compare_family;
+    use crate::host::network::Link;
     use crate::netfilter::text::parse::parse;
     use crate::plan::plan;
     use crate::yaml;
@@ -453,6 +453,7 @@ forwards:
             ruleset: &ruleset,
             counters: &Counters::default(),
             flows: None,
+            links: &Links::default(),
         };
         let comparison = compare_family(&ruleset, &set, Family::V4);
         let rows = rows(&live, &set, Family::V4, &comparison);
@@ -485,6 +486,7 @@ outbound:
                 ruleset: &live,
                 counters: &Counters::default(),
                 flows: None,
+                links: &Links::default(),
             };
             let comparison = compare_family(&live, &set, Family::V4);
             let rows = outbound_rows(&rules, &set, Family::V4, &comparison);
@@ -543,13 +545,22 @@ outbound:
         }
     }
 
+    fn links() -> Links {
+        let link = |name: &str, address: &str| Link {
+            name: name.to_owned(),
+            addresses: vec![address.parse().expect("an address")],
+            ..Link::default()
+        };
+        Links(vec![link("eth0", "10.3.0.4"), link("eth1", "10.2.0.4")])
+    }
+
     /// Returns the rows of two entries, for the planned rules with `from` replaced by `to`.
     fn outbound_of(from: &str, to: &str, flows: &[Flow]) -> Vec<OutboundRow> {
         let set = yaml::read(
             b"firewall: {interface: eth0}
 outbound:
   - {name: a, allow_from: [10.1.0.0/16, 10.3.0.0/16], allow_to: [192.0.2.0/24, 203.0.113.0/24]}
-  - {name: b, allow_from: [10.2.0.0/16], snat: none}",
+  - {name: b, allow_from: [10.2.0.0/16], allow_to: [internet, 10.0.0.0/8], snat: none}",
         )
         .expect("it is valid");
         let planned = plan(&set, Family::V4).with_builtin_chains().to_string();
@@ -562,6 +573,7 @@ outbound:
             ruleset: &ruleset,
             counters: &Counters::default(),
             flows: Some(flows),
+            links: &links(),
         };
         let comparison = compare_family(&ruleset, &set, Family::V4);
         outbound_rows(&live, &set, Family::V4, &comparison)
@@ -593,21 +605,28 @@ outbound: [{name: a, allow_from: [10.1.0.0/16, 10.3.0.0/16], allow_to: [192.0.2.
 
     #[test]
     fn a_connection_of_the_machine_itself_is_not_an_entry_s() {
-        let flow = |source: &str, reply: &str| {
+        let flow = |source: &str, to: &str, reply: &str| {
             let line = format!(
-                "tcp 6 431999 ESTABLISHED src={source} dst=192.0.2.80 sport=5000 dport=443 \
-                 src=192.0.2.80 dst={reply} sport=443 dport=5000 [ASSURED]"
+                "tcp 6 431999 ESTABLISHED src={source} dst={to} sport=5000 dport=443 \
+                 src={to} dst={reply} sport=443 dport=5000 [ASSURED]"
             );
             Flow::parse(&line).expect("it is a flow")
         };
-        for (source, reply, live) in [
-            ("10.1.0.7", "10.3.0.4", [1, 0]),
-            ("10.1.0.7", "10.1.0.7", [0, 0]),
-            ("10.2.0.7", "10.2.0.7", [0, 1]),
+        let server = "192.0.2.80";
+        for (source, to, reply, live) in [
+            ("10.1.0.7", server, "10.3.0.4", [1, 0]),
+            ("10.1.0.7", server, "10.1.0.7", [0, 0]),
+            ("10.2.0.7", server, "10.2.0.7", [0, 1]),
+            // From the machine, and to it.
+            ("10.2.0.4", server, "10.2.0.4", [0, 0]),
+            ("10.2.0.7", "10.2.0.4", "10.2.0.7", [0, 0]),
+            ("10.2.0.7", "10.3.0.4", "10.2.0.7", [0, 0]),
+            // Another interface's address.
+            ("10.1.0.7", server, "10.2.0.4", [0, 0]),
         ] {
-            let rows = outbound_of("", "", &[flow(source, reply)]);
+            let rows = outbound_of("", "", &[flow(source, to, reply)]);
             let found = [0, 1].map(|n| rows[n].connections.unwrap_or_default());
-            assert_eq!(found, live, "{source} {reply}");
+            assert_eq!(found, live, "{source} {to} {reply}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Finds few deletions that delete given conntrack entries and no others.
 //!
-//! `conntrack -D` has a condition for each field of an entry. One call for each entry would take minutes for
-//! 100,000 senders. One call for all entries of a target would also delete entries that must stay, such as
-//! those of clients that the spec still admits.
+//! `conntrack -D` has a condition for each field of an entry, and reads the whole table. One call for each entry would
+//! take minutes for 100,000 senders, or for the thousands of servers of one pod. One call for all entries of a target
+//! would also delete entries that must stay, such as those of clients that the spec still admits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,93 +16,309 @@ use crate::netfilter::conntrack::Flow;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletion {
     pub sources: IpNet,
-    pub to: FlowDestination,
+    pub destinations: IpNet,
+    pub shared: SharedFields,
+    /// The entries that it is for.
+    pub entries: BTreeSet<EntryFields>,
 }
 
-/// The destination of a connection before and after translation.
+/// The fields of a conntrack entry that decide whether it stays. Entries that differ only in the source port stay or end
+/// together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FlowDestination {
+pub struct EntryFields {
+    protocol: Protocol,
+    source: IpAddr,
+    destination: IpAddr,
+    port: Port,
+    /// The host that answers, and its port.
+    reply: (IpAddr, Port),
+    new_source: IpAddr,
+}
+
+impl From<&Flow> for EntryFields {
+    fn from(flow: &Flow) -> Self {
+        Self {
+            protocol: flow.protocol,
+            source: flow.source,
+            destination: flow.destination,
+            port: flow.destination_port,
+            reply: (flow.reply_source, flow.reply_port),
+            new_source: flow.reply_destination,
+        }
+    }
+}
+
+impl EntryFields {
+    fn keeps_source(&self) -> bool {
+        self.source == self.new_source
+    }
+
+    fn is_redirected(&self) -> bool {
+        self.destination != self.reply.0
+    }
+}
+
+/// The values that all entries of a deletion have. A field without a value is no condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SharedFields {
     pub protocol: Protocol,
-    pub address: IpAddr,
-    pub port: Port,
-    pub reply_address: IpAddr,
-    pub reply_port: Port,
-    /// The address that the source was translated to. `None` if it was not: then the condition would differ for each
-    /// source.
+    pub port: Option<Port>,
+    pub reply_address: Option<IpAddr>,
+    pub reply_port: Option<Port>,
+    /// The address that replies are sent to: the new source.
     pub new_source: Option<IpAddr>,
 }
 
-impl FlowDestination {
-    fn of(flow: &Flow) -> Self {
+impl SharedFields {
+    /// Returns what entries that end together must share. `None` as the source of entries that keep theirs: then the
+    /// condition would differ for each source.
+    fn of(entry: &EntryFields, by: Sharing) -> Self {
+        let port = |port| (by == Sharing::Port).then_some(port);
+        let reply = entry.is_redirected().then_some(entry.reply);
         Self {
-            protocol: flow.protocol,
-            address: flow.destination,
-            port: flow.destination_port,
-            reply_address: flow.reply_source,
-            reply_port: flow.reply_port,
-            new_source: (!flow.keeps_source()).then_some(flow.reply_destination),
+            protocol: entry.protocol,
+            port: port(entry.port),
+            reply_address: reply.map(|(address, _)| address),
+            reply_port: reply.and_then(|(_, of)| port(of)),
+            new_source: (!entry.keeps_source()).then_some(entry.new_source),
         }
+    }
+
+    /// Returns whether an entry meets these conditions.
+    fn take(&self, entry: &EntryFields) -> bool {
+        self.protocol == entry.protocol
+            && self.port.is_none_or(|port| port == entry.port)
+            && self.reply_address.is_none_or(|one| one == entry.reply.0)
+            && self.reply_port.is_none_or(|port| port == entry.reply.1)
+            && self.new_source.is_none_or(|one| one == entry.new_source)
+    }
+
+    /// Returns every value under which [`Self::of`] may have put entries that a deletion takes along with this one.
+    fn that_take(entry: &EntryFields, by: Sharing) -> impl Iterator<Item = Self> {
+        let port = |port| (by == Sharing::Port).then_some(port);
+        let (address, of) = entry.reply;
+        let replies = [(None, None), (Some(address), port(of))];
+        let sources = [None, Some(entry.new_source)];
+        let port = port(entry.port);
+        let all = replies.into_iter().flat_map(move |reply| {
+            sources
+                .into_iter()
+                .map(move |new_source| (reply, new_source))
+        });
+        let protocol = entry.protocol;
+        all.map(move |((reply_address, reply_port), new_source)| Self {
+            protocol,
+            port,
+            reply_address,
+            reply_port,
+            new_source,
+        })
     }
 }
 
-/// Returns the deletions that end the connections in `doomed` and no others of `all`. Connections of one
-/// source to one destination end together if they have the same new source, or if one that ends has none.
+/// The fields that all entries of a deletion share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// The destination port as well.
+    Port,
+    /// Only addresses.
+    Address,
+}
+
+/// The number of deletions from which on fewer of them with fewer conditions are looked for. Fewer conditions take along
+/// more of the connections that begin meanwhile.
+const MANY: usize = 32;
+
+/// Returns the deletions that end the connections in `doomed` and no others of `all`.
 #[must_use]
 pub fn deletions<'f>(doomed: impl Iterator<Item = &'f Flow>, all: &[Flow]) -> Vec<Deletion> {
-    let mut ending: BTreeMap<FlowDestination, BTreeSet<IpAddr>> = BTreeMap::new();
-    for flow in doomed {
-        let sources = ending.entry(FlowDestination::of(flow)).or_default();
-        sources.insert(flow.source);
+    let ending: BTreeSet<EntryFields> = doomed.map(EntryFields::from).collect();
+    let all: BTreeSet<EntryFields> = all.iter().map(EntryFields::from).collect();
+    let staying: Vec<EntryFields> = all.difference(&ending).copied().collect();
+    let ending: Vec<EntryFields> = ending.into_iter().collect();
+    let by_port = shared_by(&ending, &staying, Sharing::Port);
+    if by_port.len() <= MANY {
+        return by_port;
     }
-    let mut staying: BTreeMap<FlowDestination, BTreeSet<IpAddr>> = BTreeMap::new();
-    for flow in all {
-        let to = FlowDestination::of(flow);
-        // A deletion without a condition on the new source takes the flows with one as well.
-        let any_source = FlowDestination {
-            new_source: None,
-            ..to
-        };
-        for to in [to, any_source] {
-            let ending = ending.get(&to);
-            if ending.is_some_and(|ending| !ending.contains(&flow.source)) {
-                staying.entry(to).or_default().insert(flow.source);
+    let by_address = shared_by(&ending, &staying, Sharing::Address);
+    if by_address.len() < by_port.len() {
+        by_address
+    } else {
+        by_port
+    }
+}
+
+fn shared_by(ending: &[EntryFields], staying: &[EntryFields], by: Sharing) -> Vec<Deletion> {
+    let mut groups: BTreeMap<SharedFields, (Vec<EntryFields>, Vec<EntryFields>)> = BTreeMap::new();
+    for entry in ending {
+        let (ending, _) = groups.entry(SharedFields::of(entry, by)).or_default();
+        ending.push(*entry);
+    }
+    for entry in staying {
+        // An untranslated entry has the same values twice.
+        let shared: BTreeSet<SharedFields> = SharedFields::that_take(entry, by).collect();
+        for shared in shared {
+            if let Some((_, staying)) = groups.get_mut(&shared) {
+                staying.push(*entry);
             }
         }
     }
-    let none = BTreeSet::new();
     let mut deletions = Vec::new();
-    for (to, ending) in ending {
-        let ending: Vec<IpAddr> = ending.into_iter().collect();
-        let staying = staying.get(&to).unwrap_or(&none);
-        let mut networks = Vec::new();
-        cover(&ending, staying, &mut networks);
-        deletions.extend(networks.into_iter().map(|sources| Deletion { sources, to }));
+    for (shared, (ending, staying)) in groups {
+        cover_group(shared, &ending, &staying, by, &mut deletions);
     }
     deletions
 }
 
-/// Adds the fewest networks that hold all addresses of `ending`, which is sorted, and none of `staying`. Each
-/// network is as narrow as its addresses allow.
-fn cover(ending: &[IpAddr], staying: &BTreeSet<IpAddr>, networks: &mut Vec<IpNet>) {
-    let [first, .., last] = ending else {
-        networks.extend(ending.iter().copied().map(IpNet::from));
-        return;
-    };
-    let net = common(*first, *last);
-    if staying
-        .range(net.network()..=net.broadcast())
-        .next()
-        .is_none()
-    {
-        networks.push(net);
+/// Adds deletions of all entries of a group.
+fn cover_group(
+    shared: SharedFields,
+    ending: &[EntryFields],
+    staying: &[EntryFields],
+    by: Sharing,
+    deletions: &mut Vec<Deletion>,
+) {
+    if shared.new_source.is_some() {
+        for cell in cells(ending.to_vec(), staying) {
+            push(shared, &cell, staying, by, deletions);
+        }
         return;
     }
-    // The halves differ in the first bit after the network's prefix.
-    let lower = IpNet::new(net.network(), net.prefix_len() + 1);
-    let is_lower = |address: &IpAddr| lower.as_ref().is_ok_and(|lower| lower.contains(address));
-    let (lower, upper) = ending.split_at(ending.partition_point(is_lower));
-    cover(lower, staying, networks);
-    cover(upper, staying, networks);
+    // Only a deletion for one source can have a condition that leaves out entries with a new source.
+    let (kept, translated): (Vec<_>, Vec<_>) =
+        staying.iter().copied().partition(EntryFields::keeps_source);
+    for cell in cells(ending.to_vec(), &kept) {
+        if !Area::around(&cell).holds_any(&translated) {
+            push(shared, &cell, staying, by, deletions);
+            continue;
+        }
+        let mut by_source: BTreeMap<IpAddr, Vec<EntryFields>> = BTreeMap::new();
+        for entry in cell {
+            by_source.entry(entry.source).or_default().push(entry);
+        }
+        for (source, entries) in by_source {
+            let shared = SharedFields {
+                new_source: Some(source),
+                ..shared
+            };
+            push(shared, &entries, staying, by, deletions);
+        }
+    }
+}
+
+/// Adds the deletion of the entries of a cell. If others have the same addresses, adds one with all conditions for each.
+fn push(
+    shared: SharedFields,
+    cell: &[EntryFields],
+    staying: &[EntryFields],
+    by: Sharing,
+    deletions: &mut Vec<Deletion>,
+) {
+    let area = Area::around(cell);
+    let mut staying_too = staying.iter().filter(|entry| shared.take(entry));
+    if !staying_too.any(|entry| area.holds(entry)) {
+        deletions.push(area.deletion(shared, cell));
+        return;
+    }
+    if by == Sharing::Address {
+        deletions.extend(shared_by(cell, staying, Sharing::Port));
+        return;
+    }
+    for entry in cell {
+        let shared = SharedFields {
+            protocol: entry.protocol,
+            port: Some(entry.port),
+            reply_address: Some(entry.reply.0),
+            reply_port: Some(entry.reply.1),
+            new_source: Some(entry.new_source),
+        };
+        deletions.push(area.deletion(shared, std::slice::from_ref(entry)));
+    }
+}
+
+/// The narrowest networks that hold the addresses of some entries.
+#[derive(Debug, Clone, Copy)]
+struct Area {
+    sources: IpNet,
+    destinations: IpNet,
+}
+
+impl Area {
+    /// `entries` has at least one.
+    fn around(entries: &[EntryFields]) -> Self {
+        Self {
+            sources: network(entries.iter().map(|entry| entry.source)),
+            destinations: network(entries.iter().map(|entry| entry.destination)),
+        }
+    }
+
+    fn holds(&self, entry: &EntryFields) -> bool {
+        self.sources.contains(&entry.source) && self.destinations.contains(&entry.destination)
+    }
+
+    fn holds_any(&self, entries: &[EntryFields]) -> bool {
+        entries.iter().any(|entry| self.holds(entry))
+    }
+
+    fn deletion(&self, shared: SharedFields, entries: &[EntryFields]) -> Deletion {
+        Deletion {
+            sources: self.sources,
+            destinations: self.destinations,
+            shared,
+            entries: entries.iter().copied().collect(),
+        }
+    }
+}
+
+/// Divides entries so that the area around each part holds none of `staying`, unless it is one pair of addresses.
+fn cells(ending: Vec<EntryFields>, staying: &[EntryFields]) -> Vec<Vec<EntryFields>> {
+    let mut cells = Vec::new();
+    let mut open = vec![(ending, staying.to_vec())];
+    while let Some((ending, mut staying)) = open.pop() {
+        let area = Area::around(&ending);
+        staying.retain(|entry| area.holds(entry));
+        let by_source = halves(&ending, area.sources, |entry| entry.source);
+        let by_destination = halves(&ending, area.destinations, |entry| entry.destination);
+        let left = |halves: &[Vec<EntryFields>; 2]| -> usize {
+            let areas = halves.each_ref().map(|half| Area::around(half));
+            let held = |area: &Area| staying.iter().filter(|entry| area.holds(entry)).count();
+            areas.iter().map(held).sum()
+        };
+        let halves = match (by_source, by_destination) {
+            _ if staying.is_empty() => None,
+            (Some(one), Some(other)) if left(&other) < left(&one) => Some(other),
+            (Some(halves), _) | (None, Some(halves)) => Some(halves),
+            (None, None) => None,
+        };
+        match halves {
+            Some(halves) => open.extend(halves.map(|half| (half, staying.clone()))),
+            None => cells.push(ending),
+        }
+    }
+    cells
+}
+
+/// Divides entries by the first bit after the network's prefix. `None` if the network is one address.
+fn halves(
+    entries: &[EntryFields],
+    net: IpNet,
+    address: impl Fn(&EntryFields) -> IpAddr,
+) -> Option<[Vec<EntryFields>; 2]> {
+    let lower = IpNet::new(net.network(), net.prefix_len() + 1).ok()?;
+    let is_lower = |entry: &EntryFields| lower.contains(&address(entry));
+    let (lower, upper) = entries.iter().copied().partition(is_lower);
+    Some([lower, upper])
+}
+
+/// Returns the narrowest network that holds all addresses, which must be of one family. There is at least one.
+fn network(addresses: impl Iterator<Item = IpAddr>) -> IpNet {
+    let (mut first, mut last) = (None, None);
+    for address in addresses {
+        first = Some(first.map_or(address, |first: IpAddr| first.min(address)));
+        last = Some(last.map_or(address, |last: IpAddr| last.max(address)));
+    }
+    let first = first.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+    common(first, last.unwrap_or(first))
 }
 
 /// Returns the narrowest network that holds both addresses. They must be of one family.
@@ -122,26 +338,76 @@ mod tests {
 
     use super::*;
 
-    fn flow(source: IpAddr, port: u16) -> Flow {
-        let address = match source {
-            IpAddr::V4(_) => "10.3.0.4",
-            IpAddr::V6(_) => "fd00:3::4",
-        };
+    /// A connection: `10.0.0.1 > 8.8.8.8:53 as 10.3.0.4`, with `@ address:port` if it is redirected there.
+    fn flow(text: &str) -> Flow {
+        let (text, new) = text.split_once(" as ").unwrap_or((text, ""));
+        let (text, reply) = text.split_once(" @ ").unwrap_or((text, ""));
+        let (source, to) = text.split_once(" > ").expect("it has a destination");
+        let (to, port) = to.rsplit_once(':').expect("it has a port");
+        let (reply, reply_port) = reply.rsplit_once(':').unwrap_or((to, port));
+        let new = if new.is_empty() { source } else { new };
         let line = format!(
-            "udp 17 9 src={source} dst={address} sport=5 dport={port} src={address} dst={source} sport={port} dport=5"
+            "udp 17 9 src={source} dst={to} sport=5 dport={port} src={reply} dst={new} sport={reply_port} dport=5"
         );
         Flow::parse(&line).expect("it is a flow")
     }
 
-    fn networks(ending: &[&str], staying: &[&str]) -> String {
-        let flows = |addresses: &[&str]| -> Vec<Flow> {
-            let address = |text: &&str| flow(text.parse().expect("an address"), 53);
-            addresses.iter().map(address).collect()
-        };
-        let ending = flows(ending);
-        let all = [ending.clone(), flows(staying)].concat();
+    impl Deletion {
+        fn takes(&self, flow: &Flow) -> bool {
+            let SharedFields {
+                protocol,
+                port,
+                reply_address,
+                reply_port,
+                new_source,
+            } = self.shared;
+            protocol == flow.protocol
+                && self.sources.contains(&flow.source)
+                && self.destinations.contains(&flow.destination)
+                && port.is_none_or(|port| port == flow.destination_port)
+                && reply_address.is_none_or(|address| address == flow.reply_source)
+                && reply_port.is_none_or(|port| port == flow.reply_port)
+                && new_source.is_none_or(|source| source == flow.reply_destination)
+        }
+    }
+
+    /// Returns the deletions, after it has held that they take each ending connection, and none that stays.
+    fn exact(ending: &[Flow], staying: &[Flow]) -> Vec<Deletion> {
+        let all = [ending, staying].concat();
         let found = deletions(ending.iter(), &all);
-        let nets = found.iter().map(|one| one.sources.to_string());
+        let taken = |flow: &Flow| found.iter().filter(|one| one.takes(flow)).count();
+        for flow in ending {
+            assert!(taken(flow) > 0, "{flow:?} is not ended: {found:?}");
+            let fields = EntryFields::from(flow);
+            let counted = found.iter().filter(|one| one.entries.contains(&fields));
+            assert_eq!(counted.count(), 1, "{flow:?} is counted once");
+        }
+        let ends = |flow: &Flow| {
+            ending
+                .iter()
+                .any(|one| EntryFields::from(one) == flow.into())
+        };
+        for flow in staying.iter().filter(|flow| !ends(flow)) {
+            assert_eq!(taken(flow), 0, "{flow:?} is ended: {found:?}");
+        }
+        found
+    }
+
+    fn networks(ending: &[&str], staying: &[&str]) -> String {
+        let to = |address: &&str| {
+            let host = if address.contains(':') {
+                "fd00:3::4"
+            } else {
+                "10.3.0.4"
+            };
+            flow(&format!("{address} > {host}:53 as 10.3.0.9"))
+        };
+        let ending: Vec<Flow> = ending.iter().map(to).collect();
+        let staying: Vec<Flow> = staying.iter().map(to).collect();
+        let found = exact(&ending, &staying);
+        let mut nets: Vec<IpNet> = found.iter().map(|one| one.sources).collect();
+        nets.sort_unstable();
+        let nets = nets.iter().map(ToString::to_string);
         nets.collect::<Vec<_>>().join(" ")
     }
 
@@ -173,63 +439,106 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_connection_with_another_new_source_stays() {
-        let source: IpAddr = "198.51.100.7".parse().expect("an address");
-        let with = |new: &str| Flow {
-            reply_destination: new.parse().expect("an address"),
-            ..flow(source, 53)
-        };
-        let (ending, staying) = (with("10.3.0.4"), with("10.3.0.5"));
-        let found = deletions([&ending].into_iter(), &[ending.clone(), staying]);
-        let new: Vec<Option<IpAddr>> = found.iter().map(|one| one.to.new_source).collect();
-        assert_eq!(new, [Some(ending.reply_destination)]);
+    fn flows(lines: &[&str]) -> Vec<Flow> {
+        lines.iter().map(|line| flow(line)).collect()
     }
 
     #[test]
-    fn a_translated_connection_between_untranslated_ones_stays() {
-        let at = |last| flow(IpAddr::from([198, 51, 100, last]), 53);
-        let ending = [at(8), at(10)];
-        let staying = Flow {
-            reply_destination: IpAddr::from([10, 3, 0, 4]),
-            ..at(9)
-        };
-        let all = [&ending[..], std::slice::from_ref(&staying)].concat();
-        let found = deletions(ending.iter(), &all);
-        let takes = |one: &Deletion| one.sources.contains(&staying.source);
-        assert!(!found.is_empty() && !found.iter().any(takes), "{found:?}");
+    fn a_connection_that_differs_in_one_field_stays() {
+        for (ending, staying) in [
+            ("10.0.0.1 > 8.8.8.8:53", "10.0.0.2 > 8.8.8.8:53"),
+            ("10.0.0.1 > 8.8.8.8:53", "10.0.0.1 > 8.8.8.9:53"),
+            ("10.0.0.1 > 8.8.8.8:53", "10.0.0.1 > 8.8.8.8:54"),
+            ("10.0.0.1 > 8.8.8.8:53", "10.0.0.1 > 8.8.8.8:53 as 10.3.0.4"),
+            ("10.0.0.1 > 8.8.8.8:53 as 10.3.0.4", "10.0.0.1 > 8.8.8.8:53"),
+            (
+                "10.0.0.1 > 8.8.8.8:53 as 10.3.0.4",
+                "10.0.0.1 > 8.8.8.8:53 as 10.3.0.5",
+            ),
+            (
+                "10.0.0.1 > 8.8.8.8:53",
+                "10.0.0.1 > 8.8.8.8:53 @ 10.9.9.9:53",
+            ),
+            (
+                "10.0.0.1 > 8.8.8.8:53 @ 10.9.9.9:53",
+                "10.0.0.1 > 8.8.8.8:53 @ 10.9.9.9:54",
+            ),
+        ] {
+            assert_eq!(exact(&flows(&[ending]), &flows(&[staying])).len(), 1);
+        }
     }
 
+    /// `snat: none` became `masquerade`: a source has old connections and new ones to one server.
     #[test]
-    fn each_destination_has_its_own_deletion() {
-        let source: IpAddr = "198.51.100.7".parse().expect("an address");
-        let (ending, staying) = (flow(source, 53), flow(source, 54));
-        let found = deletions([&ending].into_iter(), &[ending.clone(), staying]);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].to.port.number(), 53);
+    fn new_connections_of_a_source_with_an_old_one_stay() {
+        let ending = flows(&["10.0.0.8 > 10.9.0.1:5432", "10.0.0.10 > 10.9.0.1:5432"]);
+        let staying = flows(&[
+            "10.0.0.8 > 10.9.0.1:5432 as 10.3.0.4",
+            "10.0.0.9 > 10.9.0.1:5432 as 10.3.0.4",
+        ]);
+        assert_eq!(exact(&ending, &staying).len(), 2);
+        assert_eq!(exact(&ending, &[]).len(), 1);
+    }
+
+    /// An outbound entry has few sources and very many servers.
+    #[test]
+    fn connections_to_thousands_of_servers_end_in_few_passes() {
+        let at = |n: u32| IpAddr::from((0x0800_0000 + n * 7919).to_be_bytes());
+        let out = |pod: u32, n: u32, port: u32, new: &str| {
+            flow(&format!("10.224.0.{pod} > {}:{port}{new}", at(n)))
+        };
+        let seen = " as 10.3.0.4";
+        let each = |port: u32, new: &str| -> Vec<Flow> {
+            (0..5_000).map(|n| out(1 + n % 5, n, port, new)).collect()
+        };
+        let incoming = flow("198.51.100.7 > 10.3.0.4:80 @ 10.224.0.9:80 as 10.3.0.4");
+        // The entry is gone.
+        for new in [seen, ""] {
+            let found = exact(&each(443, new), std::slice::from_ref(&incoming));
+            assert_eq!(found.len(), 1, "{new}");
+        }
+        // The entry accepts another port, or no longer one pod.
+        let staying = each(80, seen);
+        assert_eq!(exact(&each(443, seen), &staying).len(), 1);
+        let (ending, staying): (Vec<Flow>, Vec<Flow>) = each(443, seen)
+            .into_iter()
+            .partition(|flow| flow.source == IpAddr::from([10, 224, 0, 3]));
+        assert_eq!(exact(&ending, &staying).len(), 1);
+        // It denies a network.
+        let denied: IpNet = "8.0.0.0/12".parse().expect("a network");
+        let (ending, staying): (Vec<Flow>, Vec<Flow>) = each(443, seen)
+            .into_iter()
+            .partition(|flow| denied.contains(&flow.destination));
+        assert!(ending.len() > 100 && staying.len() > 100);
+        assert!(exact(&ending, &staying).len() <= 2);
+        // Each connection has a port of its own.
+        let ending: Vec<Flow> = (0..5_000).map(|n| out(1, n, 1_024 + n, seen)).collect();
+        assert_eq!(exact(&ending, &[incoming]).len(), 1);
+    }
+
+    fn some_flow() -> impl Strategy<Value = Flow> {
+        let fields = (0..8_u8, 0..8_u8, 52..54_u16, 0..3_u8, 0..3_u8);
+        fields.prop_map(|(source, to, port, reply, new)| {
+            let reply = match reply {
+                0 => String::new(),
+                n => format!(" @ 10.9.0.{n}:53"),
+            };
+            let new = match new {
+                0 => String::new(),
+                n => format!(" as 10.3.0.{n}"),
+            };
+            flow(&format!("10.0.0.{source} > 8.8.8.{to}:{port}{reply}{new}"))
+        })
     }
 
     proptest! {
         /// The addresses have few bits, so that they lie close together.
         #[test]
-        fn each_ending_source_is_deleted_once_and_no_staying_one(
-            ending in proptest::collection::btree_set(0_u8..64, 1..20),
-            staying in proptest::collection::btree_set(0_u8..64, 0..20),
+        fn each_ending_connection_is_deleted_and_no_staying_one(
+            ending in proptest::collection::vec(some_flow(), 1..60),
+            staying in proptest::collection::vec(some_flow(), 0..60),
         ) {
-            let address = |last: &u8| IpAddr::from([10, 0, 0, *last]);
-            let doomed: Vec<Flow> = ending.iter().map(|last| flow(address(last), 53)).collect();
-            let others = staying.iter().map(|last| flow(address(last), 53));
-            let all: Vec<Flow> = doomed.iter().cloned().chain(others).collect();
-            let found = deletions(doomed.iter(), &all);
-            for last in 0..64 {
-                let taken = found.iter().filter(|one| one.sources.contains(&address(&last))).count();
-                if ending.contains(&last) {
-                    prop_assert_eq!(taken, 1);
-                } else if staying.contains(&last) {
-                    prop_assert_eq!(taken, 0);
-                }
-            }
-            prop_assert!(found.len() <= ending.len());
+            exact(&ending, &staying);
         }
     }
 }
