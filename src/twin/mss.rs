@@ -1,6 +1,7 @@
 //! Looks for the largest TCP segments that come through a hole for long packets.
 
 use super::battery::Ask;
+use super::machine::LiveMachine;
 use super::repeat::is_through;
 use super::rule_change::restore;
 use super::{Twin, TwinError};
@@ -14,46 +15,87 @@ use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{Mss, Target};
 use crate::netfilter::tcp_flags::TcpFlags;
 use crate::netfilter::text::line::Line;
+use crate::plan::Hook;
 
 /// The chain of the limit. It has not the name of a chain of nvactl's, which a change of nvactl's rules would remove.
 const TRIED: &str = "MSS-TRIED";
 
 /// Returns the limit on segment sizes with which a connection comes through: that of this machine's routes, or else
-/// the largest number. The limit stays in the twin. `None`: the connection is not by TCP, or no limit helps. The calling
-/// thread is in the twin's machine namespace, also afterwards.
+/// the largest number. `present` is the spec's limit. In its place, that of the routes could cut other connections, so
+/// only smaller numbers are tried then. The limit stays in the twin. `None`: the connection is not by TCP, or no limit
+/// helps. The calling thread is in the twin's machine namespace, also afterwards.
 ///
 /// # Errors
 /// If a program is missing, or no connection can be opened.
-pub fn limit(twin: &Twin, ask: &Ask<'_>) -> Result<Option<Mss>, TwinError> {
+pub fn limit(twin: &Twin, ask: &Ask<'_>, present: Option<Mss>) -> Result<Option<Mss>, TwinError> {
     let family = ask.of.family();
-    if ask.question.protocol != Protocol::Tcp {
+    if ask.question.protocol != Protocol::Tcp || !hook(family)? {
         return Ok(None);
     }
-    let passes = |limit: Mss| -> Result<bool, TwinError> {
-        Ok(refill(family, Some(limit))? && is_through(twin, ask)?)
-    };
-    if !hook(family)? {
-        return Ok(None);
-    }
-    if passes(Mss::Clamp)? {
+    if present.is_none() && passes(twin, ask, Mss::Clamp)? {
         return Ok(Some(Mss::Clamp));
     }
-    let mut least = *Firewall::MSS.start();
-    if !passes(Mss::Bytes(least))? {
+    let too_large = match present {
+        Some(Mss::Bytes(bytes)) => bytes,
+        Some(Mss::Clamp) | None => announced(twin.machine(), ask),
+    };
+    let found = number(twin, ask, too_large)?;
+    if found.is_none() {
         refill(family, None)?;
+    }
+    Ok(found.map(Mss::Bytes))
+}
+
+/// Returns the largest number below `too_large` with which a connection comes through, if there is one. It stays in the
+/// twin, in which a limit was tried before.
+///
+/// # Errors
+/// As [`limit`].
+pub fn number(twin: &Twin, ask: &Ask<'_>, too_large: u16) -> Result<Option<u16>, TwinError> {
+    let mut least = *Firewall::MSS.start();
+    if too_large <= least || !passes(twin, ask, Mss::Bytes(least))? {
         return Ok(None);
     }
-    let mut too_large = super::world::longest_segment(family);
+    let mut too_large = too_large;
     while too_large - least > 1 {
         let middle = least.midpoint(too_large);
-        if passes(Mss::Bytes(middle))? {
+        if passes(twin, ask, Mss::Bytes(middle))? {
             least = middle;
         } else {
             too_large = middle;
         }
     }
-    refill(family, Some(Mss::Bytes(least)))?;
-    Ok(Some(Mss::Bytes(least)))
+    refill(ask.of.family(), Some(Mss::Bytes(least)))?;
+    Ok(Some(least))
+}
+
+fn passes(twin: &Twin, ask: &Ask<'_>, limit: Mss) -> Result<bool, TwinError> {
+    Ok(refill(ask.of.family(), Some(limit))? && is_through(twin, ask)?)
+}
+
+/// Returns the largest segment that an end of a connection announces: a packet of its line without the headers. A limit
+/// of that size changes nothing.
+fn announced(machine: &LiveMachine, ask: &Ask<'_>) -> u16 {
+    let headers = match ask.of.family() {
+        Family::V4 => 40,
+        Family::V6 => 60,
+    };
+    let lines = [ask.by, ask.of.egress()];
+    let lines = lines.iter().filter_map(|name| machine.link(name.as_str()));
+    let longest = lines.map(|link| link.mtu.saturating_sub(headers)).max();
+    let most = *Firewall::MSS.end();
+    longest.map_or(most, |bytes| u16::try_from(bytes).unwrap_or(most).min(most))
+}
+
+/// Sets a limit on the segments of all TCP connections in place of the one in nvactl's chain. Returns whether
+/// iptables-restore accepts it.
+///
+/// # Errors
+/// If a program is missing.
+pub fn instead(family: Family, limit: Mss) -> Result<bool, TwinError> {
+    let own = ChainName::from(Hook::Sizing.own());
+    // The line makes the chain, or empties it.
+    Ok(load(family, &[Line::Chain(&own, None)])? && set(family, limit)?)
 }
 
 /// Sets a limit on the segments of all TCP connections through the calling thread's namespace. Returns whether
