@@ -6,7 +6,7 @@ use super::repeat::is_through;
 use super::rule_change::restore;
 use super::{Twin, TwinError};
 use crate::forwards::Firewall;
-use crate::net::{Family, Protocol};
+use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
@@ -37,7 +37,7 @@ pub fn limit(twin: &Twin, ask: &Ask<'_>, present: Option<Mss>) -> Result<Option<
     }
     let too_large = match present {
         Some(Mss::Bytes(bytes)) => bytes,
-        Some(Mss::Clamp) | None => announced(twin.machine(), ask),
+        Some(Mss::Clamp) | None => announced(twin.machine(), family, [ask.by, ask.of.egress()]),
     };
     let found = number(twin, ask, too_large)?;
     if found.is_none() {
@@ -73,15 +73,15 @@ fn passes(twin: &Twin, ask: &Ask<'_>, limit: Mss) -> Result<bool, TwinError> {
     Ok(refill(ask.of.family(), Some(limit))? && is_through(twin, ask)?)
 }
 
-/// Returns the largest segment that an end of a connection announces: a packet of its line without the headers. A limit
-/// of that size changes nothing.
-fn announced(machine: &LiveMachine, ask: &Ask<'_>) -> u16 {
-    let headers = match ask.of.family() {
+/// Returns the largest segment that an end of a connection over these interfaces announces: a packet of its line without
+/// the headers. A limit of that size changes nothing.
+fn announced(machine: &LiveMachine, family: Family, path: [&Interface; 2]) -> u16 {
+    let headers = match family {
         Family::V4 => 40,
         Family::V6 => 60,
     };
-    let lines = [ask.by, ask.of.egress()];
-    let lines = lines.iter().filter_map(|name| machine.link(name.as_str()));
+    let lines = path.iter();
+    let lines = lines.filter_map(|name| machine.link(name.as_str()));
     let longest = lines.map(|link| link.mtu.saturating_sub(headers)).max();
     let most = *Firewall::MSS.end();
     longest.map_or(most, |bytes| u16::try_from(bytes).unwrap_or(most).min(most))
@@ -142,4 +142,29 @@ fn load(family: Family, lines: &[Line<'_>]) -> Result<bool, TwinError> {
     let all = [&[Line::Table(TableName::Mangle)], lines, &[Line::Commit]].concat();
     let script: String = all.iter().map(|line| format!("{line}\n")).collect();
     Ok(restore(Backend::Auto, family, &script)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::twin::machine::LiveLink;
+
+    /// A hole for packets of 4000 bytes needs a number beyond that of common lines.
+    #[test]
+    fn the_largest_number_is_that_of_the_longest_line() {
+        let mut machine = LiveMachine {
+            links: ["eth0", "eth1"]
+                .map(|name| LiveLink::with(name, &[]))
+                .into(),
+            ..LiveMachine::default()
+        };
+        let [eth0, eth1] = ["eth0", "eth1"].map(|name| name.parse().expect("a name"));
+        let of = |machine: &LiveMachine, family| announced(machine, family, [&eth0, &eth1]);
+        assert_eq!(of(&machine, Family::V4), 1460);
+        machine.links[1].mtu = 9000;
+        assert_eq!(of(&machine, Family::V4), 8960);
+        assert_eq!(of(&machine, Family::V6), 8940);
+        machine.links[1].mtu = 65_536;
+        assert_eq!(of(&machine, Family::V4), 65_495);
+    }
 }

@@ -423,7 +423,7 @@ forwards:
     assert_eq!(fixes(", mss: 1160"), []);
 
     // With a number in the spec, `clamp` would help here and cut the others again.
-    lab.firewall.run("ip link set eth1 mtu 1150");
+    lab.firewall.run("ip link set eth0 mtu 1150");
     let mut found = fixes(", mss: 1160");
     found.sort();
     assert_eq!(found, [set("api", "1110"), set("web", "1110")]);
