@@ -413,8 +413,8 @@ forwards:
          echo 1 > /proc/sys/net/ipv4/ip_forward_use_pmtu
          ip route add default via 10.3.0.1 dev eth0 mtu 1200 table 77
          ip route add default via 10.3.0.1 dev eth0 mtu 1300 table 78
-         ip rule add iif eth1 from {POD} lookup 77
-         ip rule add iif eth1 from {ILB} lookup 78"
+         ip rule add iif eth1 from {ILB} lookup 77
+         ip rule add iif eth1 from {POD} lookup 78"
     ));
     let mut found = fixes("");
     found.sort();
@@ -423,7 +423,10 @@ forwards:
     assert_eq!(fixes(", mss: 1160"), []);
 
     // With a number in the spec, `clamp` would help here and cut the others again.
-    lab.firewall.run("ip link set eth0 mtu 1150");
+    lab.firewall.shell(
+        "ip rule del lookup 77; ip rule del lookup 78
+         ip link set eth0 mtu 1150",
+    );
     let mut found = fixes(", mss: 1160");
     found.sort();
     assert_eq!(found, [set("api", "1110"), set("web", "1110")]);

@@ -34,7 +34,7 @@ use trial::{PreparedTrial, is_answered, prepared, takers};
 const BEFORE: usize = 2000;
 /// The most of the refused ones whose rule is looked for.
 const SEARCHED: usize = 64;
-/// The most connections of no forward whose rule is looked for: so many that passed before the change, and so
+/// The most connections outside the forwards and outbound entries whose rule is looked for: so many that passed before the change, and so
 /// many that did not.
 const SHUT: usize = 5;
 
@@ -162,7 +162,7 @@ fn foreign_targets(trying: &Trying<'_>) -> impl Iterator<Item = IpAddr> {
     targets.filter(IpAddr::is_ipv6)
 }
 
-/// Opens the connections of no forward before the change, and looks for clients that rules of others refuse.
+/// Opens the connections outside the forwards and outbound entries before the change, and looks for clients that rules of others refuse.
 /// Returns for each of `others` whether it passed.
 fn before<'f>(
     trial: &PreparedTrial<'f>,
@@ -257,7 +257,7 @@ fn is_passed_over(decided: &DecidingRule) -> bool {
     )
 }
 
-/// Opens the connections of no forward after the change, and again those that rules refused before it.
+/// Opens the connections outside the forwards and outbound entries after the change, and again those that rules refused before it.
 fn after<'f>(
     trying: &Trying<'f>,
     twin: &Twin,
