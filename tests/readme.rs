@@ -5,6 +5,7 @@ mod options;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -304,6 +305,40 @@ fn every_shown_command_exists() {
         }
     }
     assert!(seen > 15, "{seen} commands");
+}
+
+/// A command that fails leaves the metrics as they were, so that their age shows the fault.
+#[test]
+fn the_metrics_recipes_replace_a_file_only_by_a_whole_one() {
+    let text = page("docs/metrics.md");
+    for (heading, name, last_good) in [
+        ("## Status", "nvactl.prom", 0),
+        ("## Doctor", "nvactl-doctor.prom", 1),
+    ] {
+        let recipe = blocks(section(&text, heading), "sh")[0];
+        let folder = tempfile::tempdir().expect("there is a place for it");
+        let at = folder.path();
+        let recipe = recipe.replace("/var/lib/node_exporter", at.to_str().expect("it is UTF-8"));
+        let run = |code: i32| {
+            let fake = format!("#!/bin/sh\necho by {code}\nexit {code}\n");
+            fs::create_dir_all(at.join("bin")).expect("it can be made");
+            fs::write(at.join("bin/nvactl"), fake).expect("it can be written");
+            fs::write(at.join("bin/sudo"), "#!/bin/sh\nexec \"$@\"\n").expect("it can be written");
+            for program in ["nvactl", "sudo"] {
+                let mode = PermissionsExt::from_mode(0o755);
+                fs::set_permissions(at.join("bin").join(program), mode).expect("it can be set");
+            }
+            let path = format!("{}:/usr/bin:/bin", at.join("bin").display());
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &recipe]).env("PATH", path);
+            shell.status().expect("it runs");
+            fs::read_to_string(at.join(name)).unwrap_or_default()
+        };
+        for code in 0..=last_good {
+            assert_eq!(run(code), format!("by {code}\n"), "{recipe}");
+        }
+        assert_eq!(run(2), format!("by {last_good}\n"), "{recipe}");
+    }
 }
 
 /// The keys of a JSON value and all below it.

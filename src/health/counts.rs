@@ -124,7 +124,7 @@ pub fn outbound<'r>(counters: &Counters, ruleset: &'r Ruleset) -> BTreeMap<&'r s
     names.map(|name| (*name, of(name))).collect()
 }
 
-/// Returns the packets of the rule for known connections, of all forwards together.
+/// Returns the packets of the rule for known connections: of all that the machine forwards, those of others included.
 #[must_use]
 pub fn established(counters: &Counters) -> Count {
     let own = ChainName::from(Hook::Passing.own());

@@ -25,8 +25,19 @@ pub struct SnatPorts {
     pub connections: usize,
     /// Connections to the destination that has the most. Each has a port of its own.
     pub ports_used: usize,
+    /// How many of these connections are finished. Their ports are in use until the kernel forgets them, or gives them
+    /// to new connections, as Linux 6.18 does.
+    pub ports_finished: usize,
     pub protocol: &'static str,
     pub destination: String,
+}
+
+impl SnatPorts {
+    /// Returns the number of ports that no kernel gives to new connections.
+    #[must_use]
+    pub fn ports_busy(&self) -> usize {
+        self.ports_used - self.ports_finished
+    }
 }
 
 impl fmt::Display for SnatPorts {
@@ -35,13 +46,18 @@ impl fmt::Display for SnatPorts {
             address,
             connections: _,
             ports_used,
+            ports_finished,
             protocol,
             destination,
         } = self;
         write!(
             f,
             "{ports_used} of {SNAT_PORTS} source ports of {address} are in use to {protocol} {destination}"
-        )
+        )?;
+        match ports_finished {
+            0 => Ok(()),
+            finished => write!(f, ", {finished} of them by finished connections"),
+        }
     }
 }
 
@@ -52,6 +68,13 @@ struct SeenFlow {
     protocol: Protocol,
     destination: IpAddr,
     port: Port,
+    finished: bool,
+}
+
+impl SeenFlow {
+    fn end(&self) -> (IpAddr, Protocol, IpAddr, Port) {
+        (self.source, self.protocol, self.destination, self.port)
+    }
 }
 
 /// Returns the ports in use of each address that SNAT gives to connections of the set, sorted by address. A finished
@@ -68,6 +91,7 @@ pub fn snat_ports(flows: &[Flow], set: &ForwardSet) -> Vec<SnatPorts> {
             protocol: flow.protocol,
             destination: flow.reply_source,
             port: flow.reply_port,
+            finished: flow.finished,
         })
         .collect();
     seen.sort_unstable();
@@ -92,13 +116,14 @@ fn addresses(flows: &[Flow], set: &ForwardSet) -> BTreeSet<IpAddr> {
 
 /// Summarizes the sorted connections of one source.
 fn fullest(of_source: &[SeenFlow]) -> Option<SnatPorts> {
-    let of_each = of_source.chunk_by(|one, other| one == other);
+    let of_each = of_source.chunk_by(|one, other| one.end() == other.end());
     let most = of_each.max_by_key(|same| same.len())?;
     let seen = most.first()?;
     Some(SnatPorts {
         address: seen.source,
         connections: of_source.len(),
         ports_used: most.len(),
+        ports_finished: most.iter().filter(|one| one.finished).count(),
         protocol: seen.protocol.as_str(),
         destination: format!("{}:{}", Host(seen.destination), seen.port),
     })
@@ -129,6 +154,25 @@ forwards: [{name: web, listen: 8080, target: {pod: 10.224.0.118:80}}]
 outbound: [{name: out, allow_from: [10.224.0.0/16, 'fd00:224::/64']}]",
         )
         .expect("it is valid")
+    }
+
+    #[test]
+    fn finished_connections_are_counted_among_those_that_have_a_port() {
+        let mut flows = vec![flow("tcp", "10.224.0.118", "192.0.2.80:443", "10.3.0.4"); 3];
+        flows[1].finished = true;
+        let told = snat_ports(&flows, &set());
+        assert_eq!(
+            (
+                told[0].ports_used,
+                told[0].ports_finished,
+                told[0].ports_busy()
+            ),
+            (3, 1, 2)
+        );
+        assert_eq!(
+            told[0].to_string(),
+            "3 of 64512 source ports of 10.3.0.4 are in use to tcp 192.0.2.80:443, 1 of them by finished connections"
+        );
     }
 
     fn used(flows: &[Flow]) -> Vec<(String, usize, usize, String)> {

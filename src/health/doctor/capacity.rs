@@ -9,7 +9,7 @@ use crate::host::conntrack::ConntrackCounts;
 /// From this many ports in use on, the address is nearly full: 90 %.
 const NEARLY_FULL: usize = SNAT_PORTS * 9 / 10;
 
-/// From this many ports in use on, new connections fail. The kernel tries a few hundred ports for a connection, not all
+/// From this many ports of unfinished connections on, new connections fail. The kernel tries a few hundred ports for a connection, not all
 /// (`NF_NAT_MAX_ATTEMPTS` in `net/netfilter/nf_nat_core.c`).
 const FULL: usize = 64_000;
 
@@ -32,12 +32,19 @@ pub fn source_ports(case: &Case<'_>, checks: &mut Vec<Check>) {
 }
 
 fn full_source(snat: &SnatPorts, apply: &str) -> Check {
-    let check = if snat.ports_used < FULL {
-        Hop::SnatPorts.warn(format!("{snat}: new connections there will fail soon"))
-    } else {
+    let check = if snat.ports_busy() >= FULL {
         Hop::SnatPorts.fail(format!(
             "{snat}: the kernel no longer finds a free port for each new connection there, and drops those without one"
         ))
+    } else if snat.ports_used >= FULL {
+        // Linux 6.18 gives the ports of connections in TIME_WAIT and CLOSE to new ones (`nf_nat_may_kill` in
+        // `net/netfilter/nf_nat_core.c`). Older kernels do not have that function.
+        Hop::SnatPorts.warn(format!(
+            "{snat}: a new kernel gives the ports of finished connections to new ones there, but an older kernel drops \
+             new connections without a free port"
+        ))
+    } else {
+        Hop::SnatPorts.warn(format!("{snat}: new connections there may fail soon"))
     };
     check.fix(format!(
         "set `snat` in the spec to a range that has more of this machine's addresses, then: {apply}"
@@ -122,19 +129,34 @@ mod tests {
 
     #[test]
     fn a_source_is_full_near_64_000_connections_to_one_destination() {
-        for (ports_used, begin, end) in [
+        for (ports_used, ports_finished, begin, end) in [
             (
                 58_060,
+                0,
                 "warn: 58060 of 64512 source ports of 10.3.0.4 are in use to tcp 192.0.2.80:443: ",
-                "fail soon",
+                "may fail soon",
             ),
-            (63_999, "warn: 63999 of ", "fail soon"),
-            (64_000, "fail: 64000 of ", "and drops those without one"),
+            (63_999, 0, "warn: 63999 of ", "may fail soon"),
+            (64_000, 0, "fail: 64000 of ", "and drops those without one"),
+            (
+                64_400,
+                400,
+                "fail: 64400 of ",
+                "and drops those without one",
+            ),
+            (
+                64_400,
+                401,
+                "warn: 64400 of 64512 source ports of 10.3.0.4 are in use to tcp 192.0.2.80:443, 401 of them by finished \
+                 connections: ",
+                "an older kernel drops new connections without a free port",
+            ),
         ] {
             let snat = SnatPorts {
                 address: "10.3.0.4".parse().expect("it is an address"),
                 connections: 70_000,
                 ports_used,
+                ports_finished,
                 protocol: "tcp",
                 destination: "192.0.2.80:443".to_owned(),
             };

@@ -49,7 +49,7 @@ pub struct StatusReport {
     pub conntrack: Option<Tracked>,
     /// The ports in use of each source address; `None` if conntrack entries cannot be listed.
     pub snat: Option<Vec<SnatPorts>>,
-    /// The packets of the rule for known connections, of all forwards together.
+    /// The packets of the rule for known connections: of all that the machine forwards, those of others included.
     pub established: Count,
     pub forwards: Vec<Row>,
     /// Left out if the spec has no outbound entry and none is loaded.

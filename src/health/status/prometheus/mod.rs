@@ -144,12 +144,12 @@ impl StatusReport {
             ),
             counter(
                 "nvactl_established_packets_total",
-                "Packets of known connections, of all forwards together.",
+                "Packets of all known connections that this machine forwards.",
                 self.established.packets,
             ),
             counter(
                 "nvactl_established_bytes_total",
-                "Bytes of known connections, of all forwards together.",
+                "Bytes of all known connections that this machine forwards.",
                 self.established.bytes,
             ),
             gauge(
@@ -293,6 +293,22 @@ mod tests {
         }
     }
 
+    fn machine() -> MachineStatus {
+        MachineStatus {
+            backend: "nft".to_owned(),
+            forward_policy: "DROP",
+            ip_forward: true,
+            at_boot: NextBoot {
+                place: "rules.v4",
+                rules: RulesFile::Same,
+                refused: None,
+                by: RulesAtBoot::Unit,
+                forwards: None,
+                forwards_unread: None,
+            },
+        }
+    }
+
     fn status() -> StatusReport {
         let with_traffic = |traffic| Row {
             traffic: Some(traffic),
@@ -301,19 +317,7 @@ mod tests {
         StatusReport {
             description: None,
             in_sync: true,
-            machine: MachineStatus {
-                backend: "nft".to_owned(),
-                forward_policy: "DROP",
-                ip_forward: true,
-                at_boot: NextBoot {
-                    place: "rules.v4",
-                    rules: RulesFile::Same,
-                    refused: None,
-                    by: RulesAtBoot::Unit,
-                    forwards: None,
-                    forwards_unread: None,
-                },
-            },
+            machine: machine(),
             ipv6: None,
             pending: None,
             conntrack: Some(Tracked {
@@ -331,6 +335,7 @@ mod tests {
                 address: "10.3.0.4".parse().expect("it is an address"),
                 connections: 12,
                 ports_used: 7,
+                ports_finished: 3,
                 protocol: "tcp",
                 destination: "192.0.2.80:443".to_owned(),
             }]),
@@ -411,7 +416,7 @@ mod tests {
             assert!(!samples.contains(&sample), "{sample} twice");
             samples.push(sample);
         }
-        assert_eq!(kinds.len(), 32);
+        assert_eq!(kinds.len(), 33);
         let live = |line: &&str| line.contains("_live_") && !line.starts_with('#');
         assert_eq!(text.lines().filter(live).count(), 4);
         for line in [
@@ -426,6 +431,7 @@ mod tests {
             "nvactl_conntrack_drop_total 5",
             "nvactl_conntrack_early_drop_total 6",
             "nvactl_snat_ports_used{address=\"10.3.0.4\"} 7",
+            "nvactl_snat_ports_finished{address=\"10.3.0.4\"} 3",
             "nvactl_snat_connections{address=\"10.3.0.4\"} 12",
             "nvactl_outbound_state{name=\"pods-out\",family=\"v6\",state=\"in_sync\"} 1",
             "nvactl_outbound_new_connections_total{name=\"pods-out\",family=\"v4\"} 8",
@@ -459,7 +465,11 @@ mod tests {
     fn the_example_s_alerts_name_metrics_that_there_are() {
         let rules = include_str!("../../../../examples/prometheus/nvactl.rules.yml");
         let rules: serde_yaml::Value = serde_yaml::from_str(rules).expect("it is YAML");
-        let text = status().prometheus();
+        let both = StatusReport {
+            ipv6: Some(machine()),
+            ..status()
+        };
+        let text = both.prometheus();
         let known: Vec<&str> = text
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
@@ -488,5 +498,16 @@ mod tests {
             }
         }
         assert!(named.len() >= 10, "{named:?}");
+        for name in ["ip_forward", "boot_rules_same", "boot_ip_forward"] {
+            let v6 = name
+                .replace("ip_", "ipv6_")
+                .replace("boot_rules", "boot_ipv6_rules");
+            for name in [name, &v6] {
+                assert!(
+                    named.contains_key(&format!("nvactl_{name}")),
+                    "no alert for {name}"
+                );
+            }
+        }
     }
 }

@@ -91,12 +91,18 @@ pub const PER_OUTBOUND: [PerRow<OutboundRow>; 6] = [
     },
 ];
 
-pub const PER_SOURCE: [PerRow<SnatPorts>; 2] = [
+pub const PER_SOURCE: [PerRow<SnatPorts>; 3] = [
     PerRow {
         name: "nvactl_snat_ports_used",
         kind: "gauge",
         help: "Source ports of an SNAT address in use to the one destination that has the most.",
         value: |snat| Some(number(snat.ports_used)),
+    },
+    PerRow {
+        name: "nvactl_snat_ports_finished",
+        kind: "gauge",
+        help: "How many of these ports are those of finished connections.",
+        value: |snat| Some(number(snat.ports_finished)),
     },
     PerRow {
         name: "nvactl_snat_connections",
