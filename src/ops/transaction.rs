@@ -129,9 +129,10 @@ impl RestoreScript {
     }
 }
 
-fn blamed(forward: Option<&String>, rule: Option<&String>) -> String {
-    match (forward, rule) {
-        (Some(forward), Some(rule)) => format!("a rule of the forward `{forward}` (`{rule}`)"),
+/// Names a rule and the forward or outbound entry in its comment.
+fn blamed(name: Option<&String>, rule: Option<&String>) -> String {
+    match (name, rule) {
+        (Some(name), Some(rule)) => format!("a rule of `{name}` (`{rule}`)"),
         (_, Some(rule)) => format!("the rule `{rule}`"),
         _ => "the change".to_owned(),
     }

@@ -26,7 +26,12 @@ const LIMIT: Duration = Duration::from_mins(5);
 ///
 /// # Errors
 /// If a program is missing.
-pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, TwinError> {
+pub fn cure(
+    search: &CauseSearch<'_>,
+    ask: &Ask<'_>,
+    taken: &Taken,
+) -> Result<Option<Cure>, TwinError> {
+    let twin = &*search.twin;
     twin.enter()?;
     match &taken.by {
         By::Rule(decided) | By::Policy(decided) => {
@@ -52,7 +57,7 @@ pub fn cure(twin: &Twin, ask: &Ask<'_>, taken: &Taken) -> Result<Option<Cure>, T
             Ok(removed.then(|| Cure::Without(taken.by.clone())))
         }
         By::Kernel(KernelReason::NeedsFragmentation) => {
-            let limit = mss::limit(twin, ask)?;
+            let limit = mss::limit(twin, ask, search.limit)?;
             Ok(limit.map(|limit| Cure::SegmentLimit(limit, ask.of.family())))
         }
         By::Kernel(reason) => Ok(switched(twin, ask, reason)?),

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Twin;
 use super::rule_change::RuleChange;
+use crate::netfilter::target::Mss;
 
 /// A search for the causes of connections in a twin.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub struct CauseSearch<'t> {
     pub twin: &'t mut Twin,
     /// The change that `nvactl apply` would make: the first cure that is tried.
     pub change: Option<&'t RuleChange>,
+    /// The limit of the spec on TCP segments, which a fix would replace.
+    pub limit: Option<Mss>,
     pub deadline: Instant,
 }
 

@@ -181,10 +181,10 @@ fn a_change_that_ipv6_refuses_is_undone_in_both_families(backend: Backend) {
             if tried || backend == Backend::Nft {
                 assert!(
                     said.stderr
-                        .contains("a rule of the forward `web6` (`-A NVACTL-POSTROUTING ")
+                        .contains("a rule of `web6` (`-A NVACTL-POSTROUTING ")
                         || said
                             .stderr
-                            .contains("a rule of the forward `web6` (`-I NVACTL-POSTROUTING "),
+                            .contains("a rule of `web6` (`-I NVACTL-POSTROUTING "),
                     "{said:?}"
                 );
             }

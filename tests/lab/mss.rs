@@ -379,6 +379,59 @@ forwards: [{{name: web, listen: 80, target: {{pod: '{POD}:80'}}}}]"
     assert_eq!(fix_of(&lab, &spec(", mss: 1160")), None);
 }
 
+lab_test!(the_doctor_names_one_limit_for_all_connections);
+/// The spec has one `mss`: a limit for one connection must not cut another.
+fn the_doctor_names_one_limit_for_all_connections(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    for host in [&lab.pod, &lab.ilb] {
+        serve(host, 80);
+    }
+    let spec = |mss: &str| {
+        format!(
+            "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: 10.4.0.4{mss}}}
+forwards:
+  - {{name: web, listen: 80, target: {{pod: '{POD}:80'}}}}
+  - {{name: api, listen: 81, target: {{ilb: '{ILB}:80'}}}}"
+        )
+    };
+    let fixes = |mss: &str| -> Vec<(String, String, bool)> {
+        let said = lab.nvactl_with(&["doctor", "-", "--format", "json"], &spec(mss));
+        let report: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+        let checks = report["checks"].as_array().expect("a list");
+        let of_mtu = checks.iter().filter(|check| check["code"] == "mtu");
+        let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let fix = |check: &Value| words(&check["fix"]).chars().take(14).collect();
+        of_mtu
+            .map(|check| (words(&check["forward"]), fix(check), check["tried"] == true))
+            .collect()
+    };
+    let set = |name: &str, mss: &str| (name.to_owned(), format!("set `mss: {mss}"), true);
+    lab.apply(&spec(""));
+    // Each target's replies take a narrow path of their own, which `clamp` does not know.
+    lab.firewall.shell(&format!(
+        "iptables -A OUTPUT -p icmp -j DROP
+         echo 1 > /proc/sys/net/ipv4/ip_forward_use_pmtu
+         ip route add default via 10.3.0.1 dev eth0 mtu 1200 table 77
+         ip route add default via 10.3.0.1 dev eth0 mtu 1300 table 78
+         ip rule add iif eth1 from {ILB} lookup 77
+         ip rule add iif eth1 from {POD} lookup 78"
+    ));
+    let mut found = fixes("");
+    found.sort();
+    assert_eq!(found, [set("api", "1160"), set("web", "1160")]);
+    lab.apply(&spec(", mss: 1160"));
+    assert_eq!(fixes(", mss: 1160"), []);
+
+    // With a number in the spec, `clamp` would help here and cut the others again.
+    lab.firewall.shell(
+        "ip rule del lookup 77; ip rule del lookup 78
+         ip link set eth0 mtu 1150",
+    );
+    let mut found = fixes(", mss: 1160");
+    found.sort();
+    assert_eq!(found, [set("api", "1110"), set("web", "1110")]);
+}
+
 lab_test!(either the_doctor_names_missing_limits_and_other_ones);
 fn the_doctor_names_missing_limits_and_other_ones(backend: Backend) {
     let lab = Lab::one_nic(backend);

@@ -243,7 +243,7 @@ fn the_trial_opens_the_same_connections_before_and_after(backend: Backend) {
         .run(&format!("iptables -I FORWARD -s {OTHER} -j DROP"));
     let said = apply(&lab, &kept, &["--dry-run"]);
     for words in [
-        "1 connection outside the forwards that could not be opened until now",
+        "1 connection outside the forwards and outbound entries that could not be opened until now",
         &flow,
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::gather::{GatheredFacts, own_source};
 use crate::diff;
-use crate::diff::drift::rules_by_key;
+use crate::diff::drift::{PlacedRule, outbound_rules, rules_by_key};
 use crate::forwards::{Forward, ForwardSet, Outbound};
 use crate::health::doctor::{self, Answers};
 use crate::health::probe::Endpoint;
@@ -15,8 +15,9 @@ use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::counters::Counters;
-use crate::plan::unplan::{ForwardKey, plan_as};
-use crate::twin::battery::battery;
+use crate::netfilter::ruleset::Ruleset;
+use crate::plan::unplan::plan_as;
+use crate::twin::battery::{InDoubt, battery};
 use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::explain::{explain, kept_in};
 use crate::twin::judge::ask;
@@ -101,6 +102,7 @@ pub fn ask_twin<'e>(
         let mut search = CauseSearch {
             twin: &mut twin,
             change: change.as_ref(),
+            limit: forwards.first().and_then(|(set, ..)| set.firewall.mss),
             deadline,
         };
         explain(&mut search, &mut judged);
@@ -176,25 +178,34 @@ fn change(gathered: &[GatheredFacts<'_>]) -> Option<RuleChange> {
     (!is_empty).then_some(change)
 }
 
-/// The most forwards with missing rules that are tried in full.
+/// The most forwards, and the most outbound entries, with missing rules that are tried in full.
 const MOST_IN_DOUBT: usize = 64;
 
-/// Returns some of the forwards with missing rules.
-fn not_loaded<'c>(
-    gathered: &[GatheredFacts<'_>],
-    change: &'c RuleChange,
-) -> BTreeSet<ForwardKey<'c>> {
-    let mut keys = BTreeSet::new();
+/// Returns some of the forwards and outbound entries with missing rules.
+fn not_loaded<'c>(gathered: &[GatheredFacts<'_>], change: &'c RuleChange) -> InDoubt<'c> {
+    let none = Ruleset::default();
+    let mut in_doubt = InDoubt::default();
     for (family, want) in change.want.iter() {
         let live = gathered.iter().find(|one| one.of.family == family);
-        let have = live.map(|one| rules_by_key(&one.live)).unwrap_or_default();
+        let live = live.map_or(&none, |one| &one.live);
+        let (forwards, entries) = (rules_by_key(live), outbound_rules(live));
         for (key, rules) in rules_by_key(want) {
-            let loaded = have.get(&key).map_or(&[][..], Vec::as_slice);
-            let is_missing = rules.iter().any(|rule| !loaded.contains(rule));
-            if is_missing && keys.len() < MOST_IN_DOUBT {
-                keys.insert(key);
+            let is_full = in_doubt.forwards.len() == MOST_IN_DOUBT;
+            if !is_full && is_missing(&rules, forwards.get(&key)) {
+                in_doubt.forwards.insert(key);
+            }
+        }
+        for (name, rules) in outbound_rules(want) {
+            let is_full = in_doubt.entries.len() == MOST_IN_DOUBT;
+            if !is_full && is_missing(&rules, entries.get(name)) {
+                in_doubt.entries.insert(name);
             }
         }
     }
-    keys
+    in_doubt
+}
+
+fn is_missing(rules: &[PlacedRule<'_>], loaded: Option<&Vec<PlacedRule<'_>>>) -> bool {
+    let loaded = loaded.map_or(&[][..], Vec::as_slice);
+    rules.iter().any(|rule| !loaded.contains(rule))
 }

@@ -30,8 +30,14 @@ pub fn text(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> Stri
                 }
             }
         }
-        for check in rest.iter().take(MOST_SHOWN) {
+        let shown = &rest[..rest.len().min(MOST_SHOWN)];
+        for (n, check) in shown.iter().enumerate() {
             line(&mut out, check, &said(check));
+            // One value of `mss` is for all connections, so it is printed once, behind them all.
+            let is_repeated = |next: &&Check| check.code == Hop::Mtu && next.fix == check.fix;
+            if shown.get(n + 1).is_some_and(is_repeated) {
+                continue;
+            }
             let fix = check.fix.as_ref();
             for fix in fix.iter().flat_map(|fix| fix.lines(check.tried)) {
                 let _ = writeln!(out, "{:<28} {fix}", "");
@@ -133,6 +139,25 @@ mod tests {
             fix: None,
             tried: false,
         }
+    }
+
+    #[test]
+    fn one_limit_for_all_is_printed_once() {
+        let fix = "set `mss: 1160`";
+        let mtu = |name, fix: Option<&str>| Check {
+            fix: fix.map(Into::into),
+            ..check(Hop::Mtu, Status::Fail, Some(name), "long")
+        };
+        let checks = [
+            mtu("a", Some(fix)),
+            mtu("b", Some(fix)),
+            mtu("c", None),
+            mtu("d", Some(fix)),
+        ];
+        let text = text(&checks, of(4), None);
+        assert_eq!(text.matches(fix).count(), 2, "{text}");
+        let first = text.find("fix: ").expect("there is one");
+        assert!(text.find("b: long") < Some(first), "{text}");
     }
 
     fn of(forwards: usize) -> Numbers {

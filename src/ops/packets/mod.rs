@@ -14,8 +14,9 @@ pub use report::PacketTrial;
 use report::{LIMIT, told};
 
 use super::remark::Remarks;
-use crate::forwards::{ForwardSet, Listeners};
-use crate::host::network;
+use crate::forwards::{ForwardSet, Listeners, Outbound};
+use crate::health::connections::is_redirected;
+use crate::host::network::{self, Links};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::conntrack::Flow;
@@ -39,7 +40,11 @@ pub fn try_packets(
     let sets: Vec<(Family, ForwardSet)> = each.map(|family| (*family, set.of(*family))).collect();
     let loaded: Vec<ForwardSet> = live.values().filter_map(|live| unplan(live)).collect();
     let trying = Trying {
-        others: others(flows, set, &loaded),
+        others: if flows.is_empty() {
+            Vec::new()
+        } else {
+            others(flows, &network::links(), set, &loaded)
+        },
         sets: &sets,
         loaded: &loaded,
         live: live.values().copied().collect(),
@@ -59,12 +64,15 @@ pub fn try_packets(
     }
 }
 
-/// Returns the connections outside the forwards that this machine passes on.
-fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec<&'f Flow> {
-    if flows.is_empty() {
-        return Vec::new();
-    }
-    let own = network::links();
+/// Returns the connections that this machine passes on and that are outside the forwards and outbound entries. Those of
+/// entries that the change removes are among them. `own` are the machine's links. As an entry's interfaces are not
+/// compared, a connection that an entry would accept on others is left out too.
+fn others<'f>(
+    flows: &'f [Flow],
+    own: &Links,
+    set: &ForwardSet,
+    loaded: &[ForwardSet],
+) -> Vec<&'f Flow> {
     let is_own = |address| own.owner(address).is_some();
     let all: Vec<Listeners<'_>> = [set]
         .into_iter()
@@ -72,10 +80,69 @@ fn others<'f>(flows: &'f [Flow], set: &ForwardSet, loaded: &[ForwardSet]) -> Vec
         .map(Listeners::new)
         .collect();
     let is_led = |flow: &Flow| all.iter().any(|set| set.leader(flow).is_some());
+    let is_let_out = |flow: &Flow| {
+        let entry = set.deciding_entry(flow);
+        let accepts = |entry: &Outbound| {
+            let to = flow.destination;
+            entry.accepts(flow.protocol, flow.source, to, flow.destination_port)
+        };
+        !is_redirected(flow) && entry.is_some_and(accepts)
+    };
     flows
         .iter()
         .filter(|flow| flow.is_of_hosts() && !flow.finished)
         .filter(|flow| !is_own(flow.source) && !is_own(flow.reply_source))
-        .filter(|flow| !is_led(flow))
+        .filter(|flow| !is_led(flow) && !is_let_out(flow))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::network::Link;
+    use crate::yaml;
+
+    fn set(outbound: &str) -> ForwardSet {
+        let text = format!(
+            "firewall: {{interface: eth0, snat: 10.3.0.4}}\n\
+             forwards: [{{name: web, listen: 80, target: {{pod: 10.224.0.118:80}}}}]\noutbound: [{outbound}]"
+        );
+        yaml::read(text.as_bytes()).expect("it is valid")
+    }
+
+    fn flow(from: &str, to: &str, back: &str) -> Flow {
+        let line = format!(
+            "tcp 6 9 ESTABLISHED src={from} dst={to} sport=5000 dport=443 src={back} dst={from} sport=443 dport=5000"
+        );
+        Flow::parse(&line).expect("it is a flow")
+    }
+
+    #[test]
+    fn connections_that_an_entry_lets_out_are_not_tried_beside_it() {
+        let link = Link {
+            name: "eth0".to_owned(),
+            addresses: vec!["10.3.0.4".parse().expect("an address")],
+            ..Link::default()
+        };
+        let own = Links(vec![link]);
+        let flows = [
+            flow("10.224.0.7", "192.0.2.80", "192.0.2.80"),
+            // From one spoke to another, to a denied destination, redirected by another program, and the machine's own.
+            flow("10.8.0.7", "10.9.0.7", "10.9.0.7"),
+            flow("10.224.0.7", "192.0.2.99", "192.0.2.99"),
+            flow("10.224.0.7", "192.0.2.80", "10.9.0.8"),
+            flow("10.3.0.4", "192.0.2.80", "192.0.2.80"),
+        ];
+        let entry = "{name: out, allow_from: [10.224.0.0/16], deny_to: [192.0.2.99]}";
+        let (with, without) = (set(entry), set(""));
+        let found = |set: &ForwardSet, loaded: &ForwardSet| -> Vec<usize> {
+            let loaded = std::slice::from_ref(loaded);
+            let others = others(&flows, &own, set, loaded);
+            let at = |flow: &Flow| flows.iter().position(|one| std::ptr::eq(one, flow));
+            others.into_iter().filter_map(at).collect()
+        };
+        assert_eq!(found(&with, &without), [1, 2, 3]);
+        // The change removes the entry.
+        assert_eq!(found(&without, &with), [0, 1, 2, 3]);
+    }
 }

@@ -1,4 +1,4 @@
-//! Describes the connections outside the forwards that the change refuses or lets through.
+//! Describes the connections outside the forwards and outbound entries that the change refuses or lets through.
 
 use crate::health::doctor::rule_words;
 use crate::net::Family;
@@ -11,7 +11,7 @@ use crate::ops::warn::policy_name;
 use crate::twin::cause::{By, DecidingRule, Holder, Taken};
 use crate::twin::change::Tried;
 
-/// Names the connections outside the forwards that the change refuses or lets through.
+/// Names the connections outside the forwards and outbound entries that the change refuses or lets through.
 pub fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     let others = &tried.others;
     let are = |count: usize| if count == 1 { "is" } else { "are" };
@@ -23,7 +23,7 @@ pub fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
         });
         let hint = if by_policy {
             "\nhint: to let them pass, name their networks in an entry of `outbound`, or add a rule that accepts them\
-             \nhint: to leave all packets outside the forwards to the policy as it is, write in the spec, in `firewall`: forward_policy: keep"
+             \nhint: to leave all other packets to the policy as it is, write in the spec, in `firewall`: forward_policy: keep"
         } else {
             ""
         };
@@ -45,7 +45,7 @@ pub fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     }
     if !others.opened.is_empty() {
         remarks.warn(format_args!(
-            "{} outside the forwards that could not be opened until now can be opened after this change: {}",
+            "{} outside the forwards and outbound entries that could not be opened until now can be opened after this change: {}",
             counted(others.opened.len(), "connection"),
             described(&others.opened)
         ));
@@ -62,8 +62,9 @@ pub fn other_flows(tried: &Tried<'_>, remarks: &mut Remarks) {
     }
     if others.left_out > 0 {
         remarks.note(format_args!(
-            "{} outside the forwards were not tried",
-            counted(others.left_out, "more connection")
+            "{} outside the forwards and outbound entries {} not tried",
+            counted(others.left_out, "more connection"),
+            if others.left_out == 1 { "was" } else { "were" }
         ));
     }
 }

@@ -299,7 +299,7 @@ forwards:
             [
                 "2 connections that are forwarded now would be refused if they were opened again: tcp 192.0.2.1 → \
                  10.9.0.7:22, tcp 192.0.2.2 → 10.9.0.7:22",
-                "1 connection outside the forwards that could not be opened until now can be opened after this change: \
+                "1 connection outside the forwards and outbound entries that could not be opened until now can be opened after this change: \
                  tcp 192.0.2.1 → 10.9.0.7:22",
                 "2 connections of this spec could not be tried in 120 seconds; to try them after \
                  the change: sudo nvactl doctor --deadline 600",

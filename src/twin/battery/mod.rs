@@ -21,8 +21,17 @@ use budget::Budget;
 use outbound::{OutboundQuestions, OutboundShape};
 use questions::ForwardQuestions;
 
+/// Forwards and outbound entries whose rules may not be as the spec says, so that only their own connections show their
+/// effect.
+#[derive(Debug, Default)]
+pub struct InDoubt<'n> {
+    pub forwards: BTreeSet<ForwardKey<'n>>,
+    /// Entries by name.
+    pub entries: BTreeSet<&'n str>,
+}
+
 /// Returns the connections for each forward and outbound entry: first a plain one and one that must not come through.
-/// After these of all come all others, for one of each shape and for each forward of `in_doubt`.
+/// After these of all come all others, for one of each shape and for each that is in doubt.
 #[must_use]
 pub fn battery<'f>(
     forwards: &[&'f Forward],
@@ -30,7 +39,7 @@ pub fn battery<'f>(
     clients: &Clients,
     machine: &LiveMachine,
     worlds: &[World],
-    in_doubt: &BTreeSet<ForwardKey<'_>>,
+    in_doubt: &InDoubt<'_>,
 ) -> Vec<Ask<'f>> {
     let mut shapes: BTreeSet<Shape<'f>> = BTreeSet::new();
     let (mut asks, mut rest) = (Vec::new(), Vec::new());
@@ -50,7 +59,7 @@ pub fn battery<'f>(
         questions.shares(&of_forward, clients, &mut numbers, &mut more);
         questions.named_ports(&of_forward, &clients.ports, &mut more);
         let key = (forward.name.as_str(), forward.protocol);
-        if shapes.insert(Shape::of(forward)) || in_doubt.contains(&key) {
+        if shapes.insert(Shape::of(forward)) || in_doubt.forwards.contains(&key) {
             questions.rest(&of_forward, &mut more);
         }
         let budget = budgets.entry(key);
@@ -71,7 +80,8 @@ pub fn battery<'f>(
         };
         let (mut brief, mut more) = (Vec::new(), Vec::new());
         questions.brief(&mut brief);
-        if shapes.insert(OutboundShape::of(entry)) {
+        let is_in_doubt = in_doubt.entries.contains(entry.name.as_str());
+        if shapes.insert(OutboundShape::of(entry)) || is_in_doubt {
             questions.rest(&mut more);
         }
         let mut budget = Budget::of(entry.limits, 1);
@@ -229,7 +239,7 @@ mod tests {
             &clients,
             &machine,
             &worlds,
-            &BTreeSet::new(),
+            &InDoubt::default(),
         )
     }
 
@@ -243,10 +253,13 @@ mod tests {
         let (machine, worlds, clients) = asking(&set);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         for in_doubt in [None, Some(("b", Protocol::Tcp))] {
-            let in_doubt: BTreeSet<ForwardKey<'_>> = in_doubt.into_iter().collect();
+            let in_doubt = InDoubt {
+                forwards: in_doubt.into_iter().collect(),
+                ..InDoubt::default()
+            };
             let asks = battery(&forwards, &[], &clients, &machine, &worlds, &in_doubt);
             let last = |ask: &Ask<'_>| ask.question.to.port() == 83;
-            assert_eq!(asks.iter().any(last), !in_doubt.is_empty());
+            assert_eq!(asks.iter().any(last), !in_doubt.forwards.is_empty());
         }
     }
 
@@ -262,7 +275,7 @@ mod tests {
             &clients,
             &machine,
             &worlds,
-            &BTreeSet::new(),
+            &InDoubt::default(),
         );
         let floating = |ask: &Ask<'_>| ask.question.to.to_string() == "20.10.5.6:80";
         assert!(asks.iter().any(floating));
@@ -394,7 +407,7 @@ mod tests {
             &clients,
             &machine,
             &worlds,
-            &BTreeSet::new(),
+            &InDoubt::default(),
         );
         let to: BTreeSet<String> = asks.iter().map(|ask| ask.question.to.to_string()).collect();
         assert_eq!(

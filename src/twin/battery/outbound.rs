@@ -71,7 +71,6 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
                 ask
             }));
         }
-        let others = self.passing().skip(1);
         let is_beside = |way: &Way<'_, '_>| {
             // The ways that differ from the first in one thing alone.
             let same = [
@@ -82,7 +81,9 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
             ];
             same.into_iter().filter(|same| !same).count() == 1
         };
-        let others = others.filter(is_beside);
+        // Whether an earlier entry decides is asked last, because that looks at all entries.
+        let others = self.ways().filter(is_beside);
+        let others = others.filter(|way| self.passes(way));
         asks.extend(others.filter_map(|way| self.ask(&way, Wanted::Through)));
         let kept = self
             .kept()
@@ -93,7 +94,12 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
 
     /// Returns the connections that the entry accepts. Earlier entries decide on none of them.
     fn passing(&self) -> impl Iterator<Item = Way<'b, 'f>> {
-        let all = self.hosts.destinations.iter().flat_map(move |to| {
+        self.ways().filter(|way| self.passes(way))
+    }
+
+    /// Returns the connections of each sender, destination, protocol and port of the entry.
+    fn ways(&self) -> impl Iterator<Item = Way<'b, 'f>> {
+        self.hosts.destinations.iter().flat_map(move |to| {
             let of = |protocol| ports(self.entry).map(move |port| (protocol, port));
             let each = protocols(self.entry).flat_map(of);
             each.flat_map(move |(protocol, port)| {
@@ -105,8 +111,7 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
                     port,
                 })
             })
-        });
-        all.filter(|way| self.passes(way))
+        })
     }
 
     /// Returns whether this entry is the first that decides on a connection, and accepts it.
@@ -260,11 +265,10 @@ impl<'f> OutboundShape<'f> {
 mod tests {
     use super::*;
     use crate::forwards::{Forward, ForwardSet};
-    use crate::twin::battery::battery;
+    use crate::twin::battery::{InDoubt, battery};
     use crate::twin::clients::{Clients, NamedInRules};
     use crate::twin::machine::{LiveLink, LiveMachine};
     use crate::yaml;
-    use std::collections::BTreeSet;
 
     /// Returns the connections of a machine that has the Internet behind eth0, and 10.224.0.0/16 behind eth1.
     fn asked(firewall: &str, entries: &str) -> Vec<String> {
@@ -307,7 +311,7 @@ mod tests {
             )
         };
         let (forwards, entries) = parts(&set);
-        let none = BTreeSet::new();
+        let none = InDoubt::default();
         let asks = battery(&forwards, &entries, &clients, &machine, &worlds, &none);
         asks.iter().map(described).collect()
     }

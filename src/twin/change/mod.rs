@@ -1,6 +1,7 @@
 //! A change of nvactl's rules, tried in a twin: connections are opened before it and after it.
 
 mod compare;
+mod others;
 mod trial;
 
 use std::collections::BTreeSet;
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 pub use trial::{Opened, Others, Tried, Trying};
 
-use super::battery::{Ask, Wanted, battery, plain, plain_outward};
+use super::battery::{Ask, InDoubt, Wanted, battery, plain, plain_outward};
 use super::cause::{By, Conversation, DecidingRule, Holder, Taken};
 use super::clients::ClientKind;
 use super::explain::explain;
@@ -18,26 +19,24 @@ use super::machine::LiveMachine;
 use super::repeat::{conversation, repeat, taken};
 use super::rules::PacketFilter;
 use super::search::CauseSearch;
-use super::talk::{From, Question, TalkOutcome};
+use super::talk::{Question, TalkOutcome};
 use super::verdict::{Judged, Verdict};
 use super::{Twin, TwinError, switches};
 use crate::forwards::{Forward, Outbound};
-use crate::host::network::{self, Packet};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::TableName;
 use crate::netfilter::target::Target;
 use compare::compare;
+use others::{distinct, questions};
 use trial::{PreparedTrial, is_answered, prepared, takers};
 
 /// The most connections that are opened before the change to find those that rules of others refuse.
 const BEFORE: usize = 2000;
 /// The most of the refused ones whose rule is looked for.
 const SEARCHED: usize = 64;
-/// The most connections of no forward whose rule is looked for: so many that passed before the change, and so
+/// The most connections outside the forwards and outbound entries whose rule is looked for: so many that passed before the change, and so
 /// many that did not.
 const SHUT: usize = 5;
-/// The most connections of no forward that are opened again.
-const FLOWS: usize = 200;
 
 /// Tries a change. Returns `None` if iptables-restore refuses the change in the twin. Call it within
 /// [`super::netns::aside`].
@@ -85,6 +84,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     let mut search = CauseSearch {
         twin: &mut twin,
         change: None,
+        limit: trying.sets.first().and_then(|(_, set)| set.firewall.mss),
         deadline: trying.deadline,
     };
     explain(&mut search, &mut lost);
@@ -119,7 +119,7 @@ fn asks<'f>(trial: &PreparedTrial<'f>, twin: &Twin) -> Vec<Ask<'f>> {
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         let entries: Vec<&Outbound> = set.outbound.iter().collect();
         let (machine, worlds) = (twin.machine(), twin.worlds());
-        let in_doubt = BTreeSet::new();
+        let in_doubt = InDoubt::default();
         battery(&forwards, &entries, clients, machine, worlds, &in_doubt)
     });
     // A network that only a rule of others names may be banned, which is no reason to refuse a change.
@@ -162,51 +162,7 @@ fn foreign_targets(trying: &Trying<'_>) -> impl Iterator<Item = IpAddr> {
     targets.filter(IpAddr::is_ipv6)
 }
 
-/// Returns some of the live connections of no forward, and how many differ. Each stands once, with the interface
-/// by which its client comes in.
-fn distinct<'f>(trying: &Trying<'f>) -> (Vec<(&'f Flow, String)>, usize) {
-    let mut seen = BTreeSet::new();
-    let key = |flow: &Flow| {
-        let Flow {
-            protocol, source, ..
-        } = flow;
-        (*protocol, *source, flow.destination, flow.destination_port)
-    };
-    let distinct = trying.others.iter().filter(|flow| seen.insert(key(flow)));
-    let distinct: Vec<&'f Flow> = distinct.copied().collect();
-    let back = |flow: &Flow| Packet {
-        to: flow.source,
-        came: None,
-    };
-    let some = &distinct[..distinct.len().min(FLOWS)];
-    let interfaces = network::interfaces(&some.iter().map(|flow| back(flow)).collect());
-    let some = some
-        .iter()
-        .filter_map(|flow| Some((*flow, interfaces.get(&back(flow))?.clone())));
-    let some: Vec<_> = some.collect();
-    (some, distinct.len())
-}
-
-/// Returns the questions that open live connections again.
-fn questions<'f>(flows: Vec<(&'f Flow, String)>, twin: &Twin) -> Vec<(&'f Flow, Question)> {
-    let each = flows.into_iter().filter_map(|(flow, interface)| {
-        let mut worlds = twin.worlds().iter();
-        let world = worlds.position(|world| world.interface == interface)?;
-        let question = Question {
-            protocol: flow.protocol,
-            client: flow.source,
-            from: From::World(world),
-            to: SocketAddr::new(flow.destination, flow.destination_port.number()),
-            listeners: vec![SocketAddr::new(flow.reply_source, flow.reply_port.number())],
-            request: 1,
-            answer: 1,
-        };
-        Some((flow, question))
-    });
-    each.collect()
-}
-
-/// Opens the connections of no forward before the change, and looks for clients that rules of others refuse.
+/// Opens the connections outside the forwards and outbound entries before the change, and looks for clients that rules of others refuse.
 /// Returns for each of `others` whether it passed.
 fn before<'f>(
     trial: &PreparedTrial<'f>,
@@ -228,13 +184,11 @@ fn before<'f>(
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         let entries: Vec<&Outbound> = set.outbound.iter().collect();
         let outward = plain_outward(&entries, clients, twin.worlds());
-        plain(&forwards, clients, twin.machine(), twin.worlds())
-            .take(BEFORE)
-            .chain(outward)
-            .collect::<Vec<_>>()
+        let inward = plain(&forwards, clients, twin.machine(), twin.worlds()).take(BEFORE);
+        [inward.collect(), outward]
     });
     let mut refused = Vec::new();
-    for one in asks.take(BEFORE) {
+    for one in others::in_turn(asks.collect()).take(BEFORE) {
         if refused.len() == SEARCHED || Instant::now() >= deadline {
             break;
         }
@@ -303,7 +257,7 @@ fn is_passed_over(decided: &DecidingRule) -> bool {
     )
 }
 
-/// Opens the connections of no forward after the change, and again those that rules refused before it.
+/// Opens the connections outside the forwards and outbound entries after the change, and again those that rules refused before it.
 fn after<'f>(
     trying: &Trying<'f>,
     twin: &Twin,

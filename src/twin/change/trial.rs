@@ -27,7 +27,8 @@ pub struct Trying<'f> {
     pub loaded: &'f [ForwardSet],
     /// The rules that are loaded, of each family.
     pub live: Vec<&'f Ruleset>,
-    /// The live connections that this machine forwards and that belong to no forward, loaded or to be loaded.
+    /// The live connections that this machine forwards outside the forwards, loaded or to be loaded, and outside the
+    /// outbound entries to be loaded.
     pub others: Vec<&'f Flow>,
     /// The live connections, as examples of clients.
     pub flows: &'f [Flow],
@@ -44,7 +45,7 @@ pub struct Tried<'f> {
     pub dead: Vec<Judged<'f>>,
     /// Connections that rules of others refused before the change, and that come through after it.
     pub opened: Vec<Opened<'f>>,
-    /// Connections of no forward.
+    /// Connections outside the forwards and outbound entries.
     pub others: Others<'f>,
     /// Forwards and outbound entries whose connections meet a rule whose effect the twin cannot know.
     pub unsure: Vec<Subject<'f>>,
@@ -65,7 +66,7 @@ pub struct Opened<'f> {
     pub rule: DecidingRule,
 }
 
-/// Connections of no forward that were opened again.
+/// Connections outside the forwards and outbound entries that were opened again.
 #[derive(Debug, Default)]
 pub struct Others<'f> {
     /// Connections that pass before the change and not after it, with the cause.

@@ -2,6 +2,7 @@
 //! twin that a cure has changed is made again first.
 
 mod let_in;
+mod limit;
 mod own;
 mod share;
 
@@ -20,6 +21,7 @@ use super::rule_change::RuleChange;
 use super::search::CauseSearch;
 use super::verdict::{Cure, Death, Examination, Judged, Verdict};
 use let_in::let_in;
+use limit::agree;
 use share::share;
 
 /// The most causes of one connection, each found after the cure of the one before.
@@ -32,6 +34,11 @@ const TRIES: usize = 8;
 /// Looks for the causes of the connections that did not do as the spec says. An error leaves its connection
 /// unexplained.
 pub fn explain(search: &mut CauseSearch<'_>, judged: &mut [Judged<'_>]) {
+    look_for_causes(search, judged);
+    agree(search, judged);
+}
+
+fn look_for_causes(search: &mut CauseSearch<'_>, judged: &mut [Judged<'_>]) {
     for pick in [is_unexplained_alive, Verdict::is_unexplained_death] {
         let mut left = SEARCHED;
         for at in 0..judged.len() {
@@ -231,7 +238,7 @@ fn next_cure(
         }
     }
     search.twin.change();
-    cure::cure(search.twin, ask, taken)
+    cure::cure(search, ask, taken)
 }
 
 /// Loads the change that `nvactl apply` would make, and returns whether it removes a cause.

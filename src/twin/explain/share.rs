@@ -166,7 +166,7 @@ fn begins_with(twin: &Twin, ask: &Ask<'_>, cause: &Taken) -> Result<bool, TwinEr
 }
 
 /// Makes the twin again, without some of the causes of a death. Returns whether that could be done in time.
-fn is_without(
+pub fn is_without(
     search: &mut CauseSearch<'_>,
     found: &Death,
     causes: &[usize],
