@@ -241,7 +241,7 @@ fn say_loaded(loaded: BootLoad, console: &mut Console) -> Exit {
         }
         Brought::Closed => {
             console.error(format_args!(
-                "no saved rules could be loaded, so the FORWARD policy is DROP and no forward works: {why}"
+                "no saved rules could be loaded, so the FORWARD policy is DROP and no connection is forwarded: {why}"
             ));
             console.tell("hint: to load and save the rules again: sudo nvactl apply && sudo nvactl persist\n");
             Exit::Uncertain

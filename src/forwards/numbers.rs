@@ -44,6 +44,17 @@ impl Numbers {
         }
     }
 
+    /// Returns a sentence's subject that denies all of them: `no forward and no outbound entry`. `kind` is a word before
+    /// each noun with its space, such as `IPv6 `.
+    #[must_use]
+    pub fn no(self, kind: &str) -> String {
+        match (self.forwards, self.entries) {
+            (_, 0) => format!("no {kind}forward"),
+            (0, _) => format!("no {kind}outbound entry"),
+            _ => format!("no {kind}forward and no {kind}outbound entry"),
+        }
+    }
+
     /// Returns the word for several of them.
     #[must_use]
     pub fn noun(self) -> &'static str {

@@ -294,7 +294,7 @@ const FAULTS: &[Fault<'_>] = &[
         undo: "true",
         options: "",
         seen: [Some("10.224.0.118"), Some(FIREWALL_V6)],
-        says: &[("fail", "forward-rule", "rules are not loaded")],
+        says: &[("fail", "snat-rule", "SNAT rules")],
     },
     // Last, since IPv6 loses its addresses.
     Fault {

@@ -37,7 +37,8 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
         Some((true, by)) => Hop::SysctlAtBoot.ok(format!("{by} turns forwarding on at boot")),
         Some((false, by)) => Hop::SysctlAtBoot
             .warn(format!(
-                "{by} turns forwarding off at boot, because it is read last: no forward works after the next boot"
+                "{by} turns forwarding off at boot, because it is read last: {} works after the next boot",
+                nothing(case)
             ))
             .fix(format!("delete this line: {by}")),
         None => Hop::SysctlAtBoot
@@ -45,11 +46,27 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
                 (_, Some(line)) => {
                     format!("forwarding is off after the next boot: systemd-sysctl does not read {line}")
                 }
-                (Family::V4, None) => "no file turns forwarding on at boot: no forward works after the next boot".to_owned(),
-                (Family::V6, None) => "no file turns IPv6 forwarding on at boot: no IPv6 forward works after the next boot".to_owned(),
+                (family, None) => format!(
+                    "no file turns {}forwarding on at boot: {} works after the next boot",
+                    ipv6(family),
+                    nothing(case)
+                ),
             })
             .fix(case.completed(enable(case.family))),
     });
+}
+
+/// Denies the case's forwards and outbound entries: `no IPv6 forward`.
+fn nothing(case: &Case<'_>) -> String {
+    case.set.of(case.family).numbers().no(ipv6(case.family))
+}
+
+/// Returns the word that names IPv6 before a noun; empty for IPv4.
+fn ipv6(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "",
+        Family::V6 => "IPv6 ",
+    }
 }
 
 /// Returns the command that turns a family's forwarding on.
@@ -69,7 +86,8 @@ fn persistence(case: &Case<'_>) -> Check {
             .fix(case.completed(fix)),
         (RulesFile::Missing, _) => Hop::Persistence
             .warn(format!(
-                "{file} does not exist: no forward works after the next boot"
+                "{file} does not exist: {} works after the next boot",
+                nothing(case)
             ))
             .fix(fix),
         (RulesFile::Different, _) => Hop::Persistence

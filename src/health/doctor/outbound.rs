@@ -1,16 +1,12 @@
-//! Checks of outbound entries: their rules, their source, and their route.
+//! Checks of outbound entries: their source and their route. `rules` checks their rules.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Case, Check, Fix, Hop, route};
-use crate::diff::drift::outbound_rules;
 use crate::forwards::{ForwardSet, Outbound, Snat};
-use crate::health::counts;
 use crate::health::reach::{internet, outside, range_ends, sender};
 use crate::host::network::Packet;
-use crate::net::words::counted;
-use crate::netfilter::ruleset::Ruleset;
 
 /// Returns the routes to ask the kernel for: of each entry's packets, and of the machine's own.
 #[must_use]
@@ -32,38 +28,6 @@ pub fn check(case: &Case<'_>, checks: &mut Vec<Check>) {
     for entry in case.entries {
         let found = source(case, entry).into_iter().chain(way(case, entry));
         checks.extend(found.map(|check| of(check, entry)));
-    }
-}
-
-/// Checks whether the rules of each entry are loaded, and says how many connections have left.
-pub fn loaded(case: &Case<'_>, planned: &Ruleset, checks: &mut Vec<Check>) {
-    let (want, have) = (outbound_rules(planned), outbound_rules(case.facts.live));
-    let counts = counts::outbound(case.facts.counters, case.facts.live);
-    for entry in case.entries {
-        let name = entry.name.as_str();
-        let loaded = have.get(name).map_or(&[][..], Vec::as_slice);
-        let wanted = want.get(name).map_or(&[][..], Vec::as_slice);
-        let gone = wanted
-            .iter()
-            .filter(|place| !loaded.contains(place))
-            .count();
-        let count = counts.get(name).copied().unwrap_or_default();
-        let number = |packets: u64| usize::try_from(packets).unwrap_or(usize::MAX);
-        let check = match gone {
-            0 => Hop::ForwardRule.ok(format!(
-                "all {} rules are loaded; since then {} left, and drops and limits refused {}",
-                wanted.len(),
-                counted(number(count.new.packets), "connection"),
-                counted(number(count.refused.packets), "packet"),
-            )),
-            gone => Hop::ForwardRule
-                .fail(format!(
-                    "{gone} of its {} rules are not loaded",
-                    wanted.len()
-                ))
-                .fix(case.apply.as_str()),
-        };
-        checks.push(of(check, entry));
     }
 }
 
@@ -144,7 +108,7 @@ fn way(case: &Case<'_>, entry: &Outbound) -> Option<Check> {
         Err(words) => Some(
             Hop::Route
                 .fail(format!("this machine has no route to {there}: {words}"))
-                .fix(Fix::to_look("ip route show".to_owned())),
+                .fix(Fix::to_look(format!("{} route show", route::ip(case.family)))),
         ),
     }
 }
@@ -154,5 +118,271 @@ fn named(entry: &Outbound, to: IpAddr) -> String {
         "the Internet".to_owned()
     } else {
         to.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::doctor::facts::BootFacts;
+    use crate::health::doctor::{Answers, Facts, RoutedClient, Status, examine};
+    use crate::health::next_boot::NextBoot;
+    use crate::health::rules_file::RulesFile;
+    use crate::host::network::{Links, Route};
+    use crate::host::persistence::RulesAtBoot;
+    use crate::net::Family;
+    use crate::netfilter::backend::Backend;
+    use crate::netfilter::counters::Counters;
+    use crate::netfilter::names::{ChainName, TableName};
+    use crate::netfilter::ruleset::Ruleset;
+    use crate::plan::unplan::plan_as;
+    use crate::twin::battery::{Ask, Subject, Wanted};
+    use crate::twin::clients::{ClientKind, SampleClient};
+    use crate::twin::talk::{From, Question};
+    use crate::twin::verdict::{Judged, Verdict};
+    use crate::yaml;
+
+    const V4: &str = "{name: out, allow_from: [10.224.0.0/16], protocol: tcp, ports: [443]}";
+
+    fn set(outbound: &str) -> ForwardSet {
+        let text = format!("firewall: {{interface: eth0, mss: 1360}}\noutbound: [{outbound}]");
+        yaml::read(text.as_bytes()).expect("it is valid")
+    }
+
+    /// Returns doctor's checks of a machine that runs the rules of a set, after `change`. It has a route to servers if
+    /// its connections were tried.
+    fn examined(
+        set: &ForwardSet,
+        change: impl Fn(&mut Ruleset),
+        answers: &Result<Answers<'_>, String>,
+    ) -> Vec<Check> {
+        let family = set.outbound[0].family;
+        let mut live = plan_as(&Ruleset::default(), set, family);
+        change(&mut live);
+        let route = match answers {
+            Ok(_) => Ok(Route {
+                interface: "eth0".to_owned(),
+                gateway: None,
+                neighbour: None,
+            }),
+            Err(_) => Err("Network is unreachable".to_owned()),
+        };
+        let facts = Facts {
+            backend: Backend::Nft,
+            live: &live,
+            is_bare: false,
+            counters: &Counters::default(),
+            other: None,
+            mark_rules: Vec::new(),
+            links: Links::default(),
+            ip_forward: true,
+            forwards_from: std::collections::BTreeMap::new(),
+            client: RoutedClient {
+                address: [81, 2, 69, 142].into(),
+                real: false,
+            },
+            tracked: None,
+            flows: Some(Vec::new()),
+            once: Vec::new(),
+            routes: questions(set)
+                .into_iter()
+                .map(|packet| (packet, route.clone()))
+                .collect(),
+            answer_routes: std::collections::BTreeMap::new(),
+            probed: &[],
+            answers,
+            is_azure: false,
+            pending: None,
+            boot: BootFacts {
+                next: NextBoot {
+                    place: "/etc/iptables/rules.v4",
+                    rules: RulesFile::Missing,
+                    refused: None,
+                    by: RulesAtBoot::Unit,
+                    forwards: None,
+                    forwards_unread: None,
+                },
+                unit: None,
+                managers: Vec::new(),
+            },
+        };
+        examine(&Case {
+            facts: &facts,
+            set,
+            family,
+            asked: Vec::new(),
+            entries: &set.outbound,
+            apply: "sudo nvactl apply".to_owned(),
+            persist: "sudo nvactl persist".to_owned(),
+            doctor: "sudo nvactl doctor".to_owned(),
+            folder: String::new(),
+            iptables: "iptables".to_owned(),
+        })
+    }
+
+    fn no_answers() -> Result<Answers<'static>, String> {
+        Err("--no-twin".to_owned())
+    }
+
+    fn of_code(checks: &[Check], hop: Hop) -> Vec<String> {
+        let is_jump = |check: &Check| check.reason.starts_with("iptables mangle: ");
+        let lines = checks
+            .iter()
+            .filter(|check| check.code == hop && !is_jump(check));
+        lines
+            .map(|check| format!("{}: {}", check.status.word(), check.reason))
+            .collect()
+    }
+
+    /// Removes the last rule of a chain that begins with these words.
+    fn without(table: TableName, chain: &str) -> impl Fn(&mut Ruleset) {
+        move |live| {
+            let chains = live.tables.get_mut(&table).expect("the table is there");
+            let is_it = |name: &ChainName| name.as_str().starts_with(chain);
+            let (_, chain) = chains
+                .iter_mut()
+                .find(|(name, chain)| is_it(name) && !chain.rules.is_empty())
+                .expect("the chain is there");
+            chain.rules.pop();
+        }
+    }
+
+    #[test]
+    fn the_rules_of_an_entry_are_counted_by_hop() {
+        let set = set(V4);
+        let whole = examined(&set, |_| {}, &no_answers());
+        assert_eq!(
+            of_code(&whole, Hop::ForwardRule),
+            [
+                "ok: all 5 rules are loaded; since then 0 connections went out, and drops and limits refused 0 packets"
+            ]
+        );
+        for (table, chain, hop, reason) in [
+            (
+                TableName::Mangle,
+                "NVACTL-MSS",
+                Hop::MssRule,
+                "1 of its 4 MSS rules is not loaded",
+            ),
+            (
+                TableName::Nat,
+                "NVACTL-POSTROUTING",
+                Hop::SnatRule,
+                "1 of its 2 SNAT rules is not loaded",
+            ),
+            (
+                TableName::Filter,
+                "NVACTL-FORWARD",
+                Hop::ForwardRule,
+                "1 of its 5 filter rules is not loaded",
+            ),
+        ] {
+            let checks = examined(&set, without(table, chain), &no_answers());
+            let rules = [Hop::MssRule, Hop::SnatRule, Hop::ForwardRule];
+            for one in rules {
+                let told = of_code(&checks, one);
+                let is_bad = told.iter().any(|line| line.starts_with("fail"));
+                assert_eq!(is_bad, one == hop, "{told:?}");
+            }
+            assert_eq!(of_code(&checks, hop), [format!("fail: {reason}")]);
+        }
+    }
+
+    /// The entry's connections pass without the limit, and a wrong source is reported all the same.
+    #[test]
+    fn a_missing_limit_is_a_warning_and_hides_no_wrong_source() {
+        let set = set(V4);
+        let entry = &set.outbound[0];
+        let client: IpAddr = [10, 224, 0, 7].into();
+        let to = "81.2.69.142:443".parse().expect("an address and a port");
+        let judged = |verdict| Judged {
+            ask: Ask {
+                of: Subject::Outbound(entry),
+                client: SampleClient {
+                    address: client,
+                    kind: ClientKind::Somebody,
+                },
+                by: &entry.ingress[0],
+                wanted: Wanted::Through,
+                question: Question {
+                    protocol: crate::net::Protocol::Tcp,
+                    client,
+                    from: From::World(0),
+                    to,
+                    listeners: vec![to],
+                    request: 1,
+                    answer: 1,
+                },
+                times: 1,
+                is_brief: true,
+                is_spare: false,
+            },
+            verdict,
+        };
+        let of = |verdict| {
+            let answers = Ok(Answers {
+                judged: vec![judged(verdict)],
+                ..Answers::default()
+            });
+            examined(&set, without(TableName::Mangle, "NVACTL-MSS"), &answers)
+        };
+        let checks = of(Verdict::AsWanted);
+        assert_eq!(
+            of_code(&checks, Hop::MssRule),
+            ["warn: 1 of its 4 MSS rules is not loaded"]
+        );
+        let checks = of(Verdict::Source {
+            seen: client,
+            blame: crate::twin::verdict::Blame::default(),
+        });
+        let told = of_code(&checks, Hop::SnatRule);
+        let seen = "fail: the server sees the source 10.224.0.7, while the spec says masquerade";
+        assert!(told.iter().any(|line| line == seen), "{told:?}");
+    }
+
+    #[test]
+    fn a_spec_without_forwards_is_told_about_outbound_entries() {
+        let v6 = "{name: out, allow_from: ['fd00:224::/64']}";
+        for (entry, words) in [
+            (V4, "no outbound entry works"),
+            (v6, "no IPv6 outbound entry works"),
+        ] {
+            let set = set(entry);
+            let checks = examined(&set, |live| live.tables.clear(), &no_answers());
+            let codes = [Hop::Jump, Hop::Persistence, Hop::SysctlAtBoot];
+            for told in codes.map(|hop| of_code(&checks, hop).concat()) {
+                let words = if told.contains("IPv4 rules") {
+                    words.replace("no ", "no IPv4 ")
+                } else {
+                    words.to_owned()
+                };
+                assert!(told.contains(&words), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_that_shows_routes_is_that_of_the_family() {
+        for (entry, command) in [
+            (V4, "ip route show"),
+            (
+                "{name: out, allow_from: ['fd00:224::/64']}",
+                "ip -6 route show",
+            ),
+        ] {
+            let set = set(entry);
+            let checks = examined(&set, |_| {}, &no_answers());
+            let mut route = checks.iter().filter(|check| {
+                check.code == Hop::Route && check.forward.is_some() && check.status == Status::Fail
+            });
+            let fix = route.next().and_then(|check| check.fix.as_ref());
+            let shown = fix.map(ToString::to_string);
+            assert_eq!(
+                shown.as_deref(),
+                Some(format!("to look: {command}").as_str())
+            );
+            let family = set.outbound[0].family;
+            assert_eq!(route::ip(family) == "ip -6", family == Family::V6);
+        }
     }
 }

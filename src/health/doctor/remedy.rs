@@ -1,6 +1,7 @@
 //! Fixes for packets that do not pass, by the cures that the twin has tried.
 
 use super::fix::Fix;
+use super::route;
 use super::scene::Scene;
 use crate::health::foreign::{Setting, setting_of};
 use crate::host::sysctl::part_of_key;
@@ -283,7 +284,7 @@ fn removal(family: Family, decided: &DecidingRule, times: usize) -> String {
 
 /// Returns a command that only looks, for a cause without a cure.
 #[must_use]
-pub fn hint(by: &By) -> Option<Fix> {
+pub fn hint(family: Family, by: &By) -> Option<Fix> {
     match by {
         By::Kernel(KernelReason::NoNeighbour { address, interface }) => Some(Fix::to_look_at(
             format!("whether {address} is up and on the network of {interface}"),
@@ -294,7 +295,12 @@ pub fn hint(by: &By) -> Option<Fix> {
             | KernelReason::Unreachable
             | KernelReason::Prohibited
             | KernelReason::Blackhole,
-        ) => Some(Fix::to_look("sudo ip rule; sudo ip route show table all")),
+        ) => {
+            let ip = route::ip(family);
+            Some(Fix::to_look(format!(
+                "sudo {ip} rule; sudo {ip} route show table all"
+            )))
+        }
         By::Rule(DecidingRule {
             holder: Holder::Nft(chain),
             ..

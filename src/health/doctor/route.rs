@@ -7,8 +7,8 @@ use super::facts::arriving;
 use super::{Case, Check, Fix, Hop, answers};
 use crate::forwards::{Forward, Snat, rows};
 use crate::host::network::{Packet, Route};
-use crate::net::Interface;
 use crate::net::words::quoted;
+use crate::net::{Family, Interface};
 
 pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
     snat_addresses(case, astray, checks);
@@ -26,6 +26,14 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         checks.append(&mut of_forward);
     }
     checks.extend(silent_hops(case));
+}
+
+/// Returns iproute2's `ip` for a family. Without an address, plain `ip` shows the routes and policy rules of IPv4.
+pub fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip -6",
+    }
 }
 
 /// Reports each next hop that does not answer, once for all forwards whose packets go there.

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::jump::{self, of_table};
 use super::route::Astray;
-use super::{Case, Check, Fix, Hop, Status, outbound};
+use super::{Case, Check, Fix, Hop, Status};
 use crate::diff::drift::{
     Comparison, DriftKind, LAYOUT, LAYOUT_V6, LineKind, MSS, POLICY, POLICY_V6, PlacedRule,
-    compare, gone, rules_by_key,
+    compare, gone, outbound_rules, rules_by_key,
 };
-use crate::forwards::{Forward, rows};
-use crate::health::counts;
+use crate::forwards::{Forward, Name, Outbound, rows};
+use crate::health::counts::{self, OutboundCount};
 use crate::health::duplicate::{Duplicate, duplicates};
 use crate::health::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
@@ -63,7 +63,11 @@ fn none_loaded(case: &Case<'_>, duplicates: &[Duplicate<'_>]) -> Check {
         .flat_map(|one| one.forwards.iter().map(|name| name.as_str()))
         .collect();
     let effect = if forwarded.is_empty() {
-        format!(": no {which}forward works")
+        let numbers = match which {
+            "" => case.set.numbers(),
+            _ => case.set.of(case.family).numbers(),
+        };
+        format!(": {} works", numbers.no(which))
     } else {
         let forwarded = names(forwarded);
         format!("; another program's rules forward {forwarded} (see `rival-rule`)")
@@ -92,21 +96,52 @@ fn backend(case: &Case<'_>) -> Check {
     }
 }
 
-/// A forward's rules of one hop, for all its listeners.
+/// The rules of one hop, of a forward with all its listeners or of an outbound entry.
 #[derive(Clone, Copy)]
 struct OwnRules<'c> {
-    forward: &'c Forward,
+    of: Owner<'c>,
     hop: Hop,
     count: usize,
     /// The number of rules that are not loaded.
     gone: usize,
 }
 
-/// Reports whether the rules of each forward and nvactl's other rules are loaded.
+/// The part of a spec that has rules of its own.
+#[derive(Clone, Copy)]
+enum Owner<'c> {
+    Forward(&'c Forward),
+    Entry(&'c Outbound),
+}
+
+impl<'c> Owner<'c> {
+    fn name(self) -> &'c Name {
+        match self {
+            Owner::Forward(forward) => &forward.name,
+            Owner::Entry(entry) => &entry.name,
+        }
+    }
+
+    /// Returns the word for its rules of a hop.
+    fn kind(self, hop: Hop) -> &'static str {
+        match (hop, self) {
+            // An entry has drops beside its accepts.
+            (Hop::ForwardRule, Owner::Entry(_)) => "filter",
+            (Hop::ForwardRule, Owner::Forward(_)) => "accept",
+            (Hop::MssRule, _) => "MSS",
+            (Hop::SnatRule, _) => "SNAT",
+            _ => "DNAT",
+        }
+    }
+}
+
+/// Reports whether the rules of each forward and outbound entry and nvactl's other rules are loaded.
 fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
     let comparison = compare(case.facts.live, case.set, case.family);
     let mut own = own_rules(case, planned);
-    own.retain(|one| one.gone == 0 || !astray.has(one.forward));
+    own.retain(|one| match one.of {
+        Owner::Forward(forward) => one.gone == 0 || !astray.has(forward),
+        Owner::Entry(_) => true,
+    });
     match another_spec(case, &comparison, &own) {
         Some(check) => {
             checks.push(check);
@@ -117,47 +152,67 @@ fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<
     let (counters, live) = (case.facts.counters, case.facts.live);
     let new = counts::new_connections(counters, live);
     let refused = counts::refused(counters, live);
+    let outward = counts::outbound(counters, live);
     let packets = |counts: &BTreeMap<ForwardKey<'_>, Count>, forward: &Forward| {
         let key = (forward.name.as_str(), forward.protocol);
         counts.get(&key).map_or(0, |count| count.packets)
     };
     for one in own {
-        let OwnRules { forward, hop, .. } = one;
-        let check = match (one.gone, hop) {
-            (1.., _) => hop.fail(not_loaded(one)).fix(case.apply.as_str()),
-            (0, Hop::DnatRule) => {
+        let OwnRules { of, hop, .. } = one;
+        let check = match (one.gone, hop, of) {
+            (1.., ..) => hop.fail(not_loaded(one)).fix(case.apply.as_str()),
+            (0, Hop::DnatRule, Owner::Forward(forward)) => {
                 translated(packets(&new, forward), packets(&refused, forward), hop)
             }
-            (0, _) if one.count == 1 => hop.ok("the rule is loaded"),
-            (0, _) => hop.ok(format!("all {} rules are loaded", one.count)),
+            (0, Hop::ForwardRule, Owner::Entry(entry)) => {
+                let count = outward.get(entry.name.as_str());
+                hop.ok(let_out(one.count, count.copied().unwrap_or_default()))
+            }
+            (0, ..) => hop.ok(all_loaded(one.count)),
         };
-        checks.push(check.of(forward));
+        checks.push(Check {
+            forward: Some(of.name().to_string()),
+            ..check
+        });
     }
-    outbound::loaded(case, planned, checks);
 }
 
-/// Counts each asked forward's rules by hop.
+/// Counts the rules of each asked forward and of each outbound entry by hop.
 fn own_rules<'c>(case: &Case<'c>, planned: &Ruleset) -> Vec<OwnRules<'c>> {
     let (want, have) = (rules_by_key(planned), rules_by_key(case.facts.live));
     let mut found = Vec::new();
     for forward in rows(&case.asked).map(|row| row[0]) {
         let key = (forward.name.as_str(), forward.protocol);
-        let loaded = have.get(&key).map_or(&[][..], Vec::as_slice);
-        let mut hops: BTreeMap<Hop, (usize, usize)> = BTreeMap::new();
-        for place in want.get(&key).into_iter().flatten() {
-            let (count, gone) = hops.entry(hop_of(place)).or_default();
-            *count += 1;
-            *gone += usize::from(!loaded.contains(place));
-        }
-        let of_hop = |(hop, (count, gone))| OwnRules {
-            forward,
-            hop,
-            count,
-            gone,
-        };
-        found.extend(hops.into_iter().map(of_hop));
+        let of = Owner::Forward(forward);
+        found.extend(by_hop(of, want.get(&key), have.get(&key)));
+    }
+    let (want, have) = (outbound_rules(planned), outbound_rules(case.facts.live));
+    for entry in case.entries {
+        let name = entry.name.as_str();
+        let of = Owner::Entry(entry);
+        found.extend(by_hop(of, want.get(name), have.get(name)));
     }
     found
+}
+
+fn by_hop<'c>(
+    of: Owner<'c>,
+    want: Option<&Vec<PlacedRule<'_>>>,
+    have: Option<&Vec<PlacedRule<'_>>>,
+) -> impl Iterator<Item = OwnRules<'c>> + use<'c> {
+    let loaded = have.map_or(&[][..], Vec::as_slice);
+    let mut hops: BTreeMap<Hop, (usize, usize)> = BTreeMap::new();
+    for place in want.into_iter().flatten() {
+        let (count, gone) = hops.entry(hop_of(place)).or_default();
+        *count += 1;
+        *gone += usize::from(!loaded.contains(place));
+    }
+    hops.into_iter().map(move |(hop, (count, gone))| OwnRules {
+        of,
+        hop,
+        count,
+        gone,
+    })
 }
 
 /// The cause of all rules that are not loaded, if the spec has changed since it was applied.
@@ -172,15 +227,15 @@ fn another_spec(case: &Case<'_>, comparison: &Comparison, own: &[OwnRules<'_>]) 
     if drift.any(|drift| drift.what != DriftKind::InFront) {
         return None;
     }
-    let forwards: BTreeSet<&str> = missing.map(|one| one.forward.name.as_str()).collect();
-    let check = match forwards.len() {
+    let differing: BTreeSet<&str> = missing.map(|one| one.of.name().as_str()).collect();
+    let check = match differing.len() {
         1 => Check {
-            forward: forwards.first().map(|name| (*name).to_owned()),
+            forward: differing.first().map(|name| (*name).to_owned()),
             ..hop.fail(ANOTHER_SPEC)
         },
         _ => hop.fail(format!(
             "{ANOTHER_SPEC}, which differs for {}",
-            names(forwards)
+            names(differing)
         )),
     };
     Some(check.fix(case.apply.as_str()))
@@ -195,20 +250,33 @@ fn hop_of(place: &PlacedRule<'_>) -> Hop {
     }
 }
 
-/// Says how many of a forward's rules of one hop are not loaded.
+/// Says how many rules of one hop are not loaded.
 fn not_loaded(rules: OwnRules<'_>) -> String {
-    let kind = match rules.hop {
-        Hop::ForwardRule => "accept",
-        Hop::MssRule => "MSS",
-        Hop::SnatRule => "SNAT",
-        _ => "DNAT",
-    };
+    let kind = rules.of.kind(rules.hop);
     match (rules.gone, rules.count) {
         (1, 1) => format!("its {kind} rule is not loaded"),
         (gone, count) if gone == count => format!("its {count} {kind} rules are not loaded"),
         (1, count) => format!("1 of its {count} {kind} rules is not loaded"),
         (gone, count) => format!("{gone} of its {count} {kind} rules are not loaded"),
     }
+}
+
+fn all_loaded(count: usize) -> String {
+    match count {
+        1 => "the rule is loaded".to_owned(),
+        count => format!("all {count} rules are loaded"),
+    }
+}
+
+/// Says how many connections an outbound entry has let out, and how many packets it has refused.
+fn let_out(rules: usize, count: OutboundCount) -> String {
+    let number = |packets: u64| usize::try_from(packets).unwrap_or(usize::MAX);
+    format!(
+        "{}; since then {} went out, and drops and limits refused {}",
+        all_loaded(rules),
+        counted(number(count.new.packets), "connection"),
+        counted(number(count.refused.packets), "packet"),
+    )
 }
 
 /// Names the first of some missing rules that are no forward's.

@@ -420,7 +420,8 @@ outbound:
             );
         }
         assert!(
-            !nat.iter().any(|note| note.contains("is accepted")),
+            !nat.iter()
+                .any(|note| note.contains("is accepted") || note.contains("another source")),
             "{nat:#?}"
         );
     }

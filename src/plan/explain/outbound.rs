@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::parts::{announces, destination_of, egress, ingress, is_answer, limit_words, logs};
-use crate::forwards::{GUARDED, Outbound};
+use crate::forwards::{GUARDED, Outbound, Snat};
 use crate::net::Interface;
 use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::{ChainName, TableName};
@@ -47,8 +47,12 @@ pub fn outward(
                 Some(by) => format!("came in by {by}"),
                 None => "is not the firewall's own".to_owned(),
             };
+            let source = match entry.snat {
+                Snat::Client => "keeps its source if the next checks select it",
+                Snat::Masquerade | Snat::Addresses(_) => "may get another source",
+            };
             format!(
-                "a connection{addresses} that {by} and leaves by {}, and that no rule has redirected, may get another source",
+                "a connection{addresses} that {by} and leaves by {}, and that no rule has redirected, {source}",
                 entry.egress
             )
         }

@@ -162,10 +162,7 @@ fn no_way_back(case: &Case<'_>) -> Option<Check> {
     let check = Hop::Route.warn(
         "this machine has no route to clients of the Internet: only clients on its own networks get replies",
     );
-    let ip = match case.family {
-        Family::V4 => "ip",
-        Family::V6 => "ip -6",
-    };
+    let ip = route::ip(case.family);
     Some(
         check.fix(
             Fix::only_if(
@@ -280,17 +277,17 @@ fn standing(checks: &[Check]) -> Option<bool> {
 }
 
 /// Turns each failure in nvactl's rules as they are written into a warning if all connections pass without them.
-/// The twin tries all connections of a forward whose rules are not loaded, but not those of an outbound entry.
+/// The twin tries all connections of a forward or outbound entry whose rules are not loaded.
 fn moderate(by_subject: &BySubject<'_, '_>, checks: &mut [Check]) {
-    // Whether all connections pass, for each name of a forward.
-    let mut of_name: BTreeMap<&str, bool> = BTreeMap::new();
+    // Whether all connections pass, for each name of a forward or outbound entry.
+    let mut of_name: BTreeMap<&str, (Subject<'_>, bool)> = BTreeMap::new();
     let mut of_all = !by_subject.is_empty();
     for judged in by_subject.values().flatten() {
         let passes = judged.verdict == Verdict::AsWanted;
         of_all &= passes;
-        if let Subject::Forward(forward) = judged.ask.of {
-            *of_name.entry(forward.name.as_str()).or_insert(true) &= passes;
-        }
+        let subject = judged.ask.of;
+        let known = of_name.entry(subject.name().as_str());
+        known.or_insert((subject, true)).1 &= passes;
     }
     let is_rule = |check: &&mut Check| {
         let rules = [
@@ -306,12 +303,25 @@ fn moderate(by_subject: &BySubject<'_, '_>, checks: &mut [Check]) {
     for check in checks.iter_mut().filter(is_rule) {
         let passes = match &check.forward {
             None => of_all,
-            Some(name) => of_name.get(name.as_str()).copied().unwrap_or_default(),
+            Some(name) => match of_name.get(name.as_str()) {
+                Some((Subject::Outbound(entry), passes)) => {
+                    *passes && (check.code == Hop::MssRule || is_tried_whole(entry))
+                }
+                Some((Subject::Forward(_), passes)) => *passes,
+                None => false,
+            },
         };
         if passes {
             check.status = Status::Warn;
         }
     }
+}
+
+/// Returns whether the connections that are tried meet all rules of an entry. Pings are not tried, and of the ports only
+/// the first and the last. Up to seven ranges of ports are in one rule (15 slots, a range takes two).
+fn is_tried_whole(entry: &Outbound) -> bool {
+    let mut protocols = entry.protocols.iter();
+    protocols.all(|one| one.transport().is_some()) && entry.ports.len() <= 7
 }
 
 /// The findings about the connections of one listener or one outbound entry.

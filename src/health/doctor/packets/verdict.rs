@@ -4,6 +4,7 @@ use super::words::{rule, took};
 use crate::forwards::{GUARDED, Outbound};
 use crate::health::doctor::answers::Answers;
 use crate::health::doctor::remedy::{self, Remedy};
+use crate::health::doctor::route;
 use crate::health::doctor::scene::Scene;
 use crate::health::doctor::{Check, Fix, Hop, Status};
 use crate::net::{Family, Port};
@@ -85,7 +86,8 @@ fn behind(ask: &Ask<'_>, interface: &str) -> Check {
     ));
     let look = ask.question.listeners.first().map(|target| {
         format!(
-            "ip rule; ip route get {} from {} iif {}",
+            "{} rule; ip route get {} from {} iif {}",
+            route::ip(ask.of.family()),
             target.ip(),
             ask.client.address,
             ask.by
@@ -285,7 +287,7 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
         } else if let Some(cure) = death.cures.get(n).filter(|_| tried) {
             let remedy = remedy::of_taken(scene, ask, taken, cure, times);
             check = with_remedy(check, remedy);
-        } else if let Some(hint) = remedy::hint(&taken.by) {
+        } else if let Some(hint) = remedy::hint(scene.family, &taken.by) {
             check = check.fix(hint);
         }
         checks.push(check);
