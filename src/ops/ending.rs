@@ -11,7 +11,7 @@ use crate::net::words::{counted, with_causes};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::token::shell_word;
 
-/// The connections that no forward would make any longer, after a change.
+/// The connections that no forward or outbound entry would make any longer, after a change.
 #[derive(Debug)]
 pub struct Ended {
     pub remark: Remark,
@@ -25,7 +25,7 @@ impl Ended {
     pub fn failed(error: &Error) -> Self {
         Self {
             remark: Remark::Warning(format!(
-                "the rules are loaded, but the connections that no forward would make any longer are not known: {}",
+                "the rules are loaded, but the connections that no forward or outbound entry would make any longer are not known: {}",
                 super::describe(error)
             )),
             failed: true,
