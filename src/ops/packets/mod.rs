@@ -14,8 +14,8 @@ pub use report::PacketTrial;
 use report::{LIMIT, told};
 
 use super::remark::Remarks;
-use crate::forwards::{ForwardSet, Listeners, Outbound};
-use crate::health::connections::is_redirected;
+use crate::forwards::{ForwardSet, Listeners};
+use crate::health::takers::{Takers, accepts};
 use crate::host::network::{self, Links};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
@@ -65,8 +65,8 @@ pub fn try_packets(
 }
 
 /// Returns the connections that this machine passes on and that are outside the forwards and outbound entries. Those of
-/// entries that the change removes are among them. `own` are the machine's links. As an entry's interfaces are not
-/// compared, a connection that an entry would accept on others is left out too.
+/// entries that the change removes are among them. `own` are the machine's links. A connection that
+/// keeps its source may belong to an entry of another interface, and is left out too.
 fn others<'f>(
     flows: &'f [Flow],
     own: &Links,
@@ -80,13 +80,10 @@ fn others<'f>(
         .map(Listeners::new)
         .collect();
     let is_led = |flow: &Flow| all.iter().any(|set| set.leader(flow).is_some());
+    let takers = Takers::new(set, own);
     let is_let_out = |flow: &Flow| {
-        let entry = set.deciding_entry(flow);
-        let accepts = |entry: &Outbound| {
-            let to = flow.destination;
-            entry.accepts(flow.protocol, flow.source, to, flow.destination_port)
-        };
-        !is_redirected(flow) && entry.is_some_and(accepts)
+        let deciders = takers.deciders(flow);
+        deciders.iter().any(|one| accepts(one.entry, flow))
     };
     flows
         .iter()
