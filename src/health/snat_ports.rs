@@ -161,7 +161,7 @@ outbound: [{name: out, allow_from: [10.224.0.0/16, 'fd00:224::/64']}]",
     fn finished_connections_are_counted_among_those_that_have_a_port() {
         let mut flows = vec![flow("tcp", "10.224.0.118", "192.0.2.80:443", "10.3.0.4"); 3];
         flows[1].finished = true;
-        let told = snat_ports(&flows, &set());
+        let told = snat_ports(&flows, &set(), &Links::default());
         assert_eq!(
             (
                 told[0].ports_used,
