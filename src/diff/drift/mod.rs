@@ -16,8 +16,7 @@ use fields::{SHARED, change, changes, outbound_changes, to_words};
 use lines::drift;
 pub use lines::{Drift, DriftKind};
 pub use names::ForwardNames;
-pub use order::ORDER;
-use order::moved;
+pub use order::{ORDER, moved};
 pub use placed::{ChainOwners, PlacedRule, gone, missing_lines, outbound_rules, rules_by_key};
 use serde::Serialize;
 

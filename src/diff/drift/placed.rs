@@ -87,9 +87,8 @@ pub fn missing_lines<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule
             continue;
         };
         let loaded: BTreeSet<&Rule> = loaded.rules.iter().collect();
-        let names_owner = |rule: &Rule| match is_outbound(name, rule) {
-            true => name_of(rule).is_some(),
-            false => key_of(rule).is_some(),
+        let names_owner = |rule: &Rule| {
+            key_of(rule).is_some() || is_outbound(name, rule) && name_of(rule).is_some()
         };
         let rules = chain.rules.iter().filter(|rule| !names_owner(rule));
         let rules = rules.filter(|rule| !loaded.contains(rule));
@@ -106,8 +105,11 @@ pub fn missing_lines<'p>(live: &Ruleset, planned: &'p Ruleset) -> Vec<PlacedRule
 #[derive(Debug)]
 pub struct ChainOwners<'r> {
     /// For each chain beside those of hooks, the chains with a rule that leads to it, and the name in that rule.
-    before: BTreeMap<(TableName, &'r ChainName), Vec<(&'r ChainName, Option<&'r str>)>>,
+    before: BTreeMap<(TableName, &'r ChainName), Vec<Leading<'r>>>,
 }
+
+/// A chain with a rule that leads to another, and the name in that rule.
+type Leading<'r> = (&'r ChainName, Option<&'r str>);
 
 impl<'r> ChainOwners<'r> {
     /// Reads which chains lead to which.
