@@ -137,7 +137,7 @@ pub enum ConfirmReport {
     /// The change is undone.
     Undone {
         action: String,
-        undone: watchdog::UndoReport,
+        undone: Box<watchdog::UndoReport>,
     },
     /// The record is discarded, and the rules stay, since the record cannot be read.
     Discarded { why: String },
@@ -228,7 +228,7 @@ pub fn cancel(state: &State, lock_wait_secs: u64) -> Result<ConfirmReport, Error
         Undoing::NotDue => Err(nothing_pending(state)),
         Undoing::Undone(undone) => Ok(ConfirmReport::Undone {
             action: known.before.action,
-            undone: *undone,
+            undone,
         }),
     }
 }

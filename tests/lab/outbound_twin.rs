@@ -344,6 +344,44 @@ fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
     lab.nvactl_with(&[&["apply", "-"], more].concat(), spec)
 }
 
+lab_test!(either doctor_and_diff_show_a_missing_line_of_a_list);
+/// Without it, pods reach a private network. None of the connections that are tried goes there.
+fn doctor_and_diff_show_a_missing_line_of_a_list(backend: Backend) {
+    let lab = lab(Nics::Two, backend);
+    let spec = spec(Nics::Two, ", protocol: tcp");
+    lab.apply(&spec);
+    lab.firewall.shell(
+        "iptables -D $(iptables -S NVACTL-FORWARD | grep -o 'NVACTL-TO-[0-9a-f]*') -d 192.168.0.0/16 -j RETURN",
+    );
+    let checks = checks(&lab, &spec);
+    let mut failed = checks.iter().filter(|check| check.status == "fail");
+    let one = failed.next().expect("it is found");
+    assert_eq!(
+        (one.code.as_str(), one.forward.as_deref()),
+        ("forward-rule", Some("pods-out"))
+    );
+    let line = "-d 192.168.0.0/16 -j RETURN";
+    assert!(
+        one.reason.ends_with(&format!(" {line}` is not loaded")),
+        "{one:?}"
+    );
+    assert!(failed.next().is_none(), "{checks:?}");
+    // The IPv6 rules are whole.
+    let whole = checks
+        .iter()
+        .filter(|check| check.reason.contains("or removed one"));
+    assert_eq!(whole.count(), 1, "{checks:?}");
+    let said = lab.nvactl_with(&["diff", "-"], &spec);
+    let told = said.stdout.lines().find(|line| line.starts_with('!'));
+    let told = told.expect("it is shown");
+    assert!(
+        told.starts_with("! pods-out ") && told.ends_with(line),
+        "{said:?}"
+    );
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &spec);
+    assert!(said.stdout.starts_with("! pods-out "), "{said:?}");
+}
+
 lab_test!(a_change_that_would_cut_off_a_working_entry_is_refused);
 fn a_change_that_would_cut_off_a_working_entry_is_refused(backend: Backend) {
     let lab = lab(Nics::Two, backend);
@@ -374,6 +412,54 @@ fn a_change_that_would_cut_off_a_working_entry_is_refused(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
 }
 
+lab_test!(either a_change_that_takes_connections_from_a_working_entry_is_refused);
+/// The entry itself is as it was, or has its sides mixed up.
+fn a_change_that_takes_connections_from_a_working_entry_is_refused(backend: Backend) {
+    let lab = lab(Nics::Two, backend);
+    let now = spec(Nics::Two, "");
+    lab.apply(&now);
+    let working = answer("server", FIREWALL);
+    assert_eq!(tcp(&lab.pod, CLIENT, 80), working);
+    let before = save(&lab.firewall);
+    let first = |entry: &str| now.replace("outbound:\n", &format!("outbound:\n  - {{{entry}}}\n"));
+    for (changed, why) in [
+        (
+            first("name: first, allow_from: [10.0.0.0/8], deny_from: [10.224.0.0/16]"),
+            ", where `first` takes them: iptables-",
+        ),
+        (
+            first("name: first, allow_from: [10.0.0.0/8], snat: none"),
+            ", where `first` takes them: the server sees the source 10.224.0.7, and its answers do not come back",
+        ),
+        (
+            now.replace("ingress: eth0, egress: eth1", "ingress: eth1, egress: eth0"),
+            ": the packets leave by eth0, while the spec's egress is eth1",
+        ),
+    ] {
+        let said = apply(&lab, &changed, &[]);
+        assert_eq!(said.code, 2, "{changed}{said:?}");
+        for words in [
+            "would cut off connections that work now",
+            "`pods-out`: connections to 81.2.69.142:443 reach a server with the rules loaded now, but not with the new rules",
+            &format!("with the new rules{why}"),
+        ] {
+            assert!(said.stderr.contains(words), "{words}: {said:?}");
+        }
+        assert!(!said.stderr.contains("with and without"), "{said:?}");
+        // Another default route may end the operator's session.
+        let hint = |cause: &str| said.stderr.find(&format!("hint: if the {cause} is wrong"));
+        assert!(hint("spec") <= hint("route"), "{said:?}");
+        // The rules are not loaded, so no command can delete one.
+        assert!(!said.stderr.contains(" -D NVACTL"), "{said:?}");
+        if changed.contains("first") {
+            let fix = "    fix: write `pods-out` before `first` in the spec, or narrow `first`";
+            assert!(said.stderr.contains(fix), "{said:?}");
+        }
+        assert_eq!(save(&lab.firewall), before);
+        assert_eq!(tcp(&lab.pod, CLIENT, 80), working);
+    }
+}
+
 lab_test!(either a_change_of_an_entry_that_is_meant_is_not_refused);
 fn a_change_of_an_entry_that_is_meant_is_not_refused(backend: Backend) {
     let lab = lab(Nics::Two, backend);
@@ -391,6 +477,21 @@ fn a_change_of_an_entry_that_is_meant_is_not_refused(backend: Backend) {
         let said = apply(&lab, &spec(Nics::Two, options), &[]);
         assert_eq!(said.code, 0, "{options}: {said:?}");
         assert!(!said.stderr.contains("pods-out"), "{options}: {said:?}");
+    }
+    // Another order, and an entry in front that lets the same connections out.
+    let entries = |entries: &str| {
+        format!(
+            "firewall: {{interface: {{ingress: eth0, egress: eth1}}}}
+outbound: [{entries}]
+silence: [keeps-probes-out, outbound-overlap]"
+        )
+    };
+    let all = "{name: all, allow_from: [10.224.0.0/16]}";
+    let few = "{name: few, allow_from: [10.224.0.0/24], deny_to: [81.0.0.0/8]}";
+    let wide = "{name: wide, allow_from: [10.0.0.0/8]}";
+    for order in [[all, few], [few, all], [wide, all]] {
+        let said = apply(&lab, &entries(&order.join(", ")), &[]);
+        assert_eq!(said.code, 0, "{order:?}: {said:?}");
     }
     let none = "firewall: {interface: {ingress: eth0, egress: eth1}}\noutbound: []";
     let said = apply(&lab, none, &[]);

@@ -138,6 +138,7 @@ mod tests {
             reason: reason.to_owned(),
             fix: None,
             tried: false,
+            stands: false,
         }
     }
 

@@ -16,9 +16,8 @@ use fields::{SHARED, change, changes, outbound_changes, to_words};
 use lines::drift;
 pub use lines::{Drift, DriftKind};
 pub use names::ForwardNames;
-pub use order::ORDER;
-use order::moved;
-pub use placed::{PlacedRule, gone, outbound_rules, rules_by_key};
+pub use order::{ORDER, moved};
+pub use placed::{ChainOwners, PlacedRule, gone, missing_lines, outbound_rules, rules_by_key};
 use serde::Serialize;
 
 use crate::diff;
@@ -398,8 +397,8 @@ impl Comparison {
         expected.outbound.extend(entries.cloned());
         let mut whole = drift(have, &plan(&expected, family), family);
         whole.retain(|drift| {
-            let forward = drift.forward.as_deref();
-            forward.is_none_or(|forward| !added.contains(forward))
+            let mut owners = drift.owners().peekable();
+            owners.peek().is_none() || owners.any(|owner| !added.contains(owner.as_str()))
         });
         let without = std::mem::take(&mut self.drift);
         if whole.len() < without.len() {

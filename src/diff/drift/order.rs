@@ -10,6 +10,7 @@ use crate::forwards::Outbound;
 pub const ORDER: &str = "order";
 
 /// Returns the entries whose place among the others changes: as few as possible.
+#[must_use]
 pub fn moved<'w>(held: &[Outbound], want: &'w [Outbound]) -> BTreeMap<&'w str, FieldChange> {
     let names = |entries: &'w [Outbound]| entries.iter().map(|one| one.name.as_str());
     let wanted: BTreeSet<&str> = names(want).collect();

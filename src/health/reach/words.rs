@@ -85,13 +85,10 @@ impl Fault<'_> {
                 forwards,
             } => format!(
                 "packets to {} leave through {leaves_by}, while the spec's egress is {egress}: the \
-                 rules of {} do not match them\n\
-                 hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
-                 via ROUTER dev {egress}\n\
-                 hint: if the spec is wrong: correct `{key}` in it",
+                 rules of {} do not match them\n{}",
                 listed(targets),
                 quoted(forwards),
-                first(targets)
+                other_egress_hints(targets, egress, key)
             ),
             Fault::EgressDown {
                 targets,
@@ -154,7 +151,7 @@ fn not_own(addresses: &BTreeSet<IpAddr>) -> String {
 /// Returns the first address as `ip route` names its destination.
 fn first(addresses: &BTreeSet<IpAddr>) -> String {
     addresses.first().map_or(String::new(), |address| {
-        match (*address == internet(Family::of(*address)), address) {
+        match (is_internet(address), address) {
             (true, IpAddr::V4(_)) => "0.0.0.0/0".to_owned(),
             (true, IpAddr::V6(_)) => "::/0".to_owned(),
             (false, address) => address.to_string(),
@@ -162,13 +159,50 @@ fn first(addresses: &BTreeSet<IpAddr>) -> String {
     })
 }
 
-/// Lists targets. The address that stands for the Internet is not shown.
+/// Returns the hints for packets that leave by another interface than the spec's egress.
+fn other_egress_hints(targets: &BTreeSet<IpAddr>, egress: &Interface, key: &str) -> String {
+    let mut hints = [
+        format!(
+            "hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \
+             via ROUTER dev {egress}",
+            first(targets)
+        ),
+        format!("hint: if the spec is wrong: correct `{key}` in it"),
+    ];
+    // Another default route may cut off the session of the one who types the command.
+    if targets.iter().any(is_internet) {
+        hints.reverse();
+    }
+    hints.join("\n")
+}
+
+/// Returns whether an address stands for the Internet.
+fn is_internet(address: &IpAddr) -> bool {
+    *address == internet(Family::of(*address))
+}
+
+/// Lists targets. The addresses that stand for the Internet are not shown.
 fn listed(targets: &BTreeSet<IpAddr>) -> String {
-    names(targets.iter().map(|address| {
-        if *address == internet(Family::of(*address)) {
-            "the Internet".to_owned()
-        } else {
-            address.to_string()
+    let named = targets.iter().filter(|address| !is_internet(address));
+    let outside = targets.iter().any(is_internet);
+    let outside = outside.then(|| "the Internet".to_owned());
+    names(outside.into_iter().chain(named.map(IpAddr::to_string)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_internet_of_both_families_is_listed_once() {
+        let both = Family::ALL.map(internet);
+        let host: IpAddr = [10, 50, 0, 7].into();
+        for (targets, words) in [
+            (BTreeSet::from(both), "the Internet"),
+            (BTreeSet::from([both[1], host]), "the Internet, 10.50.0.7"),
+            (BTreeSet::from([host]), "10.50.0.7"),
+        ] {
+            assert_eq!(listed(&targets), words);
         }
-    }))
+    }
 }

@@ -10,6 +10,7 @@ use crate::net::words::quoted;
 use crate::netfilter::backend::Backend;
 use crate::ops::remark::Remarks;
 use crate::twin::cause::{By, Holder, KernelReason, Taken};
+use crate::twin::change::Tried;
 use crate::twin::verdict::{Death, Examination, Judged, Verdict};
 
 /// The most lost connections that are shown one by one.
@@ -17,30 +18,35 @@ const MOST_LOST: usize = 5;
 
 /// Returns a line for each forward and outbound entry that a change would cut off, with the rule that takes its
 /// packets, and a line for each fix.
-pub fn lost(
-    judged: &[Judged<'_>],
-    backend: Backend,
-    foreign_snat: &BTreeSet<IpAddr>,
-) -> Vec<String> {
+pub fn lost(tried: &Tried<'_>, backend: Backend, foreign_snat: &BTreeSet<IpAddr>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut names = BTreeSet::new();
-    for one in judged {
+    for one in &tried.lost {
         if !names.insert(one.ask.of.name().as_str()) {
             continue;
         }
         if names.len() > MOST_LOST {
             continue;
         }
+        let in_front = tried.in_front.get(one.ask.of.name());
+        let in_front =
+            in_front.map_or(String::new(), |name| format!(", where `{name}` takes them"));
         lines.push(format!(
             "`{}`: connections to {} reach a {} with the rules loaded now, but not with the new \
-             rules: {} (tried in a copy of this machine, as {})",
+             rules{in_front}: {} (tried in a copy of this machine, as {})",
             one.ask.of.name(),
             one.ask.question.to,
             one.ask.of.far_end(),
             why_lost(one, foreign_snat),
             client_words(&one.ask.client)
         ));
-        if let Verdict::Dead(death) = &one.verdict {
+        // The rules of the entry in front are not loaded, so no command can change them.
+        if let Some(name) = tried.in_front.get(one.ask.of.name()) {
+            lines.push(format!(
+                "  fix: write `{}` before `{name}` in the spec, or narrow `{name}`",
+                one.ask.of.name()
+            ));
+        } else if let Verdict::Dead(death) = &one.verdict {
             let scene = Scene {
                 family: one.ask.of.family(),
                 backend,
@@ -114,6 +120,9 @@ fn why(judged: &Judged<'_>) -> String {
             }
             _ => format!("the packets go to {at}"),
         },
+        Verdict::Source { seen, .. } => {
+            format!("the server sees the source {seen}, and its answers do not come back")
+        }
         _ => "the connection does not come through".to_owned(),
     }
 }

@@ -36,7 +36,7 @@ pub fn told(
     remarks: &mut Remarks,
 ) -> PacketTrial {
     if !tried.lost.is_empty() {
-        return PacketTrial::Cuts(lost(&tried.lost, backend, &foreign_snat()));
+        return PacketTrial::Cuts(lost(tried, backend, &foreign_snat()));
     }
     dead(&tried.dead, remarks);
     let all = Family::ALL.into_iter();

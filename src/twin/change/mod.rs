@@ -1,6 +1,7 @@
 //! A change of nvactl's rules, tried in a twin: connections are opened before it and after it.
 
 mod compare;
+mod kept;
 mod others;
 mod trial;
 
@@ -27,6 +28,7 @@ use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::TableName;
 use crate::netfilter::target::Target;
 use compare::compare;
+use kept::{in_question, is_cut, kept};
 use others::{distinct, questions};
 use trial::{PreparedTrial, is_answered, prepared, takers};
 
@@ -55,8 +57,10 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     let (flows, distinct) = distinct(trying);
     let mut twin = forwarding(&machine, &filter, Some(trying.deadline))?;
     let asks = asks(&trial, &twin);
+    let kept = kept(&trial, &twin);
     let others = questions(flows, &twin);
-    let addresses = addresses(trying, &asks, &others);
+    let all_asks = asks.iter().chain(kept.iter().map(|one| &one.ask));
+    let addresses = addresses(trying, all_asks, &others);
     twin.answer_for(&addresses)?;
     let (passed, mut tried) = before(&trial, &twin, &others)?;
     tried.others.left_out = distinct - others.len();
@@ -71,14 +75,19 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
         twin.renew()?;
     }
     let judged = judge::ask(&mut twin, asks, trying.deadline)?;
+    let in_question = in_question(&trial, kept, &judged);
+    tried.in_front = in_question.in_front;
+    let mut kept = judge::ask(&mut twin, in_question.asks, trying.deadline)?;
+    kept.retain(is_cut);
     let bad = sort_out(judged, &mut tried);
-    if bad.is_empty() {
+    if bad.is_empty() && kept.is_empty() {
         return Ok(Some(tried));
     }
     // This twin has no deadline: the connections that were judged are reported even if it has passed.
     let mut old = forwarding(&machine, &filter, None)?;
     old.answer_for(&addresses)?;
     let (mut lost, mut dead) = compare(&trial, bad, &old, &twin, &mut tried)?;
+    let (mut taken, _) = compare(&trial, kept, &old, &twin, &mut tried)?;
     drop(old);
     twin.enter()?;
     let mut search = CauseSearch {
@@ -88,9 +97,12 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
         deadline: trying.deadline,
     };
     explain(&mut search, &mut lost);
+    explain(&mut search, &mut taken);
     explain(&mut search, &mut dead);
     // A search may find that a connection is neither lost nor dead.
     tried.lost = sort_out(lost, &mut tried);
+    taken.retain(is_cut);
+    tried.lost.extend(taken);
     tried.dead = sort_out(dead, &mut tried);
     Ok(Some(tried))
 }
@@ -129,13 +141,12 @@ fn asks<'f>(trial: &PreparedTrial<'f>, twin: &Twin) -> Vec<Ask<'f>> {
 }
 
 /// Returns every address for which a world may have to answer.
-fn addresses(
+fn addresses<'a>(
     trying: &Trying<'_>,
-    asks: &[Ask<'_>],
+    asks: impl Iterator<Item = &'a Ask<'a>>,
     others: &[(&Flow, Question)],
 ) -> BTreeSet<IpAddr> {
     let questions = asks
-        .iter()
         .map(|ask| &ask.question)
         .chain(others.iter().map(|(_, question)| question));
     let ends = questions.flat_map(|question| {

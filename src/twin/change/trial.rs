@@ -1,8 +1,9 @@
 //! The facts and the results of a trial.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::forwards::{Forward, ForwardSet, Listeners};
+use crate::forwards::{Forward, ForwardSet, Listeners, Name};
 use crate::host::network;
 use crate::net::{Family, Port};
 use crate::netfilter::conntrack::Flow;
@@ -41,6 +42,8 @@ pub struct Trying<'f> {
 pub struct Tried<'f> {
     /// Connections that the change cuts off from their targets.
     pub lost: Vec<Judged<'f>>,
+    /// For an outbound entry whose connections another entry decides on after the change, that entry.
+    pub in_front: BTreeMap<&'f Name, &'f Name>,
     /// Connections that die after the change, and that died before it at one of several tries or at all of them.
     pub dead: Vec<Judged<'f>>,
     /// Connections that rules of others refused before the change, and that come through after it.
@@ -87,6 +90,8 @@ pub struct PreparedTrial<'f> {
     listeners: Vec<Listeners<'f>>,
     /// For each family, the clients.
     pub clients: Vec<Clients>,
+    /// The clients of the loaded outbound entries, for each loaded set that has some.
+    pub loaded_clients: Vec<(&'f ForwardSet, Clients)>,
     /// Whether rules of others stand in front of one of nvactl's jumps, which the change moves to the front.
     pub puts_jump_first: bool,
 }
@@ -98,14 +103,20 @@ pub fn prepared<'f>(
 ) -> PreparedTrial<'f> {
     let named = NamedInRules::by(filter, machine);
     let interfaces = network::interfaces;
-    let clients = trying
-        .sets
-        .iter()
-        .map(|(family, set)| Clients::of(set, *family, machine, trying.flows, &named, interfaces));
+    let clients_of = |set: &'f ForwardSet, family| {
+        Clients::of(set, family, machine, trying.flows, &named, interfaces)
+    };
+    let clients = trying.sets.iter();
+    let clients = clients.map(|(family, set)| clients_of(set, *family));
+    let loaded = trying.loaded.iter().filter_map(|set| {
+        let family = set.outbound.first()?.family;
+        Some((set, clients_of(set, family)))
+    });
     PreparedTrial {
         trying,
         listeners: trying.loaded.iter().map(Listeners::new).collect(),
         clients: clients.collect(),
+        loaded_clients: loaded.collect(),
         puts_jump_first: trying.live.iter().any(|live| !are_first(live)),
     }
 }
