@@ -49,16 +49,16 @@ impl From<Left<'_>> for LeftFlows {
     }
 }
 
-/// The end of connections that do not follow the rules.
+/// The report about connections that do not follow the rules: ended or not.
 #[derive(Debug)]
-pub struct Ending<'e> {
+pub struct FlowsReport<'e> {
     /// `None` if no connection was to be ended.
     pub left: Option<LeftFlows>,
     /// The spec as messages name it.
     pub spec: &'e str,
 }
 
-impl Ending<'_> {
+impl FlowsReport<'_> {
     /// Returns how many of the connections are still there, and why.
     fn left_of(&self, flows: &[&Flow]) -> Option<(usize, &str)> {
         let left = self.left.as_ref()?;

@@ -2,7 +2,7 @@
 
 pub(super) use super::outdated::described;
 
-use super::ending::{Ended, Ending, LeftFlows};
+use super::ending::{Ended, FlowsReport, LeftFlows};
 use super::error::Error;
 use super::outdated::{LateSenders, Outdated, late_senders};
 use super::records::Pending;
@@ -125,7 +125,7 @@ impl<'f> Strays<'f> {
             let all = outdated.chain(senders).copied();
             LeftFlows::from(conntrack::delete(all, conntrack::deadline()))
         });
-        let ending = Ending { left, spec };
+        let ending = FlowsReport { left, spec };
         let outdated = self.outdated.iter().map(|some| ending.ended(some));
         let senders = self.senders.iter().map(|some| ending.ended_senders(some));
         let unexamined = self.unexamined().map(|remark| Ended {

@@ -72,8 +72,8 @@ pub struct SharedFields {
 impl SharedFields {
     /// Returns what entries that end together must share. `None` as the source of entries that keep theirs: then the
     /// condition would differ for each source.
-    fn of(entry: &EntryFields, by: Sharing) -> Self {
-        let port = |port| (by == Sharing::Port).then_some(port);
+    fn of(entry: &EntryFields, by: SharedPorts) -> Self {
+        let port = |port| (by == SharedPorts::Same).then_some(port);
         let reply = entry.is_redirected().then_some(entry.reply);
         Self {
             protocol: entry.protocol,
@@ -94,8 +94,8 @@ impl SharedFields {
     }
 
     /// Returns every value under which [`Self::of`] may have put entries that a deletion takes along with this one.
-    fn that_take(entry: &EntryFields, by: Sharing) -> impl Iterator<Item = Self> {
-        let port = |port| (by == Sharing::Port).then_some(port);
+    fn that_take(entry: &EntryFields, by: SharedPorts) -> impl Iterator<Item = Self> {
+        let port = |port| (by == SharedPorts::Same).then_some(port);
         let (address, of) = entry.reply;
         let replies = [(None, None), (Some(address), port(of))];
         let sources = [None, Some(entry.new_source)];
@@ -116,13 +116,12 @@ impl SharedFields {
     }
 }
 
-/// The fields that all entries of a deletion share.
+/// Whether all entries of a deletion share the destination port as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    /// The destination port as well.
-    Port,
-    /// Only addresses.
-    Address,
+enum SharedPorts {
+    Same,
+    /// They share only addresses.
+    Any,
 }
 
 /// The number of deletions from which on fewer of them with fewer conditions are looked for. Fewer conditions take along
@@ -136,19 +135,19 @@ pub fn deletions<'f>(doomed: impl Iterator<Item = &'f Flow>, all: &[Flow]) -> Ve
     let all: BTreeSet<EntryFields> = all.iter().map(EntryFields::from).collect();
     let staying: Vec<EntryFields> = all.difference(&ending).copied().collect();
     let ending: Vec<EntryFields> = ending.into_iter().collect();
-    let by_port = shared_by(&ending, &staying, Sharing::Port);
-    if by_port.len() <= MANY {
-        return by_port;
+    let of_one_port = shared_by(&ending, &staying, SharedPorts::Same);
+    if of_one_port.len() <= MANY {
+        return of_one_port;
     }
-    let by_address = shared_by(&ending, &staying, Sharing::Address);
-    if by_address.len() < by_port.len() {
-        by_address
+    let of_any_port = shared_by(&ending, &staying, SharedPorts::Any);
+    if of_any_port.len() < of_one_port.len() {
+        of_any_port
     } else {
-        by_port
+        of_one_port
     }
 }
 
-fn shared_by(ending: &[EntryFields], staying: &[EntryFields], by: Sharing) -> Vec<Deletion> {
+fn shared_by(ending: &[EntryFields], staying: &[EntryFields], by: SharedPorts) -> Vec<Deletion> {
     let mut groups: BTreeMap<SharedFields, (Vec<EntryFields>, Vec<EntryFields>)> = BTreeMap::new();
     for entry in ending {
         let (ending, _) = groups.entry(SharedFields::of(entry, by)).or_default();
@@ -175,7 +174,7 @@ fn cover_group(
     shared: SharedFields,
     ending: &[EntryFields],
     staying: &[EntryFields],
-    by: Sharing,
+    by: SharedPorts,
     deletions: &mut Vec<Deletion>,
 ) {
     if shared.new_source.is_some() {
@@ -211,7 +210,7 @@ fn push(
     shared: SharedFields,
     cell: &[EntryFields],
     staying: &[EntryFields],
-    by: Sharing,
+    by: SharedPorts,
     deletions: &mut Vec<Deletion>,
 ) {
     let area = Area::around(cell);
@@ -220,8 +219,8 @@ fn push(
         deletions.push(area.deletion(shared, cell));
         return;
     }
-    if by == Sharing::Address {
-        deletions.extend(shared_by(cell, staying, Sharing::Port));
+    if by == SharedPorts::Any {
+        deletions.extend(shared_by(cell, staying, SharedPorts::Same));
         return;
     }
     for entry in cell {
