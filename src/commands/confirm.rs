@@ -102,6 +102,9 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
         }
         ConfirmReport::Undone { action, undone } => {
             console.say(format_args!("undone: {action}"));
+            if let Some(ended) = &undone.ended {
+                console.say(ended);
+            }
             let whole =
                 undone.left_v6.is_none() && !undone.unverified && undone.connections.is_none();
             if let Some(error) = undone.left_v6 {

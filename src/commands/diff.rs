@@ -30,6 +30,7 @@ use crate::host::{self, file};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
+use crate::net::words::names;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::ops::confirm::told_of;
@@ -382,7 +383,8 @@ pub(super) fn text(comparison: &Comparison) -> String {
             (DriftKind::InFront, None) => "(in front)",
             _ => "(no forward)",
         };
-        let name = drift.forward.as_deref().unwrap_or(label);
+        let owners = names(drift.owners());
+        let name = if owners.is_empty() { label } else { &owners };
         line('!', name, &drifted(drift));
     }
     if comparison.reordered && comparison.changed.is_empty() {
@@ -460,7 +462,8 @@ fn markdown(comparison: &Comparison, spec: &str, against: &str, rules: Option<&s
         );
     }
     for drift in &comparison.drift {
-        let name = drift.forward.as_deref().unwrap_or("-");
+        let owners = names(drift.owners());
+        let name = if owners.is_empty() { "-" } else { &owners };
         row("⚠️", name, &code(&drifted(drift)));
     }
     if comparison.reordered && comparison.changed.is_empty() {

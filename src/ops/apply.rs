@@ -22,7 +22,7 @@ use super::refusal::{Refusal, refuse_on_old};
 use super::remark::Remarks;
 use super::state::State;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialMode};
-use super::{next_boot, waiting, warn, watchdog};
+use super::{next_boot, undone_flows, waiting, warn, watchdog};
 use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
@@ -285,7 +285,12 @@ fn commit(
     let mut after = Remarks::default();
     let (committed, pending) = match request.confirm_secs {
         Some(secs) => {
-            let (committed, pending) = commit_guarded(&transaction, secs, request, &mut after)?;
+            let guarded = Guarded {
+                transaction: &transaction,
+                flows: &found.flows,
+                seconds: secs,
+            };
+            let (committed, pending) = commit_guarded(&guarded, request, &mut after)?;
             (committed, Some(Box::new(pending)))
         }
         None => {
@@ -363,13 +368,25 @@ fn say_v6_went(state: &State, before: &Ruleset, after: &mut Remarks) {
     warn::connections_end([(Family::V6, before)], false, after);
 }
 
+/// A change that a watchdog undoes after some seconds unless it is confirmed.
+struct Guarded<'g> {
+    transaction: &'g Transaction<'g>,
+    /// The connections from before the change.
+    flows: &'g [Flow],
+    seconds: u64,
+}
+
 /// Makes a change that a watchdog undoes unless it is confirmed.
 fn commit_guarded(
-    transaction: &Transaction<'_>,
-    seconds: u64,
+    guarded: &Guarded<'_>,
     request: &ApplyRequest<'_>,
     after: &mut Remarks,
 ) -> Result<(Committed, Pending), Error> {
+    let Guarded {
+        transaction,
+        flows,
+        seconds,
+    } = *guarded;
     let state = transaction.state;
     let mut pending = Pending::new(
         transaction.change.clone(),
@@ -378,6 +395,8 @@ fn commit_guarded(
         seconds,
     )?;
     pending.flush_stale = request.flush_stale;
+    let live = transaction.before.map(|_, (live, _)| live);
+    pending.older = undone_flows::older(&pending, flows, &live);
     watchdog::guard(state, &pending, seconds)?;
     let event = ChangeEvent::MadeToConfirm { secs: seconds };
     let committed = match commit_and_log(transaction, event) {

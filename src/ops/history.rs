@@ -106,7 +106,11 @@ pub fn undone_words(undone: &Undone) -> String {
         Decision::TimedOut => "nobody confirmed it in time",
         _ => "it was cancelled",
     };
-    format!("undone at {}: {why}", moment(undone.time))
+    let ended = match undone.ended {
+        0 => String::new(),
+        ended => format!("; ended {} that only it made", counted(ended, "connection")),
+    };
+    format!("undone at {}: {why}{ended}", moment(undone.time))
 }
 
 /// Formats the time of a record, in seconds since 1970.
@@ -325,6 +329,7 @@ mod tests {
                 undone: undone.then_some(Undone {
                     time: 0,
                     why: Decision::TimedOut,
+                    ended: 0,
                 }),
                 boot: None,
                 closed: false,

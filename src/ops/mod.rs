@@ -53,6 +53,7 @@ pub mod splice;
 pub mod state;
 mod step;
 mod transaction;
+mod undone_flows;
 pub mod waiting;
 mod warn;
 mod watchdog;

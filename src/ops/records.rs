@@ -4,14 +4,17 @@
 //! Records of earlier versions can be read: missing fields have defaults. A record of a later version cannot,
 //! since this version could overlook its new fields.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::diff::drift::ForwardNames;
 use crate::host::session::Who;
 use crate::host::sysctl::settings::Switch;
-use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
+use crate::netfilter::conntrack::Flow;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::brings_rule;
 use crate::netfilter::text::parse::{self, ParseError};
@@ -237,6 +240,41 @@ pub struct Undone {
     pub time: u64,
     /// [`Decision::Cancelled`] or [`Decision::TimedOut`].
     pub why: Decision,
+    /// How many connections were ended because only the change made them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ended: usize,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// The ends of a connection, without the client's port, which no record of a connection has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FlowEnds {
+    pub protocol: Protocol,
+    pub source: IpAddr,
+    pub destination: SocketAddr,
+    /// The host that answers.
+    pub reply_source: SocketAddr,
+    /// The address that the host answers to.
+    pub reply_destination: IpAddr,
+}
+
+impl From<&Flow> for FlowEnds {
+    fn from(flow: &Flow) -> Self {
+        Self {
+            protocol: flow.protocol,
+            source: flow.source,
+            destination: SocketAddr::new(flow.destination, flow.destination_port.number()),
+            reply_source: SocketAddr::new(flow.reply_source, flow.reply_port.number()),
+            reply_destination: flow.reply_destination,
+        }
+    }
 }
 
 /// A change that waits for its confirmation.
@@ -263,6 +301,9 @@ pub struct Pending {
     /// nvactl's IPv6 rules after the change, if it touches IPv6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub want_v6: Option<String>,
+    /// The connections from before the change that only the change makes: an undo leaves them alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub older: Vec<FlowEnds>,
 }
 
 impl Pending {

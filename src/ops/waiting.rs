@@ -1,5 +1,7 @@
 //! The change that waits for its confirmation: whether there is one, and how its waiting ends.
 
+use tracing::debug;
+
 use super::error::{Error, describe};
 use super::records::{Change, Decision, LastDecision, Pending, Undone, VERSION};
 use super::refusal::Refusal;
@@ -10,7 +12,7 @@ use crate::host::file::FileError;
 use crate::host::iptables::Iptables;
 use crate::host::namespace::{boot, uptime_secs};
 use crate::host::ssh_connection::SshConnection;
-use crate::host::{detached, process};
+use crate::host::{detached, lock, process};
 use crate::net::per_family::PerFamily;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
@@ -40,6 +42,7 @@ impl Pending {
             before,
             want: want.v4.to_string(),
             want_v6: want.v6.as_ref().map(ToString::to_string),
+            older: Vec::new(),
         })
     }
 
@@ -183,10 +186,31 @@ fn note_undone(
     change.undone = Some(Undone {
         time: seconds_now(),
         why,
+        ended: 0,
     });
     match state.rewrite(number, &change) {
         Err(StateError::File(error)) => state.forget(number).map(|()| Some(error)),
         noted => noted.map(|()| None),
+    }
+}
+
+/// How many seconds an undo that is done waits to add the ended connections to the history.
+const NOTE_WAIT_SECS: u64 = 5;
+
+/// Adds to the history how many connections an undo ended. The history lacks the number if another change was made
+/// meanwhile, or if the record cannot be written.
+pub fn note_ended(state: &State, pending: &Pending, ended: usize) {
+    let Ok(_lock) = lock::take(&state.lock_file(), NOTE_WAIT_SECS) else {
+        return;
+    };
+    let Ok(Some((number, mut change))) = state.newest_like(&pending.before) else {
+        return;
+    };
+    if let Some(undone) = &mut change.undone {
+        undone.ended = ended;
+        if let Err(error) = state.rewrite(number, &change) {
+            debug!(%error, "the history does not show the ended connections");
+        }
     }
 }
 

@@ -9,26 +9,22 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::ending::connections_left;
 use super::error::{Error, describe};
-use super::flows::forwards_of;
 use super::history::log;
 use super::log::ChangeEvent;
 use super::look::Readable;
 use super::records::{Change, Decision, LastDecision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TransactionError, TrialMode};
-use super::waiting::{LOCK_WAIT_SECS, pending, settle};
+use super::undone_flows;
+use super::waiting::{LOCK_WAIT_SECS, note_ended, pending, settle};
 use crate::diff;
 use crate::diff::families::changes;
-use crate::forwards::ForwardSet;
-use crate::health::connections::{FlowFacts, made_by};
-use crate::health::suspects::examine;
 use crate::host::detached::{self, DetachedError};
+use crate::host::file;
 use crate::host::file::FileError;
 use crate::host::iptables::{IptablesError, Live};
 use crate::host::lock::{self, Lock};
-use crate::host::{conntrack, file, network};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::counters::Counters;
@@ -159,6 +155,8 @@ pub struct UndoReport {
     pub full: Option<FileError>,
     /// Why the decision is not recorded.
     pub unrecorded: Option<StateError>,
+    /// The connections of the change that were ended, in words.
+    pub ended: Option<String>,
     /// The connections of the change that are still there, and why, in words.
     pub connections: Option<String>,
 }
@@ -206,7 +204,11 @@ fn undo_if(
     }
     // Last, since it can take a minute: until the decision is recorded, the change counts as loaded.
     drop(lock);
-    undone.connections = end_connections(&pending);
+    let flows = undone_flows::end(&pending);
+    if flows.ended > 0 {
+        note_ended(state, &pending, flows.ended);
+    }
+    (undone.ended, undone.connections) = (flows.told, flows.left);
     Ok(Undoing::Undone(Box::new(undone)))
 }
 
@@ -331,38 +333,4 @@ fn refill(lock: &Lock, pending: &Pending, families: &[Family]) -> Result<Vec<Fam
         }
     }
     Ok(refused)
-}
-
-/// Ends connections that only the undone change forwarded, or to which it gave another source: a client would stay cut
-/// off for as long as it keeps sending, or get through although the restored rules refuse it. Returns the connections
-/// that are still there, in words.
-fn end_connections(pending: &Pending) -> Option<String> {
-    let before = pending.before.owned();
-    let links = network::links();
-    let listing = pending.iptables().start_listing(pending.families());
-    let live = listing.and_then(|listing| listing.finish_readable(false));
-    let live = live.ok().map(|(live, _)| live);
-    let live = live.as_ref().map(|live| live.map(|_, live| &live.ruleset));
-    let live = live.iter().flat_map(PerFamily::iter);
-    let facts = FlowFacts::new(&links, live.map(|(family, live)| (family, *live)));
-    let until = conntrack::deadline();
-    let mut left_count = 0;
-    let mut left_error = None;
-    for (family, (want, before)) in pending.wanted().zip(before).iter() {
-        let Some(undone) = forwards_of(want) else {
-            continue;
-        };
-        let now = forwards_of(&before.rules).unwrap_or_else(|| ForwardSet {
-            forwards: Vec::new(),
-            outbound: Vec::new(),
-            ..undone.clone()
-        });
-        // Without `conntrack`, no connection is ended.
-        let flows = conntrack::flows(family).unwrap_or_default();
-        let found = examine(made_by(&flows, &[undone], &now, &facts)).found;
-        let left = conntrack::delete(found.iter().map(|one| one.flow), until);
-        left_count += left.flows.len();
-        left_error = left_error.or(left.error);
-    }
-    (left_count > 0).then(|| connections_left(left_count, left_error.as_ref()))
 }

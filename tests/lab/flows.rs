@@ -333,6 +333,37 @@ fn an_untranslated_connection_of_an_undone_change_is_ended(backend: Backend) {
     assert!(is_silent(&client));
 }
 
+lab_test!(either an_undo_leaves_connections_that_are_older_than_its_change);
+fn an_undo_leaves_connections_that_are_older_than_its_change(backend: Backend) {
+    let lab = Lab::dual_stack(backend);
+    outside(&lab, FIREWALL, FIREWALL_V6);
+    let with = entry(", protocol: udp");
+    lab.apply(&with);
+    let older = outward(&lab);
+    assert_eq!(answer(&older), "server 10.3.0.4");
+    let without = entry(", protocol: tcp");
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial"], &without);
+    assert!(said.stderr.contains("1 connection"), "{said:?}");
+    let said = lab.nvactl_with(&["apply", "-", "--no-trial", "--confirm", "600"], &with);
+    assert_eq!(said.code, 0, "{said:?}");
+    let newer = steady_from(&lab.other, &format!("{CLIENT}:53"));
+    assert_eq!(answer(&newer), "server 10.3.0.4");
+    let said = lab.nvactl(&["confirm", "--cancel"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let ended = format!(
+        "undone: apply <stdin>\nended 1 connection that only the undone change made: udp {OTHER} → {CLIENT}:53\n"
+    );
+    assert_eq!(said.stdout, ended);
+    assert_eq!(answer(&older), "server 10.3.0.4");
+    assert!(is_silent(&newer));
+    let history = lab.nvactl(&["history"]).stdout;
+    let newest = history.lines().next().unwrap_or_default();
+    assert!(
+        newest.ends_with("it was cancelled; ended 1 connection that only it made"),
+        "{history}"
+    );
+}
+
 lab_test!(either a_sender_from_before_its_entry_is_named_and_ended);
 fn a_sender_from_before_its_entry_is_named_and_ended(backend: Backend) {
     let lab = Lab::dual_stack(backend);

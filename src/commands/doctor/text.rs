@@ -175,6 +175,7 @@ mod tests {
             reason: reason.to_owned(),
             fix: None,
             tried: false,
+            stands: false,
         }
     }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::placed::ChainOwners;
 use crate::diff;
 use crate::net::Family;
-use crate::netfilter::names::TableName;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Stop;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
@@ -20,9 +21,12 @@ pub struct Drift {
     pub table: &'static str,
     /// As iptables-save prints it.
     pub line: String,
-    /// The forward that the line belongs to, if it names one.
+    /// The forward or outbound entry that the line belongs to, if there is one alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forward: Option<String>,
+    /// The forwards and outbound entries that share the line's chain, if several do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared_by: Vec<String>,
     /// The effect of a rule before nvactl's jump that stops every packet.
     #[serde(skip)]
     pub stop: Option<Stop>,
@@ -39,60 +43,92 @@ pub enum DriftKind {
     InFront,
 }
 
+impl Drift {
+    /// Returns the forwards and outbound entries that the line belongs to.
+    pub fn owners(&self) -> impl Iterator<Item = &String> {
+        self.forward.iter().chain(&self.shared_by)
+    }
+}
+
 /// Returns the lines in which nvactl's part of `have` differs from `planned`.
 pub fn drift(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
     // If no chain of nvactl is loaded, the next apply is the first, and nothing has drifted.
     if have.chains().all(|(_, name, _)| !name.is_own()) {
         return Vec::new();
     }
-    let (have_lines, planned_lines) = (counted_lines(have), counted_lines(planned));
-    let mut found = surplus(DriftKind::PutIn, &have_lines, &planned_lines, family);
-    found.extend(surplus(
-        DriftKind::TakenOut,
-        &planned_lines,
-        &have_lines,
-        family,
-    ));
+    let (have_own, planned_own) = (diff::own(have), diff::own(planned));
+    let (loaded, wanted) = (OwnLines::of(&have_own), OwnLines::of(&planned_own));
+    let mut found = loaded.surplus(DriftKind::PutIn, &wanted, family);
+    found.extend(wanted.surplus(DriftKind::TakenOut, &loaded, family));
     found.extend(in_front(have, planned, family));
     found
 }
 
-/// Each line that nvactl owns, with the forward that it names and the number of its occurrences.
-type Lines = BTreeMap<(TableName, String), (Option<String>, usize)>;
-
-fn counted_lines(ruleset: &Ruleset) -> Lines {
-    let own = diff::own(ruleset);
-    let mut lines = Lines::new();
-    for (table, name, chain) in own.chains() {
-        if name.is_own() {
-            lines.insert((table, Line::Chain(name, None).to_string()), (None, 1));
-        }
-        for rule in &chain.rules {
-            let forward = name_of(rule).map(str::to_owned);
-            let line = Line::Append(name, rule).to_string();
-            lines.entry((table, line)).or_insert((forward, 0)).1 += 1;
-        }
-    }
-    lines
+/// The lines that nvactl owns.
+struct OwnLines<'r> {
+    own: &'r Ruleset,
+    lines: BTreeMap<(TableName, String), OwnLine<'r>>,
 }
 
-/// Returns the lines that occur more often in the first than in the second.
-fn surplus(what: DriftKind, lines: &Lines, others: &Lines, family: Family) -> Vec<Drift> {
-    let mut found = Vec::new();
-    for (key @ (table, line), (forward, times)) in lines {
-        let others = others.get(key).map_or(0, |(_, times)| *times);
-        for _ in others..*times {
-            found.push(Drift {
+/// A line's chain, the forward that it names, and how often it occurs.
+struct OwnLine<'r> {
+    chain: &'r ChainName,
+    name: Option<&'r str>,
+    times: usize,
+}
+
+impl<'r> OwnLines<'r> {
+    fn of(own: &'r Ruleset) -> Self {
+        let mut lines = BTreeMap::new();
+        for (table, chain, body) in own.chains() {
+            let line = |name, times| OwnLine { chain, name, times };
+            if chain.is_own() {
+                let spelled = Line::Chain(chain, None).to_string();
+                lines.insert((table, spelled), line(None, 1));
+            }
+            for rule in &body.rules {
+                let spelled = Line::Append(chain, rule).to_string();
+                let known = lines.entry((table, spelled));
+                known.or_insert(line(name_of(rule), 0)).times += 1;
+            }
+        }
+        Self { own, lines }
+    }
+
+    /// Returns the lines that occur more often here than in `others`.
+    fn surplus(&self, what: DriftKind, others: &Self, family: Family) -> Vec<Drift> {
+        let mut found = Vec::new();
+        let mut owners: Option<ChainOwners<'_>> = None;
+        for (key @ (table, line), here) in &self.lines {
+            let there = others.lines.get(key).map_or(0, |line| line.times);
+            if here.times <= there {
+                continue;
+            }
+            let names: Vec<String> = match here.name {
+                Some(name) => vec![name.to_owned()],
+                None => {
+                    let owners = owners.get_or_insert_with(|| ChainOwners::of(self.own));
+                    let names = owners.owners(*table, here.chain);
+                    names.into_iter().map(str::to_owned).collect()
+                }
+            };
+            let (forward, shared_by) = match <[String; 1]>::try_from(names) {
+                Ok([name]) => (Some(name), Vec::new()),
+                Err(names) => (None, names),
+            };
+            let drift = Drift {
                 what,
                 family,
                 table: table.as_str(),
                 line: line.clone(),
-                forward: forward.clone(),
+                forward,
+                shared_by,
                 stop: None,
-            });
+            };
+            found.extend(vec![drift; here.times - there]);
         }
+        found
     }
-    found
 }
 
 /// Returns the foreign rules before nvactl's jump. They match packets first.
@@ -111,6 +147,7 @@ fn in_front(have: &Ruleset, planned: &Ruleset, family: Family) -> Vec<Drift> {
             table: table.as_str(),
             line: Line::Append(name, rule).to_string(),
             forward: None,
+            shared_by: Vec::new(),
             stop: rule.stop(),
         }));
     }

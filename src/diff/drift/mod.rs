@@ -18,7 +18,7 @@ pub use lines::{Drift, DriftKind};
 pub use names::ForwardNames;
 pub use order::ORDER;
 use order::moved;
-pub use placed::{PlacedRule, gone, outbound_rules, rules_by_key};
+pub use placed::{ChainOwners, PlacedRule, gone, missing_lines, outbound_rules, rules_by_key};
 use serde::Serialize;
 
 use crate::diff;
@@ -398,8 +398,8 @@ impl Comparison {
         expected.outbound.extend(entries.cloned());
         let mut whole = drift(have, &plan(&expected, family), family);
         whole.retain(|drift| {
-            let forward = drift.forward.as_deref();
-            forward.is_none_or(|forward| !added.contains(forward))
+            let mut owners = drift.owners().peekable();
+            owners.peek().is_none() || owners.any(|owner| !added.contains(owner.as_str()))
         });
         let without = std::mem::take(&mut self.drift);
         if whole.len() < without.len() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::Comparison;
+use super::{Comparison, Drift};
 use crate::forwards::{Forward, ForwardSet, Name, Outbound, rows};
 use crate::net::{Family, Protocol};
 
@@ -88,10 +88,7 @@ impl From<&Comparison> for ForwardNames {
         let removed = comparison.removed.iter().map(|line| &line.name);
         let fields = comparison.changed.iter().map(|change| &change.name);
         // The change also corrects forwards with a line that somebody has added or removed by hand.
-        let drift = comparison
-            .drift
-            .iter()
-            .filter_map(|drift| drift.forward.as_ref());
+        let drift = comparison.drift.iter().flat_map(Drift::owners);
         Self {
             added: once(added),
             changed: once(fields.chain(drift)),
@@ -182,6 +179,39 @@ mod tests {
         );
         let more = compare_specs(&set(v4), &set(&more), Family::V4);
         assert_eq!((more.added.len(), more.changed.len()), (1, 1), "{more:?}");
+    }
+
+    /// A list's lines name nobody. The rules that lead to the list do.
+    #[test]
+    fn a_line_of_a_list_belongs_to_those_who_use_it() {
+        let deny = "deny_from: [192.0.2.0/24, 198.51.100.0/24]";
+        let [web, dns] = [WEB, DNS].map(|one| one.replace("listen", &format!("{deny}, listen")));
+        for (forwards, owner, shared) in [
+            (format!("{web}, {DNS}"), Some("web"), &[][..]),
+            (format!("{web}, {dns}"), None, &["dns", "web"]),
+        ] {
+            let set = set(&forwards);
+            let mut live = plan(&set, Family::V4).with_builtin_chains();
+            let chains = live.tables.get_mut(&TableName::Filter).expect("a table");
+            let is_list = |name: &ChainName| name.as_str().starts_with("NVACTL-DENY-");
+            let mut lists = chains.iter_mut().filter(|(name, _)| is_list(name));
+            let (_, list) = lists.next().expect("a list");
+            assert!(list.rules.pop().is_some() && lists.next().is_none());
+            let comparison = compare(&live, &set, Family::V4);
+            let drift = &comparison.drift[..];
+            assert_eq!(drift.len(), 1, "{drift:?}");
+            assert!(drift[0].line.ends_with("-s 198.51.100.0/24 -j DROP"));
+            assert_eq!(drift[0].forward.as_deref(), owner);
+            assert_eq!(drift[0].shared_by, shared);
+            let names: Vec<&String> = drift[0].owners().collect();
+            assert_eq!(
+                ForwardNames::from(&comparison)
+                    .changed
+                    .iter()
+                    .collect::<Vec<_>>(),
+                names
+            );
+        }
     }
 
     #[test]

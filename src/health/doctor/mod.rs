@@ -61,6 +61,9 @@ pub struct Check {
     pub fix: Option<Fix>,
     /// Whether connections pass with the fix, tried in a copy of the machine.
     pub tried: bool,
+    /// Whether the finding stands even if all tried connections pass, because they do not show its whole effect.
+    #[serde(skip)]
+    pub stands: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -200,6 +203,7 @@ impl Hop {
             reason: reason.into(),
             fix: None,
             tried: false,
+            stands: false,
         }
     }
 }

@@ -251,7 +251,7 @@ mod tests {
             facts: &facts,
             set,
             family,
-            asked: Vec::new(),
+            asked: set.forwards.iter().collect(),
             entries: &set.outbound,
             apply: "sudo nvactl apply".to_owned(),
             persist: "sudo nvactl persist".to_owned(),
@@ -285,6 +285,91 @@ mod tests {
                 .find(|(name, chain)| is_it(name) && !chain.rules.is_empty())
                 .expect("the chain is there");
             chain.rules.pop();
+        }
+    }
+
+    /// Removes the rules of the filter table that have these words.
+    fn lacking(words: &str) -> impl Fn(&mut Ruleset) {
+        move |live| {
+            let chains = live.tables.get_mut(&TableName::Filter).expect("a table");
+            let mut removed = 0;
+            for chain in chains.values_mut() {
+                let all = chain.rules.len();
+                chain.rules.retain(|rule| !rule.to_string().contains(words));
+                removed += all - chain.rules.len();
+            }
+            assert_eq!(removed, 1, "{words}");
+        }
+    }
+
+    /// None of the tried connections goes to the networks of the missing lines, or comes from there.
+    #[test]
+    fn a_missing_line_of_a_list_fails_for_its_forward_or_entry() {
+        let deny = "deny_from: [10.224.9.0/24, 10.224.10.0/24]";
+        let denied = V4.replace('}', &format!(", {deny}}}"));
+        let again = denied.replace("name: out", "name: again");
+        let web = format!(
+            "\nforwards: [{{name: web, listen: 80, target: {{pod: '10.224.0.118:80'}}, {deny}}}]"
+        );
+        let internet = "-d 192.168.0.0/16 -j RETURN";
+        let source = "-s 10.224.9.0/24 -j DROP";
+        for (entries, forwards, line, hop, of, shared) in [
+            (
+                V4.to_owned(),
+                "",
+                internet,
+                Hop::ForwardRule,
+                Some("out"),
+                "",
+            ),
+            (
+                denied.clone(),
+                "",
+                source,
+                Hop::ForwardRule,
+                Some("out"),
+                "",
+            ),
+            (
+                V4.to_owned(),
+                &web,
+                source,
+                Hop::ForwardRule,
+                Some("web"),
+                "",
+            ),
+            (
+                format!("{denied}, {again}"),
+                "",
+                source,
+                Hop::OwnChains,
+                None,
+                " (of `again`, `out`)",
+            ),
+        ] {
+            let text = format!(
+                "firewall: {{interface: eth0, snat: 10.3.0.4}}\noutbound: [{entries}]{forwards}"
+            );
+            let set = yaml::read(text.as_bytes()).expect("it is valid");
+            let answers = Ok(Answers {
+                judged: vec![judged(&set, Verdict::AsWanted)],
+                ..Answers::default()
+            });
+            let checks = examined(&set, lacking(line), &answers);
+            let failed: Vec<_> = checks
+                .iter()
+                .filter(|check| check.status == Status::Fail && check.reason.contains("-A NVACTL"))
+                .map(|check| (check.code, check.forward.as_deref()))
+                .collect();
+            assert_eq!(failed, [(hop, of)], "{line} {checks:?}");
+            let told = of_code(&checks, hop).concat();
+            let end = format!(" {line}` is not loaded{shared}");
+            assert!(told.contains(&end), "{told}");
+            let own = of_code(&checks, Hop::OwnChains).concat();
+            assert!(
+                own.ends_with("ok: nobody has added a line to nvactl's chains"),
+                "{own}"
+            );
         }
     }
 
@@ -329,41 +414,44 @@ mod tests {
         }
     }
 
+    /// Returns a connection of the first entry, with its end.
+    fn judged(set: &ForwardSet, verdict: Verdict) -> Judged<'_> {
+        let entry = &set.outbound[0];
+        let client: IpAddr = [10, 224, 0, 7].into();
+        let to = "81.2.69.142:443".parse().expect("an address and a port");
+        let ask = Ask {
+            of: Subject::Outbound(entry),
+            client: SampleClient {
+                address: client,
+                kind: ClientKind::Somebody,
+            },
+            by: &entry.ingress[0],
+            wanted: Wanted::Through,
+            question: Question {
+                protocol: crate::net::Protocol::Tcp,
+                client,
+                from: From::World(0),
+                to,
+                listeners: vec![to],
+                request: 1,
+                answer: 1,
+            },
+            times: 1,
+            is_brief: true,
+            is_spare: false,
+            named: None,
+        };
+        Judged { ask, verdict }
+    }
+
     /// The entry's connections pass without the limit, and a wrong source is reported all the same.
     #[test]
     fn a_missing_limit_is_a_warning_and_hides_no_wrong_source() {
         let set = set(V4);
-        let entry = &set.outbound[0];
         let client: IpAddr = [10, 224, 0, 7].into();
-        let to = "81.2.69.142:443".parse().expect("an address and a port");
-        let judged = |verdict| Judged {
-            ask: Ask {
-                of: Subject::Outbound(entry),
-                client: SampleClient {
-                    address: client,
-                    kind: ClientKind::Somebody,
-                },
-                by: &entry.ingress[0],
-                wanted: Wanted::Through,
-                question: Question {
-                    protocol: crate::net::Protocol::Tcp,
-                    client,
-                    from: From::World(0),
-                    to,
-                    listeners: vec![to],
-                    request: 1,
-                    answer: 1,
-                },
-                times: 1,
-                is_brief: true,
-                is_spare: false,
-                named: None,
-            },
-            verdict,
-        };
         let of = |verdict| {
             let answers = Ok(Answers {
-                judged: vec![judged(verdict)],
+                judged: vec![judged(&set, verdict)],
                 ..Answers::default()
             });
             examined(&set, without(TableName::Mangle, "NVACTL-MSS"), &answers)

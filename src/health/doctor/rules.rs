@@ -7,15 +7,15 @@ use super::jump::{self, of_table};
 use super::route::Astray;
 use super::{Case, Check, Fix, Hop, Status};
 use crate::diff::drift::{
-    Comparison, DriftKind, LAYOUT, LAYOUT_V6, LineKind, MSS, POLICY, POLICY_V6, PlacedRule,
-    compare, gone, outbound_rules, rules_by_key,
+    ChainOwners, Comparison, DriftKind, LAYOUT, LAYOUT_V6, LineKind, MSS, POLICY, POLICY_V6,
+    PlacedRule, compare, gone, missing_lines, outbound_rules, rules_by_key,
 };
 use crate::forwards::{Forward, Name, Outbound, rows};
 use crate::health::counts::{self, OutboundCount};
 use crate::health::duplicate::{Duplicate, duplicates};
 use crate::health::mark_bit::{Writer, is_used, of_nft, writers};
 use crate::net::Family;
-use crate::net::words::{counted, names};
+use crate::net::words::{counted, names, quoted};
 use crate::netfilter::backend::{Backend, iptables as plain};
 use crate::netfilter::counters::Count;
 use crate::netfilter::names::TableName;
@@ -104,6 +104,22 @@ struct OwnRules<'c> {
     count: usize,
     /// The number of rules that are not loaded.
     gone: usize,
+    /// The missing lines of its own lists.
+    lines: MissingLines<'c>,
+}
+
+/// The first of some lines that are not loaded, and their number.
+#[derive(Clone, Copy, Default)]
+struct MissingLines<'c> {
+    first: Option<PlacedRule<'c>>,
+    count: usize,
+}
+
+impl<'c> MissingLines<'c> {
+    fn add(&mut self, line: PlacedRule<'c>) {
+        self.first = self.first.or(Some(line));
+        self.count += 1;
+    }
 }
 
 /// The part of a spec that has rules of its own.
@@ -138,6 +154,7 @@ impl<'c> Owner<'c> {
 fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<Check>) {
     let comparison = compare(case.facts.live, case.set, case.family);
     let mut own = own_rules(case, planned);
+    let shared = add_lines(case, planned, &mut own);
     own.retain(|one| match one.of {
         Owner::Forward(forward) => one.gone == 0 || !astray.has(forward),
         Owner::Entry(_) => true,
@@ -147,7 +164,10 @@ fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<
             checks.push(check);
             own.retain(|one| one.gone == 0);
         }
-        None => own_chains(case, planned, &comparison, checks),
+        None => {
+            checks.extend(shared);
+            checks.push(own_chains(case, planned, &comparison));
+        }
     }
     let (counters, live) = (case.facts.counters, case.facts.live);
     let new = counts::new_connections(counters, live);
@@ -161,6 +181,11 @@ fn loaded(case: &Case<'_>, planned: &Ruleset, astray: &Astray, checks: &mut Vec<
         let OwnRules { of, hop, .. } = one;
         let check = match (one.gone, hop, of) {
             (1.., ..) => hop.fail(not_loaded(one)).fix(case.apply.as_str()),
+            _ if let Some(first) = one.lines.first => line_missing(
+                case,
+                hop,
+                line_not_loaded(case.family, &first, one.lines.count),
+            ),
             (0, Hop::DnatRule, Owner::Forward(forward)) => {
                 translated(packets(&new, forward), packets(&refused, forward), hop)
             }
@@ -212,7 +237,44 @@ fn by_hop<'c>(
         hop,
         count,
         gone,
+        lines: MissingLines::default(),
     })
+}
+
+/// Adds each missing line of a list to the rules that lead to it. Returns the finding about a line that several forwards
+/// or outbound entries share.
+fn add_lines<'c>(case: &Case<'_>, planned: &'c Ruleset, own: &mut [OwnRules<'c>]) -> Option<Check> {
+    let missing = missing_lines(case.facts.live, planned);
+    if missing.is_empty() {
+        return None;
+    }
+    let chains = ChainOwners::of(planned);
+    let (mut shared, mut sharing) = (MissingLines::default(), BTreeSet::new());
+    for line in missing {
+        let owners = chains.owners(line.table, line.chain);
+        if owners.len() > 1 {
+            shared.add(line);
+            sharing.extend(owners);
+            continue;
+        }
+        let hop = hop_of(&line);
+        let is_its =
+            |one: &&mut OwnRules<'_>| one.hop == hop && owners.contains(one.of.name().as_str());
+        for one in own.iter_mut().filter(is_its) {
+            one.lines.add(line);
+        }
+    }
+    let words = line_not_loaded(case.family, &shared.first?, shared.count);
+    let words = format!("{words} (of {})", quoted(sharing));
+    Some(line_missing(case, Hop::OwnChains, words))
+}
+
+/// Reports a missing line of a list. Few of the addresses that it keeps out or admits are tried.
+fn line_missing(case: &Case<'_>, hop: Hop, words: String) -> Check {
+    Check {
+        stands: true,
+        ..hop.fail(words).fix(case.apply.as_str())
+    }
 }
 
 /// The cause of all rules that are not loaded, if the spec has changed since it was applied.
@@ -279,8 +341,8 @@ fn let_out(rules: usize, count: OutboundCount) -> String {
     )
 }
 
-/// Names the first of some missing rules that are no forward's.
-fn shared_not_loaded(family: Family, first: &PlacedRule<'_>, count: usize) -> String {
+/// Names the first of some missing lines.
+fn line_not_loaded(family: Family, first: &PlacedRule<'_>, count: usize) -> String {
     let line = Line::Append(first.chain, first.rule);
     let place = of_table(family, first.table);
     match count {
@@ -350,12 +412,7 @@ fn other_backend(case: &Case<'_>, checks: &mut Vec<Check>) {
 }
 
 /// Reports the differences in nvactl's own chains. The forwards' rules have hops of their own.
-fn own_chains(
-    case: &Case<'_>,
-    planned: &Ruleset,
-    comparison: &Comparison,
-    checks: &mut Vec<Check>,
-) {
+fn own_chains(case: &Case<'_>, planned: &Ruleset, comparison: &Comparison) -> Check {
     let of = |kind: DriftKind| {
         let drift = comparison.drift.iter();
         drift.filter(move |drift| drift.what == kind)
@@ -364,9 +421,8 @@ fn own_chains(
     let replanned = replanned(case.facts.live, case.family);
     let gone = gone(case.facts.live, &replanned);
     if let Some(first) = gone.first() {
-        let fail = Hop::OwnChains.fail(shared_not_loaded(case.family, first, gone.len()));
-        checks.push(fail.fix(apply));
-        return;
+        let fail = Hop::OwnChains.fail(line_not_loaded(case.family, first, gone.len()));
+        return fail.fix(apply);
     }
     // The check `jump` reports a jump that is there twice.
     let builtin = planned.chains().filter(|(_, name, _)| name.is_builtin());
@@ -386,7 +442,7 @@ fn own_chains(
     };
     let mss = of_field(&[MSS]);
     let layout = of_field(&[LAYOUT, LAYOUT_V6]);
-    checks.push(match (put_in, surplus, policy) {
+    match (put_in, surplus, policy) {
         (Some(drift), ..) => Hop::OwnChains
             .warn(format!(
                 "somebody added a line to nvactl's chains in {}: `{}`",
@@ -425,9 +481,13 @@ fn own_chains(
                     layout.from, layout.to
                 ))
                 .fix(apply),
+            // The forward or outbound entry of a removed line reports it.
+            None if of(DriftKind::TakenOut).next().is_some() => {
+                Hop::OwnChains.ok("nobody has added a line to nvactl's chains")
+            }
             None => Hop::OwnChains.ok("nobody has added a line to nvactl's chains or removed one"),
         },
-    });
+    }
 }
 
 /// Names duplicate rules that were typed by hand. They stop no packet of a forward, but admit more than the spec.

@@ -43,6 +43,7 @@ pub fn before_jumps(live: &Ruleset, family: Family) -> Vec<BeforeJump> {
                 table,
                 line: spelled(rule),
                 forward: None,
+                shared_by: Vec::new(),
                 stop: Some(rule.stop()?),
             })
         });
