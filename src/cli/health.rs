@@ -36,7 +36,7 @@ pub struct Doctor {
     #[command(flatten)]
     pub spec: SpecArg,
 
-    /// Check only this forward.
+    /// Check only this forward or outbound entry.
     #[arg(long, value_name = "NAME")]
     pub forward: Option<String>,
 

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::console::Console;
-use super::error::{Error, Result};
+use super::error::Result;
 use super::failure::CommandRefusal;
 use super::host::HostAccess;
-use crate::forwards::{Forward, ForwardSet, Name};
+use crate::forwards::{ForwardSet, Name};
 use crate::host::network_file::{NetworkText, NetworkTextError};
 use crate::host::spec_source::{self, SpecSource};
 use crate::net::printable;
@@ -170,34 +170,18 @@ pub(super) fn show_problems(places: &Places<'_>, problems: &[Problem], console: 
     console.tell_pages(&page::pages(places, problems, &renderer));
 }
 
-/// Returns the forwards with a name, one for each protocol, or a refusal with the nearest name.
-pub(super) fn find_forwards<'s>(
-    set: &'s ForwardSet,
-    name: &str,
-    file: &str,
-) -> Result<Vec<&'s Forward>> {
-    let of_name = |forward: &&Forward| forward.name.as_str() == name;
-    let found: Vec<&Forward> = set.forwards.iter().filter(of_name).collect();
-    let found = (!found.is_empty()).then_some(found);
-    found.ok_or_else(|| no_such(set.forwards.iter().map(|one| &one.name), name, file))
-}
-
-/// Refuses a name that no forward and no outbound entry has.
+/// Refuses a name that no forward and no outbound entry has, with the nearest name.
 pub(super) fn check_name(set: &ForwardSet, name: &str, file: &str) -> Result<()> {
     let forwards = set.forwards.iter().map(|one| &one.name);
     let names = forwards.chain(set.outbound.iter().map(|one| &one.name));
     if names.clone().any(|one| one.as_str() == name) {
         return Ok(());
     }
-    Err(no_such(names, name, file))
-}
-
-fn no_such<'s>(names: impl Iterator<Item = &'s Name>, name: &str, file: &str) -> Error {
     let names: Vec<&str> = names.map(Name::as_str).collect();
     let refusal = CommandRefusal::NoSuchForward {
         file: file.to_owned(),
         name: name.to_owned(),
         near: yaml::nearest(name, &names).map(str::to_owned),
     };
-    refusal.into()
+    Err(refusal.into())
 }

@@ -11,9 +11,10 @@ use super::rule_change::restore;
 use super::search::CauseSearch;
 use super::verdict::{Cure, SwitchValue};
 use super::{Twin, TwinError, mss, switches};
+use crate::forwards::{Outbound, OutboundProtocol};
 use crate::host::child;
 use crate::host::iptables::nft_family;
-use crate::net::Family;
+use crate::net::{Family, Interface, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::Policy;
 use crate::netfilter::text::line::Line;
@@ -119,10 +120,52 @@ fn accepting(ask: &Ask<'_>) -> Vec<String> {
             ACCEPT_REDIRECTED.to_owned(),
             format!("{protocol} dport {} accept", forward.listen.ports),
         ],
-        Subject::Outbound(_) => vec![format!(
-            "{protocol} dport {} accept",
-            ask.question.to.port()
-        )],
+        Subject::Outbound(entry) => accepting_entry(entry, ask.by).into_iter().collect(),
+    }
+}
+
+/// The most networks or ranges of ports in a rule that people can still read.
+const READABLE: usize = 8;
+
+/// Returns a rule that accepts all packets of an outbound entry that come in by an interface; `None` if the rule would be
+/// too long to read.
+fn accepting_entry(entry: &Outbound, by: &Interface) -> Option<String> {
+    let nets = entry.allow_from.as_slice();
+    if nets.len() > READABLE || entry.ports.len() > READABLE {
+        return None;
+    }
+    let ip = match entry.family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    let from = one_or_set(nets);
+    let transports: Vec<Protocol> = {
+        let protocols = entry.protocols.iter();
+        protocols.filter_map(|one| one.transport()).collect()
+    };
+    let ports = one_or_set(&entry.ports);
+    let is_any = entry.protocols.len() == OutboundProtocol::ALL.len();
+    let what = match transports.as_slice() {
+        _ if is_any => String::new(),
+        [one] if !entry.ports.is_empty() => format!("{one} dport {ports} "),
+        all if !entry.ports.is_empty() => {
+            format!("meta l4proto {} th dport {ports} ", one_or_set(all))
+        }
+        all if all.len() == entry.protocols.len() => format!("meta l4proto {} ", one_or_set(all)),
+        // Pings are among them.
+        _ => String::new(),
+    };
+    Some(format!("iifname \"{by}\" {ip} saddr {from} {what}accept"))
+}
+
+/// Prints one value, or several as a set of nft.
+fn one_or_set(all: &[impl ToString]) -> String {
+    match all {
+        [one] => one.to_string(),
+        many => {
+            let many: Vec<String> = many.iter().map(ToString::to_string).collect();
+            format!("{{ {} }}", many.join(", "))
+        }
     }
 }
 
@@ -258,4 +301,53 @@ fn inserted(command: &str) -> Result<Option<u64>, TwinError> {
     let (_, handle) = printed.rsplit_once("# handle ").unwrap_or_default();
     let handle = handle.split_ascii_whitespace().next();
     Ok(handle.and_then(|handle| handle.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accepting_entry;
+    use crate::yaml;
+
+    #[test]
+    fn a_rule_that_accepts_an_entry_names_all_its_sources_and_ports() {
+        let many = (0..9).map(|n| format!("10.{}.0.0/16", 2 * n));
+        let many = format!("allow_from: [{}]", many.collect::<Vec<_>>().join(", "));
+        for (options, rule) in [
+            (
+                "allow_from: [10.1.0.0/16]",
+                Some("ip saddr 10.1.0.0/16 accept"),
+            ),
+            (
+                "allow_from: ['fd00::/64']",
+                Some("ip6 saddr fd00::/64 accept"),
+            ),
+            (
+                "allow_from: [10.1.0.0/16, 10.3.0.0/16], protocol: tcp, ports: [443, 8000-8010]",
+                Some("ip saddr { 10.1.0.0/16, 10.3.0.0/16 } tcp dport { 443, 8000-8010 } accept"),
+            ),
+            (
+                "allow_from: [10.1.0.0/16], protocol: [tcp, udp], ports: [53]",
+                Some("ip saddr 10.1.0.0/16 meta l4proto { tcp, udp } th dport 53 accept"),
+            ),
+            (
+                "allow_from: [10.1.0.0/16], protocol: udp",
+                Some("ip saddr 10.1.0.0/16 meta l4proto udp accept"),
+            ),
+            (
+                "allow_from: [10.1.0.0/16], protocol: [tcp, ping]",
+                Some("ip saddr 10.1.0.0/16 accept"),
+            ),
+            (&many, None),
+        ] {
+            let text = format!("firewall: {{interface: eth0}}\noutbound: [{{name: a, {options}}}]");
+            let set = yaml::read(text.as_bytes()).expect("the spec is valid");
+            let entry = &set.outbound[0];
+            let meant = rule.map(|rule| format!("iifname \"eth0\" {rule}"));
+            assert_eq!(
+                accepting_entry(entry, &entry.ingress[0]),
+                meant,
+                "{options}"
+            );
+        }
+    }
 }

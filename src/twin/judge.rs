@@ -1,7 +1,8 @@
 //! Opens connections through a twin one after the other and judges each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,6 @@ use super::talk::{Reached, TalkOutcome, Talker};
 use super::verdict::{Blame, Death, Judged, Verdict};
 use super::{Twin, TwinError};
 use crate::forwards::Snat;
-use crate::net::Family;
 
 /// The kernel has done any work that it put off after this time.
 const LATE: Duration = Duration::from_millis(50);
@@ -149,21 +149,27 @@ fn through(twin: &Twin, ask: &Ask<'_>, reached: &Reached) -> Verdict {
         return Verdict::Behind(behind.clone());
     }
     let seen = source.ip();
-    let is_meant = match ask.of.snat() {
-        Snat::Addresses(range) => range.first() <= seen && seen <= range.last(),
-        Snat::Client => seen == ask.client.address,
-        Snat::Masquerade => {
-            let link = twin.machine().link(ask.of.egress().as_str());
-            let mut own = link.into_iter().flat_map(|link| link.of(Family::of(seen)));
-            own.any(|address| address.net.addr() == seen)
-        }
-    };
-    if is_meant {
+    let meant = sources(twin, ask);
+    if meant.iter().any(|addresses| addresses.contains(&seen)) {
         Verdict::AsWanted
     } else {
         Verdict::Source {
             seen,
             blame: Blame::default(),
+        }
+    }
+}
+
+/// Returns the source addresses that the spec gives a connection.
+pub(super) fn sources(twin: &Twin, ask: &Ask<'_>) -> Vec<RangeInclusive<IpAddr>> {
+    match ask.of.snat() {
+        Snat::Addresses(range) => vec![range.first()..=range.last()],
+        Snat::Client => vec![ask.client.address..=ask.client.address],
+        Snat::Masquerade => {
+            let link = twin.machine().link(ask.of.egress().as_str());
+            let own = link.into_iter().flat_map(|link| link.of(ask.of.family()));
+            let own = own.map(|address| address.net.addr());
+            own.map(|address| address..=address).collect()
         }
     }
 }

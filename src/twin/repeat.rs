@@ -2,12 +2,11 @@
 
 use super::battery::{Ask, Subject};
 use super::cause::{Conversation, Taken, Watch, WatchReport};
-use super::judge::{tried, verdict};
+use super::judge::{sources, tried, verdict};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Question, TalkOutcome};
 use super::verdict::Verdict;
 use super::{Twin, TwinError, batch};
-use crate::forwards::Snat;
 
 /// The TTL or hop limit of the packets that the kernel of a new namespace sends (`IPDEFTTL`, RFC 1700).
 const FIRST_HOPS: u8 = 64;
@@ -31,7 +30,7 @@ pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, T
         listen: question.to.ip(),
         port: question.to.port(),
         targets: Vec::new(),
-        source: None,
+        sources: Vec::new(),
     })?)
 }
 
@@ -117,7 +116,7 @@ pub(super) fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Opt
     Some(twin.worlds()[strayed.world].interface.clone())
 }
 
-pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
+pub(super) fn conversation(twin: &Twin, ask: &Ask<'_>) -> Conversation {
     let targets = ask.question.listeners.iter();
     Conversation {
         protocol: ask.question.protocol,
@@ -125,10 +124,6 @@ pub(super) fn conversation(ask: &Ask<'_>) -> Conversation {
         listen: ask.question.to.ip(),
         port: ask.question.to.port(),
         targets: targets.map(|at| (at.ip(), at.port())).collect(),
-        source: match ask.of.snat() {
-            Snat::Addresses(range) => range.single(),
-            Snat::Client => Some(ask.client.address),
-            Snat::Masquerade => None,
-        },
+        sources: sources(twin, ask),
     }
 }

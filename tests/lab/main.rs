@@ -59,6 +59,7 @@ mod damage;
 mod diff;
 mod doctor;
 mod entrances;
+mod entry_faults;
 mod fake;
 mod faults;
 mod files;

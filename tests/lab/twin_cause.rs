@@ -59,7 +59,7 @@ fn conversation(protocol: Protocol) -> Conversation {
         listen: address(FIREWALL),
         port: PORT,
         targets: vec![(address(POD), 80)],
-        source: Some(address(crate::lab::FIREWALL_EGRESS)),
+        sources: vec![address(crate::lab::FIREWALL_EGRESS)..=address(crate::lab::FIREWALL_EGRESS)],
     }
 }
 
@@ -71,7 +71,7 @@ fn conversation_v6() -> Conversation {
         listen: address(FIREWALL_V6),
         port: PORT,
         targets: vec![(address(POD_V6), 80)],
-        source: None,
+        sources: Vec::new(),
     }
 }
 

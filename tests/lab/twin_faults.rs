@@ -925,8 +925,7 @@ const OF_WAYS: &[Row<'_>] = &[
         "ip rule add priority 0 lookup local
          ip rule del priority 50
          ip rule del priority 100",
-    )
-    .status("unknown"),
+    ),
     dead(
         "a rule for an interface",
         "ip rule add iif eth0 to 10.224.0.0/16 table 99
@@ -1006,7 +1005,6 @@ const OF_WAYS: &[Row<'_>] = &[
          echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore
          echo 0 > /proc/sys/net/ipv4/conf/all/arp_announce",
     )
-    .status("unknown")
     .spec("v4: 10.4.0.4", "v4: 10.4.0.9"),
     harmless("a source on lo", "ip address add 10.4.0.9/32 dev lo")
         .undo("ip address del 10.4.0.9/32 dev lo")

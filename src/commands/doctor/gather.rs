@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::metrics::Works;
 use crate::commands::error::Result;
 use crate::forwards::{Forward, ForwardSet, Listeners, Outbound, Snat};
 use crate::health::connections::FlowFacts;
 use crate::health::doctor::{
-    self, Answers, BootFacts, Case, Check, Facts, RoutedClient, questions,
+    self, Answers, BootFacts, Case, Check, Facts, RoutedClient, Works, questions,
 };
 use crate::health::probe::{Endpoint, Probed, probe, targets};
 use crate::health::{sender, suspects};
@@ -34,7 +33,7 @@ const JOBS: usize = 256;
 /// The examination of one family.
 pub struct FamilyInput<'e> {
     pub family: Family,
-    /// The spec's forwards of this family; `asked` and `entries` are of this family too.
+    /// The forwards and entries of this family; the user asked about those in `asked` and `entries`.
     pub set: &'e ForwardSet,
     pub asked: Vec<&'e Forward>,
     pub entries: &'e [Outbound],

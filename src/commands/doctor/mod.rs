@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ask_twin::ask_twin;
 use gather::FamilyInput;
-use metrics::{Works, metrics};
+use metrics::metrics;
 use text::text;
 
 use super::console::Console;
@@ -18,10 +18,10 @@ use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
 use super::host::{HostAccess, READ_WAIT};
-use super::spec::{find_forwards, load_applied_spec};
+use super::spec::{check_name, load_applied_spec};
 use crate::cli::{Doctor as Args, DoctorFormat};
-use crate::forwards::{Forward, ForwardSet, Numbers};
-use crate::health::doctor::{self, Check, Report, Status};
+use crate::forwards::{Forward, ForwardSet, Name, Numbers};
+use crate::health::doctor::{self, Check, Report, Status, Works};
 use crate::host::sysctl::settings::Switch;
 use crate::host::{self, azure, conntrack, network, sysctl};
 use crate::net::Family;
@@ -29,15 +29,17 @@ use crate::net::Family;
 pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
     let disabled = disabled(&source);
-    let only = match &args.forward {
-        None => None,
-        Some(name) if disabled.iter().any(|one| one.as_str() == name) => {
-            return Err(CommandRefusal::Disabled { name: name.clone() }.into());
+    let only = args.forward.as_deref();
+    if let Some(name) = only {
+        if disabled.iter().any(|one| one.as_str() == name) {
+            let name = name.to_owned();
+            return Err(CommandRefusal::Disabled { name }.into());
         }
-        Some(name) => Some(find_forwards(&set, name, &source.name)?),
-    };
+        check_name(&set, name, &source.name)?;
+    }
+    let is_asked = |name: &Name| only.is_none_or(|only| only == name.as_str());
     host::require_root("doctor")?;
-    if let (None, Some(words)) = (&only, disabled_words(&disabled)) {
+    if let (None, Some(words)) = (only, disabled_words(&disabled)) {
         console.note(words);
     }
     let deadline = Instant::now() + Duration::from_secs_f64(args.deadline);
@@ -45,23 +47,34 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     let probes_until = Instant::now() + Duration::from_secs_f64(args.deadline / 2.0);
     let iptables = on.iptables(READ_WAIT);
     let state = on.known_state()?;
-    // Each family with forwards is examined alone.
-    let walked = Family::ALL.into_iter().filter(|family| match &only {
-        Some(only) => only.iter().any(|forward| forward.family() == *family),
-        None => set.has(*family) || *family == Family::V4 && set.forwards.is_empty(),
+    // Each family with forwards or entries is examined alone.
+    let walked = Family::ALL.into_iter().filter(|family| {
+        let mut forwards = set.forwards.iter();
+        let of_forwards = forwards.any(|one| one.family() == *family && is_asked(&one.name));
+        let has_asked = of_forwards || set.outbound_of(*family).any(|one| is_asked(&one.name));
+        has_asked || only.is_none() && *family == Family::V4 && set.forwards.is_empty()
     });
     let counts = conntrack::counts();
     let sets: Vec<(Family, ForwardSet)> = walked.map(|family| (family, set.of(family))).collect();
     let mut examined = Vec::new();
     for (family, set) in &sets {
-        let is_asked = |one: &&Forward| only.as_ref().is_none_or(|only| only.contains(one));
-        let asked: Vec<&Forward> = set.forwards.iter().filter(is_asked).collect();
+        let forwards = set.forwards.iter();
+        let asked: Vec<&Forward> = forwards.filter(|one| is_asked(&one.name)).collect();
+        let entries = match only {
+            None => set.outbound.as_slice(),
+            // An entry has one row in a family.
+            Some(_) => {
+                let mut entries = set.outbound.iter();
+                let entry = entries.find(|one| is_asked(&one.name));
+                entry.map_or(&[][..], std::slice::from_ref)
+            }
+        };
         examined.push(
             FamilyInput {
                 family: *family,
                 set,
                 asked,
-                entries: if only.is_none() { &set.outbound } else { &[] },
+                entries,
                 iptables: &iptables,
                 state: state.as_ref(),
                 apply: on.command("apply", &source),
@@ -78,31 +91,23 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         ask_twin(&examined, deadline)
     };
     let is_bare = !examined.iter().any(|one| one.live.holds_own());
-    let (mut checks, mut works) = (Vec::new(), Works::new());
-    let mut of_both: Vec<Check> = Vec::new();
+    let (mut checks, mut works) = (Vec::new(), Works::default());
     for gathered in examined {
         let (found, works_here) = gathered.examine(&answers, is_bare)?;
-        works.extend(works_here);
+        works.forwards.extend(works_here.forwards);
+        works.entries.extend(works_here.entries);
         for check in found {
             // A fact of both families, such as an interface that is down, is printed once.
-            if check.forward.is_none() {
-                if of_both.contains(&check) {
-                    continue;
-                }
-                of_both.push(check.clone());
+            let is_same = |known: &&mut Check| check.forward.is_none() && check.is_as(known);
+            match checks.iter_mut().find(is_same) {
+                Some(known) => known.family = None,
+                None => checks.push(check),
             }
-            checks.push(check);
         }
     }
     checks.extend(of_machine(counts, on));
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
-    let asked = match &only {
-        Some(_) => Numbers {
-            forwards: 1,
-            entries: 0,
-        },
-        None => set.numbers(),
-    };
+    let asked = only.map_or(set.numbers(), |name| numbers_of(&set, name));
     let report = Report { checks };
     match args.format {
         DoctorFormat::Text => {
@@ -120,6 +125,15 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         .iter()
         .any(|check| check.status == Status::Fail);
     Ok(if failed { Exit::Differs } else { Exit::Done })
+}
+
+/// Returns the numbers of a run about one forward or outbound entry, by its name.
+fn numbers_of(set: &ForwardSet, name: &str) -> Numbers {
+    let is_forward = set.forwards.iter().any(|one| one.name.as_str() == name);
+    Numbers {
+        forwards: usize::from(is_forward),
+        entries: usize::from(!is_forward),
+    }
 }
 
 /// Returns the checks of the connection table and of the machine as a whole. `before` are the counts from before the

@@ -1,11 +1,11 @@
 //! Prints the checks as text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::forwards::Numbers;
 use crate::health::doctor::{self, Check, Hop, Status, Untried};
-use crate::net::printable;
+use crate::net::{Family, printable};
 
 /// The most checks of one kind that are shown one by one.
 const MOST_SHOWN: usize = 10;
@@ -13,6 +13,8 @@ const MOST_SHOWN: usize = 10;
 /// Prints a line for each hop, and a fact of many forwards once.
 pub fn text(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> String {
     let mut out = String::new();
+    let families = NamedFamilies::of(checks);
+    let said = |check: &Check| families.said(check, &printable::line(&check.reason).to_string());
     for hop in checks.chunk_by(|a, b| a.code == b.code) {
         let (good, rest): (Vec<&Check>, Vec<&Check>) =
             hop.iter().partition(|check| check.status == Status::Ok);
@@ -48,7 +50,46 @@ pub fn text(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> Stri
             let _ = writeln!(out, "{:<28} and {more} more of this kind", "");
         }
     }
-    out + "\n" + &last(checks, asked, untried) + "\n"
+    out + "\n" + &last(checks, &families, asked, untried) + "\n"
+}
+
+/// Whether sentences name the family of a check.
+#[derive(Debug)]
+struct NamedFamilies<'c> {
+    /// The forwards and outbound entries with checks of both families.
+    of_both: BTreeSet<&'c str>,
+    /// Whether both families were examined.
+    are_both: bool,
+}
+
+impl<'c> NamedFamilies<'c> {
+    fn of(checks: &'c [Check]) -> Self {
+        let mut names: BTreeMap<&str, BTreeSet<Family>> = BTreeMap::new();
+        let mut families = BTreeSet::new();
+        for check in checks {
+            families.extend(check.family);
+            if let Some(name) = &check.forward {
+                names.entry(name).or_default().extend(check.family);
+            }
+        }
+        let of_both = names.into_iter().filter(|(_, of)| of.len() > 1);
+        Self {
+            of_both: of_both.map(|(name, _)| name).collect(),
+            are_both: families.len() > 1,
+        }
+    }
+
+    /// Returns words about a check behind the name of its forward and its family.
+    fn said(&self, check: &Check, words: &str) -> String {
+        match (&check.forward, check.family) {
+            (Some(name), Some(family)) if self.of_both.contains(name.as_str()) => {
+                format!("{name} ({family}): {words}")
+            }
+            (Some(name), _) => format!("{name}: {words}"),
+            (None, Some(family)) if self.are_both => format!("{family}: {words}"),
+            (None, _) => words.to_owned(),
+        }
+    }
 }
 
 /// Counts the forwards and outbound entries that pass a hop. If others do not pass it, it names their number too: each
@@ -71,7 +112,13 @@ fn together(good: &[&Check], hop: &[Check], asked: Numbers) -> String {
 }
 
 /// Names the check to look at first, or reports that nothing is wrong.
-fn last(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> String {
+fn last(
+    checks: &[Check],
+    families: &NamedFamilies<'_>,
+    asked: Numbers,
+    untried: Option<&Untried>,
+) -> String {
+    let brief = |check: &Check| brief(check, families);
     match (doctor::first(checks), untried) {
         (Some(check), _) if check.status == Status::Fail => {
             format!("the first hop that fails: {}", brief(check))
@@ -97,17 +144,13 @@ fn last(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> String {
 const MOST_REPEATED: usize = 100;
 
 /// Summarizes a check: its code, its forward and the beginning of its reason.
-fn brief(check: &Check) -> String {
+fn brief(check: &Check, families: &NamedFamilies<'_>) -> String {
     let reason = printable::line(&check.reason).to_string();
     let mut words: String = reason.chars().take(MOST_REPEATED).collect();
     if words.len() < reason.len() {
         words.push('…');
     }
-    let code = check.code.code();
-    match &check.forward {
-        Some(forward) => format!("{code}: {forward}: {words}"),
-        None => format!("{code}: {words}"),
-    }
+    format!("{}: {}", check.code.code(), families.said(check, &words))
 }
 
 fn line(out: &mut String, check: &Check, words: &str) {
@@ -119,13 +162,6 @@ fn line(out: &mut String, check: &Check, words: &str) {
     );
 }
 
-fn said(check: &Check) -> String {
-    match &check.forward {
-        Some(forward) => format!("{forward}: {}", printable::line(&check.reason)),
-        None => printable::line(&check.reason).to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,11 +171,52 @@ mod tests {
             code,
             status,
             forward: forward.map(str::to_owned),
+            family: None,
             reason: reason.to_owned(),
             fix: None,
             tried: false,
             stands: false,
         }
+    }
+
+    fn last_of(checks: &[Check], asked: Numbers, untried: Option<&Untried>) -> String {
+        last(checks, &NamedFamilies::of(checks), asked, untried)
+    }
+
+    /// One family's routes say nothing about the other's.
+    #[test]
+    fn a_finding_names_its_family_if_both_were_examined() {
+        let of = |family, check: Check| Check {
+            family: Some(family),
+            ..check
+        };
+        let route = |family| {
+            of(
+                family,
+                check(Hop::Route, Status::Fail, Some("out"), "no route"),
+            )
+        };
+        let own = check(Hop::OwnChains, Status::Fail, None, "a line is missing");
+        let only = check(Hop::Route, Status::Fail, Some("web"), "no route");
+        let both = [
+            of(Family::V4, own.clone()),
+            of(Family::V4, only),
+            route(Family::V4),
+            route(Family::V6),
+        ];
+        let said = text(&both, self::of(2), None);
+        for line in [
+            "fail    own-chains           IPv4: a line is missing\n",
+            "fail    route                web: no route\n",
+            "fail    route                out (IPv4): no route\n",
+            "fail    route                out (IPv6): no route\n",
+            "the first hop that fails: own-chains: IPv4: a line is missing\n",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        // A fact of both families has none, and a spec of one family needs no name.
+        let said = text(&[own, route(Family::V6)], self::of(1), None);
+        assert!(!said.contains("IPv"), "{said}");
     }
 
     #[test]
@@ -180,7 +257,7 @@ mod tests {
             ),
         ] {
             let asked = Numbers { forwards, entries };
-            assert_eq!(last(&[], asked, None), words);
+            assert_eq!(last_of(&[], asked, None), words);
         }
         let asked = Numbers {
             forwards: 2,
@@ -240,7 +317,7 @@ mod tests {
         );
         let jump = check(Hop::Jump, Status::Warn, None, "no packet reaches it");
         assert_eq!(
-            last(&[early, jump], of(1), None),
+            last_of(&[early, jump], of(1), None),
             "no check fails, but look at jump: no packet reaches it"
         );
     }
@@ -281,7 +358,7 @@ mod tests {
             ),
             (vec![dead], Some(&untried), failed.as_str()),
         ] {
-            assert_eq!(last(&checks, of(2), untried), said);
+            assert_eq!(last_of(&checks, of(2), untried), said);
         }
     }
 }

@@ -5,7 +5,8 @@ use super::{
     target,
 };
 
-/// Returns every check, in the order of the hops, and for one hop in the order of the spec.
+/// Returns every check, in the order of the hops, and for one hop in the order of the spec. All are about the case's
+/// family.
 #[must_use]
 pub fn examine(case: &Case<'_>) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -20,6 +21,9 @@ pub fn examine(case: &Case<'_>) -> Vec<Check> {
     packets::check(case, &astray, &mut checks);
     boot::check(case, &mut checks);
     azure::check(case, &astray, &mut checks);
+    for check in &mut checks {
+        check.family = Some(case.family);
+    }
     checks.sort_by_key(|check| (check.code, check.status != Status::Fail));
     checks
 }

@@ -32,7 +32,7 @@ pub use fix::Fix;
 pub use machine::invalid;
 pub use outbound::questions as outbound_questions;
 pub use packets::{
-    Untried, keeps, rule as rule_words, took, tried_client as client_words, untried, works,
+    Untried, Works, keeps, rule as rule_words, took, tried_client as client_words, untried, works,
 };
 pub use remedy::{Remedy, of_death as fixes};
 pub use replies::suspects;
@@ -54,6 +54,8 @@ pub struct Check {
     pub status: Status,
     /// The forward that the check is about; none if it concerns all forwards.
     pub forward: Option<String>,
+    /// The family that the check is about; none if it concerns the machine or both families.
+    pub family: Option<Family>,
     /// The finding, and its effect.
     pub reason: String,
     pub fix: Option<Fix>,
@@ -197,6 +199,7 @@ impl Hop {
             code: self,
             status,
             forward: None,
+            family: None,
             reason: reason.into(),
             fix: None,
             tried: false,
@@ -211,6 +214,16 @@ impl Check {
     pub fn is_unknown_of_packets(&self) -> bool {
         let is_of_packets = self.code > Hop::SnatAddress && self.code <= Hop::Target;
         self.status == Status::Unknown && self.forward.is_some() && is_of_packets
+    }
+
+    /// Whether two checks are the same but for the family.
+    #[must_use]
+    pub fn is_as(&self, other: &Self) -> bool {
+        let of_family = || Check {
+            family: other.family,
+            ..self.clone()
+        };
+        self.code == other.code && of_family() == *other
     }
 
     fn of(self, forward: &Forward) -> Self {
@@ -238,7 +251,7 @@ pub struct Case<'c> {
     pub family: Family,
     /// The forwards of `set` that the user asked about; all of this family.
     pub asked: Vec<&'c Forward>,
-    /// The outbound entries of `set`, unless the user asked about one forward.
+    /// The outbound entries of `set` that the user asked about.
     pub entries: &'c [Outbound],
     /// The command that applies this spec, here and by this backend.
     pub apply: String,

@@ -99,10 +99,11 @@ fn way(case: &Case<'_>, entry: &Outbound) -> Option<Check> {
                      match them",
                     route.interface
                 ))
-                .fix(format!(
-                    "correct `interface` of `{}` in the spec, then: {}",
-                    entry.name, case.apply
-                )),
+                .fix(
+                    route_out(entry, to)
+                        .with_router_on(egress)
+                        .or(correct_interface(entry, &case.apply)),
+                ),
         ),
         Err(_) if route::is_down(case, egress) => None,
         Err(words) => Some(
@@ -111,6 +112,31 @@ fn way(case: &Case<'_>, entry: &Outbound) -> Option<Check> {
                 .fix(Fix::to_look(format!("{} route show", route::ip(case.family)))),
         ),
     }
+}
+
+/// Returns the fix that leads packets to an address out by the entry's egress.
+fn route_out(entry: &Outbound, to: IpAddr) -> Fix {
+    let (ip, egress) = (route::ip(entry.family), &entry.egress);
+    if to == internet(entry.family) {
+        Fix::only_if(
+            "if the default route is wrong, which all other packets of this machine follow, ssh among them",
+            format!("sudo {ip} route replace default via ROUTER dev {egress}"),
+        )
+    } else {
+        Fix::only_if(
+            "if the route is wrong or missing",
+            format!("sudo {ip} route replace {to} via ROUTER dev {egress}"),
+        )
+    }
+}
+
+/// Returns the edit for an entry whose packets or replies leave by another interface than the spec says.
+pub fn correct_interface(entry: &Outbound, apply: &str) -> Fix {
+    let name = &entry.name;
+    Fix::only_if(
+        "if the spec is wrong",
+        format!("correct `interface` of `{name}` in the spec, then: {apply}"),
+    )
 }
 
 fn named(entry: &Outbound, to: IpAddr) -> String {
@@ -160,16 +186,31 @@ mod tests {
         let mut live = plan_as(&Ruleset::default(), set, family);
         change(&mut live);
         let route = match answers {
-            Ok(_) => Ok(Route {
-                interface: "eth0".to_owned(),
-                gateway: None,
-                neighbour: None,
-            }),
+            Ok(_) => Ok(route_by("eth0")),
             Err(_) => Err("Network is unreachable".to_owned()),
         };
+        examined_with(set, &live, &route, answers)
+    }
+
+    fn route_by(interface: &str) -> Route {
+        Route {
+            interface: interface.to_owned(),
+            gateway: None,
+            neighbour: None,
+        }
+    }
+
+    /// Returns doctor's checks of a machine that runs some rules and has one route to servers.
+    fn examined_with(
+        set: &ForwardSet,
+        live: &Ruleset,
+        route: &Result<Route, String>,
+        answers: &Result<Answers<'_>, String>,
+    ) -> Vec<Check> {
+        let family = set.outbound[0].family;
         let facts = Facts {
             backend: Backend::Nft,
-            live: &live,
+            live,
             is_bare: false,
             counters: &Counters::default(),
             other: None,
@@ -398,6 +439,7 @@ mod tests {
             times: 1,
             is_brief: true,
             is_spare: false,
+            named: None,
         };
         Judged { ask, verdict }
     }
@@ -446,6 +488,31 @@ mod tests {
                 };
                 assert!(told.contains(&words), "{told}");
             }
+        }
+    }
+
+    /// The route may be wrong, or the spec.
+    #[test]
+    fn packets_that_leave_by_another_interface_have_two_fixes() {
+        let edit = "; if the spec is wrong: correct `interface` of `out` in the spec, then: sudo nvactl apply";
+        for (entry, route) in [
+            (V4, "sudo ip route replace default via ROUTER dev eth0"),
+            (
+                "{name: out, allow_from: ['fd00:224::/64']}",
+                "sudo ip -6 route replace default via ROUTER dev eth0",
+            ),
+            (
+                "{name: out, allow_from: [10.224.0.0/16], allow_to: [10.50.0.1]}",
+                "sudo ip route replace 10.50.0.1 via ROUTER dev eth0",
+            ),
+        ] {
+            let set = set(entry);
+            let live = plan_as(&Ruleset::default(), &set, set.outbound[0].family);
+            let checks = examined_with(&set, &live, &Ok(route_by("eth1")), &no_answers());
+            let mut routes = checks.iter().filter(|check| check.code == Hop::Route);
+            let fix = routes.next().and_then(|check| check.fix.as_ref());
+            let shown = fix.map(ToString::to_string).unwrap_or_default();
+            assert!(shown.ends_with(&format!("{route}{edit}")), "{shown}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::netfilter::backend::iptables as plain;
 use crate::netfilter::programs;
 use crate::netfilter::text::line::{acceptance_by_policy, acceptance_of_icmp_v6, deletion};
 use crate::netfilter::token::shell_word;
-use crate::twin::battery::Ask;
+use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{By, DecidingRule, Fate, Holder, KernelReason, Taken};
 use crate::twin::cure::ACCEPT_REDIRECTED;
 use crate::twin::verdict::Death;
@@ -54,6 +54,8 @@ const IF_ALL_REDIRECTED: &str =
     "if the chain should accept all redirected traffic, of any program, until the next boot";
 const IF_ALL_TO_PORT: &str =
     "if the chain should accept all traffic to this port until the next boot";
+const IF_ALL_OF_ENTRY: &str =
+    "if the chain should accept the packets of this entry's sources until the next boot";
 const IF_SETTING_IS_WRONG: &str = "if the kernel setting may change";
 
 /// Returns the fix for a rule that took a packet, by its cure. The rule stands there `times` times.
@@ -173,6 +175,7 @@ pub fn of(scene: &Scene<'_>, ask: &Ask<'_>, cure: &Cure, times: usize) -> Remedy
             let condition = match owner.and_then(setting_of) {
                 Some(_) => IF_CHAIN_IS_WRONG,
                 None if rule == ACCEPT_REDIRECTED => IF_ALL_REDIRECTED,
+                None if matches!(ask.of, Subject::Outbound(_)) => IF_ALL_OF_ENTRY,
                 None => IF_ALL_TO_PORT,
             };
             (

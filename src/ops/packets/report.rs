@@ -124,6 +124,7 @@ forwards:
             times: 1,
             is_brief: true,
             is_spare: false,
+            named: None,
         }
     }
 

@@ -1,9 +1,12 @@
 //! One connection to be opened for a forward or an outbound entry.
 
+use std::fmt;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
 use crate::forwards::{Destination, Forward, Limits, Name, Outbound, Snat, TargetPorts};
-use crate::net::{Family, Interface, Port};
+use crate::net::{Family, Interface, Port, Protocol};
 use crate::twin::clients::SampleClient;
 use crate::twin::talk::Question;
 
@@ -22,6 +25,24 @@ pub struct Ask<'f> {
     pub is_brief: bool,
     /// Whether it is opened only until each of the forward's targets was seen.
     pub is_spare: bool,
+    /// The end for which it was chosen, if rules of others name that end.
+    pub named: Option<NamedEnd>,
+}
+
+/// A destination or a port that a rule of others, or a policy rule, names. A rule may ban it on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedEnd {
+    Destination(IpNet),
+    Port(Protocol, Port),
+}
+
+impl fmt::Display for NamedEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NamedEnd::Destination(net) => write!(f, "connections to {net}"),
+            NamedEnd::Port(protocol, port) => write!(f, "connections to {protocol} port {port}"),
+        }
+    }
 }
 
 /// The part of a spec that a connection is opened for.

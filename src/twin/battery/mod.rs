@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub(super) use ask::reached;
-pub use ask::{Ask, Subject, Wanted};
+pub use ask::{Ask, NamedEnd, Subject, Wanted};
 
 use super::clients::Clients;
 use super::machine::LiveMachine;
@@ -84,6 +84,7 @@ pub fn battery<'f>(
         if shapes.insert(OutboundShape::of(entry)) || is_in_doubt {
             questions.rest(&mut more);
         }
+        questions.named(&clients.ports, &mut more);
         let mut budget = Budget::of(entry.limits, 1);
         brief.retain_mut(|ask| budget.takes(ask));
         more.retain_mut(|ask| budget.takes(ask));

@@ -1,9 +1,10 @@
 //! The connections of one outbound entry.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::ask::{Ask, Subject, Wanted};
-use super::questions::{LONG, REQUEST, plain_answer};
+use super::ask::{Ask, NamedEnd, Subject, Wanted};
+use super::questions::{LONG, PORTS, REQUEST, plain_answer};
 use crate::forwards::{Destinations, Limits, METADATA, Nets, Outbound, OutboundProtocol, Snat};
 use crate::net::{Family, Interface, Port, Protocol};
 use crate::twin::clients::{OfEntry, SampleClient};
@@ -90,6 +91,51 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
             .filter_map(|way| self.ask(&way, Wanted::KeptOut));
         // The first is among the few that every entry gets.
         asks.extend(kept.skip(1));
+    }
+
+    /// Adds a connection for each destination and each port that rules of others name and the entry accepts.
+    pub fn named(&self, ports: &BTreeSet<u16>, asks: &mut Vec<Ask<'f>>) {
+        let Some(first) = self.passing().next() else {
+            return;
+        };
+        let of_each = |named: NamedEnd, to: IpAddr, port: Port| {
+            protocols(self.entry).map(move |protocol| {
+                let named = match named {
+                    NamedEnd::Port(..) => NamedEnd::Port(protocol, port),
+                    destination @ NamedEnd::Destination(_) => destination,
+                };
+                let from = first.from;
+                let way = Way {
+                    from,
+                    to,
+                    protocol,
+                    port,
+                };
+                (way, named)
+            })
+        };
+        let destinations = self.hosts.named_destinations.iter();
+        let destinations = destinations
+            .flat_map(|(net, to)| of_each(NamedEnd::Destination(*net), *to, first.port));
+        let is_meant = |port: &Port| {
+            let mut of_entry = self.entry.ports.iter();
+            self.entry.ports.is_empty() || of_entry.any(|range| range.contains(*port))
+        };
+        let known: BTreeSet<u16> = self::ports(self.entry).map(Port::number).collect();
+        let ports = ports.difference(&known).copied().filter_map(Port::new);
+        let ports = ports.filter(is_meant).take(PORTS);
+        let ports =
+            ports.flat_map(|port| of_each(NamedEnd::Port(first.protocol, port), first.to, port));
+        let named = destinations.chain(ports);
+        let named = named.filter(|(way, _)| self.passes(way));
+        asks.extend(named.filter_map(|(way, named)| {
+            // The spec names the ports of an entry that has some: no ban of such a port is meant.
+            let is_in_spec = matches!(named, NamedEnd::Port(..)) && !self.entry.ports.is_empty();
+            Some(Ask {
+                named: (!is_in_spec).then_some(named),
+                ..self.ask(&way, Wanted::Through)?
+            })
+        }));
     }
 
     /// Returns the connections that the entry accepts. Earlier entries decide on none of them.
@@ -189,6 +235,7 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
             times: 1,
             is_brief: false,
             is_spare: false,
+            named: None,
         })
     }
 }
@@ -272,6 +319,11 @@ mod tests {
 
     /// Returns the connections of a machine that has the Internet behind eth0, and 10.224.0.0/16 behind eth1.
     fn asked(firewall: &str, entries: &str) -> Vec<String> {
+        asked_with(&NamedInRules::default(), firewall, entries)
+    }
+
+    /// As [`asked`], on a machine whose rules name networks and ports.
+    fn asked_with(named: &NamedInRules, firewall: &str, entries: &str) -> Vec<String> {
         let text = format!(
             "firewall: {{interface: {{ingress: eth0, egress: eth1}}{firewall}}}\n\
              silence: [outbound-overlap, metadata-open, policy-kept]\noutbound: [{entries}]"
@@ -294,20 +346,21 @@ mod tests {
             let is_behind = behind.iter().any(|net: &ipnet::IpNet| net.contains(&to));
             if is_behind { "eth1" } else { "eth0" }
         };
-        let named = NamedInRules::default();
-        let clients = Clients::of(&set, Family::V4, &machine, &[], &named, |asked| {
+        let clients = Clients::of(&set, Family::V4, &machine, &[], named, |asked| {
             let each = asked.iter();
             each.map(|one| (*one, by(one.to).to_owned())).collect()
         });
         let described = |ask: &Ask<'_>| {
             let Question { protocol, to, .. } = &ask.question;
             let brief = if ask.is_brief { "" } else { "+ " };
+            let named = ask.named.map(|end| format!(" ({end})"));
             format!(
-                "{brief}{} {protocol} {} by {} to {to} {:?}",
+                "{brief}{} {protocol} {} by {} to {to} {:?}{}",
                 ask.of.name(),
                 ask.client.address,
                 ask.by,
-                ask.wanted
+                ask.wanted,
+                named.unwrap_or_default()
             )
         };
         let (forwards, entries) = parts(&set);
@@ -340,6 +393,44 @@ mod tests {
                 "+ a tcp 10.4.0.7 by eth1 to 10.3.0.7:80 KeptOut",
             ]
         );
+    }
+
+    /// A rule may ban a destination or a port that no other connection of the entry has.
+    #[test]
+    fn destinations_and_ports_that_rules_name_are_tried() {
+        let net = |text: &str| text.parse().expect("a network");
+        let named = NamedInRules {
+            // One outside `allow_to`, one that the spec names itself, and one that is not behind the egress.
+            destinations: ["8.8.8.8/32", "10.60.0.0/16", "10.50.0.0/16", "10.4.0.0/24"]
+                .map(net)
+                .into(),
+            networks: [net("10.50.3.0/24")].into(),
+            ports: [25, 443, 8005].into(),
+        };
+        let asked = |options: &str| {
+            let entry = format!(
+                "{{name: a, allow_from: [10.224.0.0/16], allow_to: [internet, 10.50.0.0/16, 10.4.0.0/16]{options}}}"
+            );
+            let mut asked = asked_with(&named, "", &entry);
+            asked.retain(|words| words.contains('(') || words.contains(":8005"));
+            asked
+        };
+        assert_eq!(
+            asked(", protocol: tcp"),
+            [
+                "+ a tcp 10.224.0.7 by eth1 to 8.8.8.8:443 Through (connections to 8.8.8.8/32)",
+                "+ a tcp 10.224.0.7 by eth1 to 10.50.3.7:443 Through (connections to 10.50.3.0/24)",
+                "+ a tcp 10.224.0.7 by eth1 to 81.2.69.142:25 Through (connections to tcp port 25)",
+                "+ a tcp 10.224.0.7 by eth1 to 81.2.69.142:8005 Through (connections to tcp port 8005)",
+            ]
+        );
+        let ports = asked(", protocol: tcp, ports: [80, 8000-8010]");
+        // The spec names these ports itself.
+        assert_eq!(
+            ports.last().map(String::as_str),
+            Some("+ a tcp 10.224.0.7 by eth1 to 81.2.69.142:8005 Through")
+        );
+        assert_eq!(asked("").len(), 8, "by tcp and by udp");
     }
 
     /// `forward_policy: keep` may let the others pass, whatever the entry says.

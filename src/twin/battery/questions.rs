@@ -21,7 +21,7 @@ const DATAGRAM: usize = 512;
 /// How many connections are opened for each target until all of several targets were seen.
 const ROUNDS: usize = 8;
 /// The most ports of a range that are tried because rules name them.
-const PORTS: usize = 8;
+pub(super) const PORTS: usize = 8;
 
 /// Returns the bytes of an answer.
 pub(super) fn plain_answer(protocol: Protocol) -> usize {
@@ -236,6 +236,7 @@ impl<'f> ForwardQuestions<'_, 'f> {
             times: self.times(wanted),
             is_brief: false,
             is_spare: false,
+            named: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The event that ended a conversation, found in what the kernel reported.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::WatchReport;
 use super::legacy::CountedRule;
@@ -53,8 +54,8 @@ pub struct Conversation {
     pub port: u16,
     /// The addresses and ports to one of which a forward sends the connection. None if that is not known.
     pub targets: Vec<(IpAddr, u16)>,
-    /// The source address that the target should see.
-    pub source: Option<IpAddr>,
+    /// The source addresses that the target may see. Empty if any is fine.
+    pub sources: Vec<RangeInclusive<IpAddr>>,
 }
 
 /// The event that ended a conversation. The text of a rule is not read yet.
@@ -141,13 +142,15 @@ impl WatchReport {
             let translator = self.translator(path, Stage::Prerouting);
             return Some((Fate::Translated { to: now }, translator));
         }
-        match conversation.source {
-            Some(meant) if header.source != meant => Some((
+        let mut meant = conversation.sources.iter();
+        let is_meant =
+            meant.len() == 0 || meant.any(|addresses| addresses.contains(&header.source));
+        (!is_meant).then(|| {
+            (
                 Fate::SourceTranslated { to: header.source },
                 self.translator(path, Stage::Postrouting),
-            )),
-            _ => None,
-        }
+            )
+        })
     }
 
     /// Finds the rule that sent a packet elsewhere before another rule or a policy took it. No rule is meant to

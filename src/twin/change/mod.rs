@@ -250,8 +250,8 @@ fn refusing(
         listen: question.to.ip(),
         port: question.to.port(),
         targets: Vec::new(),
-        source: None,
-        ..conversation(ask)
+        sources: Vec::new(),
+        ..conversation(twin, ask)
     };
     let taken = seen.taken(&conversation)?;
     Ok(taken.and_then(|taken| match taken.by {

@@ -21,6 +21,8 @@ pub struct OfEntry<'f> {
     pub senders: Vec<(SampleClient, &'f Interface)>,
     /// An address of each network of `allow_to`.
     pub destinations: Vec<IpAddr>,
+    /// An address of each other network in `allow_to` that rules of others name.
+    pub named_destinations: Vec<(IpNet, IpAddr)>,
     /// Hosts outside `allow_from`, and hosts in `deny_from`.
     pub denied_senders: Vec<(SampleClient, &'f Interface)>,
     /// Addresses outside `allow_to`, and addresses in `deny_to`.
@@ -36,6 +38,8 @@ pub struct Outward {
     unusable: BTreeSet<IpAddr>,
     /// The networks that rules of others name.
     named: BTreeSet<IpNet>,
+    /// The networks that rules of others name as destinations of packets.
+    named_destinations: BTreeSet<IpNet>,
     /// The interface by which packets to an address leave. They come in by another interface, or the machine itself
     /// sends them: then its name is empty.
     ways: BTreeMap<(IpAddr, String), String>,
@@ -59,12 +63,15 @@ impl Outward {
             nets.retain(|net| Family::of(net.addr()) == family);
             (interface.to_owned(), nets)
         });
+        let of_family = |net: &IpNet| Family::of(net.addr()) == family;
         let nets = named.networks.union(&named.destinations).copied();
-        let nets = nets.filter(|net| Family::of(net.addr()) == family);
+        let nets = nets.filter(of_family);
+        let destinations = named.destinations.iter().copied().filter(of_family);
         let mut outward = Self {
             behind: behind.collect(),
             unusable,
             named: nets.collect(),
+            named_destinations: destinations.collect(),
             ways: BTreeMap::new(),
         };
         let entries = set.outbound_of(family);
@@ -103,7 +110,15 @@ impl Outward {
             })
             .collect();
         destinations.sort_by_key(|to| !leaves(to));
+        // A network that is not behind the egress is none of the entry's.
+        let is_elsewhere = |to: IpAddr| {
+            let mut ways = entry.ingress.iter().filter_map(|by| self.way(to, by));
+            ways.any(|interface| interface != entry.egress.as_str())
+        };
+        let mut named_destinations = self.named_destinations(entry);
+        named_destinations.retain(|(_, to)| !is_elsewhere(*to) && !destinations.contains(to));
         OfEntry {
+            named_destinations,
             denied_senders: self.denied_senders(entry),
             denied_destinations: self.denied_destinations(entry),
             senders,
@@ -215,6 +230,23 @@ impl Outward {
         internet.into_iter().chain(nets).collect()
     }
 
+    /// Returns an address of each network in `allow_to` that rules of others name, those of destinations first, since
+    /// other rules may take the packets of a reply.
+    fn named_destinations(&self, entry: &Outbound) -> Vec<(IpNet, IpAddr)> {
+        let is_meant = |address: IpAddr| {
+            entry.allow_to.contains(address)
+                && !entry.deny_to.contains(address)
+                && !entry.allow_from.contains(address)
+                && self.is_host(address)
+        };
+        let listed = entry.allow_to.nets.as_slice();
+        let others = self.named.difference(&self.named_destinations);
+        let nets = self.named_destinations.iter().chain(others);
+        let nets = nets.filter(|net| !listed.contains(net));
+        let found = nets.filter_map(|net| Some((*net, host_of(*net, is_meant)?)));
+        found.take(MOST).collect()
+    }
+
     /// Returns hosts of a network: one of each part of it that is near, then any.
     fn samples(
         &self,
@@ -278,7 +310,9 @@ impl Outward {
             packets.extend([own(to), Packet { to, came }]);
         }
         packets.extend(self.denied_hosts(entry).map(|(_, address)| own(address)));
-        for to in destinations.into_iter().flatten() {
+        let named = self.named_destinations(entry).into_iter();
+        let named = named.map(|(_, address)| address);
+        for to in destinations.into_iter().flatten().chain(named) {
             packets.insert(own(to));
             packets.extend(entry.ingress.iter().map(|ingress| Packet {
                 to,

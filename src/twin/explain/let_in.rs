@@ -26,7 +26,7 @@ pub fn let_in(
         *found = Verdict::Fickle(None);
         return Ok(());
     }
-    let accepts = accepts(&seen, &conversation(ask))?;
+    let accepts = accepts(&seen, &conversation(search.twin, ask))?;
     let mut blame = Blame {
         by: accepts.last().cloned().map(By::Rule),
         cure: None,

@@ -8,8 +8,6 @@ mod share;
 
 pub use own::{KeptIn, kept_in};
 
-use std::net::IpAddr;
-
 use super::Twin;
 use super::TwinError;
 use super::battery::Ask;
@@ -133,7 +131,7 @@ fn fickle(search: &CauseSearch<'_>, ask: &Ask<'_>, found: &mut Verdict) -> Resul
         let (outcome, seen, _) = repeat(twin, &ask.question)?;
         twin.enter()?;
         if matches!(verdict(twin, ask, &outcome), Verdict::Dead(_)) {
-            let taken = seen.taken(&conversation(ask))?;
+            let taken = seen.taken(&conversation(twin, ask))?;
             *found = Verdict::Fickle(taken.map(|taken| taken.by));
             return Ok(());
         }
@@ -144,7 +142,7 @@ fn fickle(search: &CauseSearch<'_>, ask: &Ask<'_>, found: &mut Verdict) -> Resul
 /// Repeats a dead connection under watch, cures its cause, and repeats it again, until the connection comes
 /// through or no cure is known.
 fn dead(search: &mut CauseSearch<'_>, ask: &Ask<'_>, found: &mut Verdict) -> Result<(), TwinError> {
-    let conversation = conversation(ask);
+    let conversation = conversation(search.twin, ask);
     let has_chance = search.twin.has_chance();
     for round in 0..=CAUSES {
         let (outcome, seen, sightings) = until_bad(search.twin, ask)?;
@@ -258,7 +256,7 @@ fn applied(
     if !matches!(verdict(twin, ask, &outcome), Verdict::Dead(_)) {
         return Ok(false);
     }
-    let now = seen.taken(&conversation(ask))?;
+    let now = seen.taken(&conversation(twin, ask))?;
     Ok(now.is_some_and(|now| !now.is_same(taken)))
 }
 
@@ -284,11 +282,8 @@ fn astray(
         return Ok(());
     };
     blame.is_examined = true;
-    let mut conversation = conversation(ask);
-    if conversation.source.is_none() {
-        conversation.source = own_address(search.twin, ask);
-    }
-    blame.by = seen.taken(&conversation)?.map(|taken| taken.by);
+    let taken = seen.taken(&conversation(search.twin, ask))?;
+    blame.by = taken.map(|taken| taken.by);
     if search.has_time()
         && let Some(change) = search.change
     {
@@ -307,12 +302,6 @@ fn astray(
     }
     *found = now;
     Ok(())
-}
-
-/// Returns the address to which masquerading changes the source of packets.
-fn own_address(twin: &Twin, ask: &Ask<'_>) -> Option<IpAddr> {
-    let egress = twin.machine().link(ask.of.egress().as_str())?;
-    egress.first(ask.of.family())
 }
 
 #[cfg(test)]

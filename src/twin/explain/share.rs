@@ -46,12 +46,16 @@ pub fn share(
             is_as_wanted(twin, ask)
         }
     };
+    // Packets that leave by one interface are requests to outbound entries and replies to forwards, so the same cause has
+    // other words there.
+    let is_entry = |of: Subject<'_>| matches!(of, Subject::Outbound(_));
+    let is_alike = |one: &Judged<'_>| is_entry(one.ask.of) == is_entry(subject);
     let mut sharing: Vec<Sharing> = Vec::new();
     for (at, one) in judged.iter().enumerate() {
         if search.is_over() {
             break;
         }
-        if is_dead(one) && passes(search.twin, &one.ask)? {
+        if is_dead(one) && is_alike(one) && passes(search.twin, &one.ask)? {
             sharing.push((at, Vec::new()));
         }
     }
@@ -101,7 +105,7 @@ pub fn share(
             || (is_without(search, found, &causes)?
                 && passes(search.twin, &judged[all_of_them[0]].ask)?);
         for at in all_of_them {
-            let fits = judged[at].ask.of == subject || !names_a_port(found, &causes);
+            let fits = judged[at].ask.of == subject || !is_of_one(found, &causes);
             give(&mut judged[at].verdict, found, &causes, is_cured && fits);
         }
     }
@@ -133,10 +137,11 @@ fn beginning_alike(
     Ok(Some(alike))
 }
 
-/// Returns whether a cure is a rule that names a port, which may help no other forward or entry.
-fn names_a_port(found: &Death, causes: &[usize]) -> bool {
+/// Returns whether a cure is a rule that names a port or sources, which may help no other forward or entry.
+fn is_of_one(found: &Death, causes: &[usize]) -> bool {
     let mut cures = causes.iter().map(|one| &found.cures[*one]);
-    cures.any(|cure| matches!(cure, Cure::AcceptInChain { rule, .. } if rule.contains("dport")))
+    let names = |rule: &str| rule.contains("dport") || rule.contains("saddr");
+    cures.any(|cure| matches!(cure, Cure::AcceptInChain { rule, .. } if names(rule)))
 }
 
 /// Gives a dead connection some of the causes of another, with their cures if these help.
@@ -161,7 +166,7 @@ fn give(verdict: &mut Verdict, found: &Death, causes: &[usize], is_cured: bool) 
 /// Returns whether a connection dies first of this cause, in a twin without changes.
 fn begins_with(twin: &Twin, ask: &Ask<'_>, cause: &Taken) -> Result<bool, TwinError> {
     let (_, seen, _) = until_bad(twin, ask)?;
-    let taken = seen.taken(&conversation(ask))?;
+    let taken = seen.taken(&conversation(twin, ask))?;
     Ok(taken.is_some_and(|taken| taken.is_same(cause)))
 }
 

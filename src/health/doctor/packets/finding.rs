@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use super::words::{client, subject};
 use crate::health::doctor::{Check, Hop, Status};
 use crate::net::words::counted;
+use crate::twin::battery::{Ask, NamedEnd};
 use crate::twin::cause::{By, Direction, KernelReason};
 use crate::twin::clients::{ClientKind, SampleClient};
 use crate::twin::verdict::Verdict;
@@ -13,6 +14,8 @@ use crate::twin::verdict::Verdict;
 pub struct Finding<'a> {
     pub check: Check,
     pub clients: Vec<&'a SampleClient>,
+    /// The ends that rules of others name, if all connections were chosen for such an end.
+    named: Option<Vec<NamedEnd>>,
     /// Whether the sentence begins with the clients.
     pub is_of_clients: bool,
     /// Whether a route or a policy rule forbids the way, as a blackhole.
@@ -27,6 +30,7 @@ impl<'a> Finding<'a> {
         Self {
             check,
             clients: Vec::new(),
+            named: Some(Vec::new()),
             is_of_clients: matches!(verdict, Verdict::LetIn(_)),
             is_forbidden: is_forbidden(verdict),
             is_of_route_to_clients: has_no_route_to_client(verdict),
@@ -38,8 +42,14 @@ impl<'a> Finding<'a> {
         self.check.code == check.code && self.check.reason == check.reason
     }
 
-    /// Adds a client, and keeps the worst status and the first fix.
-    pub fn add(&mut self, check: Check, client: &'a SampleClient) {
+    /// Adds a connection, and keeps the worst status and the first fix.
+    pub fn add(&mut self, check: Check, ask: &'a Ask<'_>) {
+        let client = &ask.client;
+        match (&mut self.named, ask.named) {
+            (Some(known), Some(named)) if known.contains(&named) => {}
+            (Some(known), Some(named)) => known.push(named),
+            _ => self.named = None,
+        }
         if self.check.fix.is_none() {
             self.check.fix = check.fix;
             self.check.tried = check.tried;
@@ -55,7 +65,8 @@ impl<'a> Finding<'a> {
     }
 
     /// Turns a failure into a warning if a rule of others bans only the networks that it names, even if a client of
-    /// such a network is connected now, or if a route forbids a network of which nobody is connected. `named` holds
+    /// such a network is connected now, or if a route forbids a network of which nobody is connected. A ban of a
+    /// destination or a port that the spec does not name is such a ban as well. `named` holds
     /// the networks that rules name, each with its finding; `at` is this finding.
     pub fn moderate(&mut self, named: &[(IpNet, usize)], at: usize) {
         let is_named = |client: &SampleClient| {
@@ -72,10 +83,11 @@ impl<'a> Finding<'a> {
             Hop::NativeNft,
             Hop::ForwardRule,
         ];
-        let is_ban =
-            is_rule.contains(&self.check.code) && self.clients.iter().all(|one| is_named(one));
+        let are_named = self.named.is_some() || self.clients.iter().all(|one| is_named(one));
+        let is_ban = is_rule.contains(&self.check.code) && are_named;
         let of_nobody = |one: &&SampleClient| matches!(one.kind, ClientKind::Named(_));
-        let is_closed = self.is_forbidden && self.clients.iter().all(of_nobody);
+        let are_nobody = self.named.is_some() || self.clients.iter().all(of_nobody);
+        let is_closed = self.is_forbidden && are_nobody;
         let is_fail = self.check.status == Status::Fail && !self.is_of_clients;
         if is_fail && (is_ban || is_closed) {
             self.check.status = Status::Warn;
@@ -86,6 +98,14 @@ impl<'a> Finding<'a> {
     pub fn into_check(mut self, somebody_passes: bool) -> Check {
         let are_some = somebody_passes || self.is_of_route_to_clients;
         let reason = &self.check.reason;
+        if let Some([first, more @ ..]) = self.named.as_deref() {
+            let more = match more.len() {
+                0 => String::new(),
+                many => format!(", and {} of connections", counted(many, "more group")),
+            };
+            self.check.reason = format!("{reason}; affected: {first}{more}");
+            return self.check;
+        }
         self.check.reason = match (self.clients.as_slice(), self.is_of_clients) {
             ([first], true) => format!("{} {reason}", subject(first)),
             ([first, more @ ..], true) => {

@@ -14,7 +14,7 @@ use super::rules::ANOTHER_SPEC;
 use super::scene::Scene;
 use super::{Case, Check, Fix, Hop, Status, target};
 use crate::diff::drift::{DriftKind, compare};
-use crate::forwards::{Forward, Name, Numbers, Outbound, listeners_of, rows};
+use crate::forwards::{Forward, Name, Numbers, Outbound, OutboundProtocol, listeners_of, rows};
 use crate::host::network::somebody;
 use crate::net::words::counted;
 use crate::net::{Family, Protocol};
@@ -129,6 +129,7 @@ pub fn check(case: &Case<'_>, astray: &Astray, checks: &mut Vec<Check>) {
         let found = without_consequences(found, &entry.name, &case.apply, checks);
         checks.extend(found);
     }
+    checks.extend(untried_pings(case.entries));
 }
 
 /// Leaves out the findings about an outbound entry that the checks of the live machine have already reported.
@@ -234,12 +235,19 @@ fn is_undiscovered(judged: &Judged<'_>) -> bool {
     causes.any(|taken| taken.fate == Fate::Unresolved)
 }
 
+/// Whether each forward and each outbound entry works. One is left out if that is not known.
+#[derive(Debug, Default)]
+pub struct Works {
+    pub forwards: BTreeMap<(String, Protocol, Family), bool>,
+    pub entries: BTreeMap<(String, Family), bool>,
+}
+
 /// Returns for each forward whether it works: its connections do as the spec says in the twin, and its live target
-/// answers. A forward is left out if that is not known. `checks` are the findings so far.
+/// answers. An outbound entry works if its connections do. `checks` are the findings so far.
 #[must_use]
-pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, Family), bool> {
+pub fn works(case: &Case<'_>, checks: &[Check]) -> Works {
     let Ok(answers) = &case.facts.answers else {
-        return BTreeMap::new();
+        return Works::default();
     };
     let put_in = put_in(case, answers);
     let scene = Scene::of(case, put_in.as_deref());
@@ -261,7 +269,16 @@ pub fn works(case: &Case<'_>, checks: &[Check]) -> BTreeMap<(String, Protocol, F
         let key = (forward.name.to_string(), forward.protocol, forward.family());
         Some((key, works))
     });
-    known.collect()
+    let entries = case.entries.iter().filter_map(|entry| {
+        let judged = by_subject.get(&Subject::Outbound(entry).key());
+        let judged = judged.map_or(&[][..], Vec::as_slice);
+        let works = standing(&of_entry(&scene, answers, entry, judged))? && !is_dark;
+        Some(((entry.name.to_string(), entry.family), works))
+    });
+    Works {
+        forwards: known.collect(),
+        entries: entries.collect(),
+    }
 }
 
 /// Whether a forward works: no if a check failed, not known if one is unknown, else yes.
@@ -374,6 +391,30 @@ fn of_row(
     concluded(&row[0].name, Hop::Packets.unknown(nobody), all)
 }
 
+/// The connections of a twin have ports.
+const NO_PINGS: &str = "pings are not tried in a copy of this machine";
+
+/// Says which outbound entries let out pings beside connections that are tried.
+fn untried_pings(entries: &[Outbound]) -> Option<Check> {
+    let pings = entries.iter().filter(|entry| {
+        let has = |one: OutboundProtocol| entry.protocols.contains(&one);
+        has(OutboundProtocol::Ping) && (has(OutboundProtocol::Tcp) || has(OutboundProtocol::Udp))
+    });
+    let names: Vec<&Name> = pings.map(|entry| &entry.name).collect();
+    let of = match names.as_slice() {
+        [] => return None,
+        [one] => format!("`{one}`"),
+        many => {
+            let entries = many.len();
+            let forwards = 0;
+            Numbers { forwards, entries }.words()
+        }
+    };
+    Some(Hop::Packets.unknown(format!(
+        "{NO_PINGS}: it is not known whether those of {of} pass"
+    )))
+}
+
 /// Returns the findings about an outbound entry.
 fn of_entry(
     scene: &Scene<'_>,
@@ -382,7 +423,7 @@ fn of_entry(
     judged: &[&Judged<'_>],
 ) -> Vec<Check> {
     let nobody = if entry.protocols.iter().all(|one| one.transport().is_none()) {
-        Hop::Packets.ok("pings are not tried in a copy of this machine")
+        Hop::Packets.unknown(NO_PINGS)
     } else {
         Hop::Packets.unknown(
             "no connection could be tried: `allow_from` and `allow_to` leave no address, or earlier entries decide on \
@@ -411,7 +452,7 @@ fn outcome(scene: &Scene<'_>, answers: &Answers<'_>, judged: &[&Judged<'_>]) -> 
                 found.push(Finding::new(check.clone(), &one.verdict));
                 found.len() - 1
             });
-            found[at].add(check, &one.ask.client);
+            found[at].add(check, &one.ask);
             if let ClientKind::Named(net) = one.ask.client.kind {
                 named.push((net, at));
             }

@@ -73,6 +73,7 @@ fn ask<'f>(set: &'f ForwardSet, client: &str, wanted: Wanted) -> Ask<'f> {
         times: 1,
         is_brief: true,
         is_spare: false,
+        named: None,
     }
 }
 
@@ -469,24 +470,24 @@ fn each_verdict_has_its_sentence_and_fix() {
         ),
         (
             dead_by(KernelReason::NotSeen),
-            &["unknown packets: a packet does not arrive at any interface of the machine"],
+            &["fail packets: a packet does not arrive at any interface of the machine"],
         ),
         (
             stuck(Examination::Done),
             &[
-                "unknown packets: the connection opens, but its data does not come through, and the kernel does not report why",
+                "fail packets: the connection opens, but its data does not come through, and the kernel does not report why",
             ],
         ),
         (
             stuck(Examination::Pending),
             &[
-                "unknown packets: the connection opens, but its data does not come through; the cause is not known: the time limit was reached first | fix: sudo nvactl doctor --deadline 120",
+                "fail packets: the connection opens, but its data does not come through; the cause is not known: the time limit was reached first | fix: sudo nvactl doctor --deadline 120",
             ],
         ),
         (
             stuck(Examination::Failed("`nft` is not installed".to_owned())),
             &[
-                "unknown packets: the connection opens, but its data does not come through; the cause is not known: `nft` is not installed",
+                "fail packets: the connection opens, but its data does not come through; the cause is not known: `nft` is not installed",
             ],
         ),
     ] {
@@ -845,6 +846,7 @@ fn of_outward(from: &str, to: &str, wanted: Wanted, verdict: Verdict) -> Vec<Str
         times: 1,
         is_brief: true,
         is_spare: false,
+        named: None,
     };
     let judged = Judged { ask, verdict };
     let said = of_entry(&SCENE, &Answers::default(), entry, &[&judged]);
@@ -918,6 +920,11 @@ fn a_fault_of_an_outbound_entry_names_the_server() {
             "fail route: packets to 81.2.69.142:443 leave through eth1, while the spec's egress is eth0: a route, a packet mark \
              or a rule of `ip rule` leads there, or `interface` is wrong",
         ),
+        (
+            Verdict::Strayed("eth0".to_owned()),
+            "fail route: replies to sources in 10.224.0.7/32, which arrive on eth1, leave through eth0, and the network may \
+             drop them",
+        ),
     ] {
         let found = of_outward("10.224.0.7", "81.2.69.142", Wanted::Through, verdict);
         assert_eq!(found, [said]);
@@ -929,5 +936,20 @@ fn an_entry_without_connections_is_not_a_failure() {
     let set = yaml::read(OUTWARD.as_bytes()).expect("it is valid");
     let status = |entry| of_entry(&SCENE, &Answers::default(), entry, &[])[0].status;
     assert_eq!(status(&set.outbound[0]), Status::Unknown);
-    assert_eq!(status(&set.outbound[1]), Status::Ok);
+    assert_eq!(status(&set.outbound[1]), Status::Unknown);
+}
+
+/// An entry of pings alone has its own finding.
+#[test]
+fn pings_beside_connections_are_reported_as_not_tried() {
+    let set = yaml::read(OUTWARD.as_bytes()).expect("it is valid");
+    let found = untried_pings(&set.outbound).as_ref().map(line);
+    assert_eq!(
+        found.as_deref(),
+        Some(
+            "unknown packets: pings are not tried in a copy of this machine: it is not known whether those of `pods-out` \
+             pass"
+        )
+    );
+    assert_eq!(untried_pings(&set.outbound[1..]), None);
 }

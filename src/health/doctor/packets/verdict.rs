@@ -1,8 +1,11 @@
 //! Turns a verdict of the twin into checks: the hop that took a connection, and the remedy that was tried.
 
+use ipnet::IpNet;
+
 use super::words::{rule, took};
 use crate::forwards::{GUARDED, Outbound};
 use crate::health::doctor::answers::Answers;
+use crate::health::doctor::outbound;
 use crate::health::doctor::remedy::{self, Remedy};
 use crate::health::doctor::route;
 use crate::health::doctor::scene::Scene;
@@ -12,6 +15,7 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{By, DecidingRule, Direction, Fate, Holder, KernelReason};
+use crate::twin::clients::ClientKind;
 use crate::twin::verdict::{Blame, Death, Examination, Verdict};
 
 /// Returns the checks for a verdict; none if the connection did as the spec says.
@@ -43,7 +47,7 @@ pub fn told(
             ))
         }
         Verdict::Behind(interface) => behind(ask, interface),
-        Verdict::Strayed(interface) => strayed(ask, interface),
+        Verdict::Strayed(interface) => strayed(scene, ask, interface),
         Verdict::Source { seen, blame } => with_rule(
             scene,
             ask,
@@ -187,7 +191,16 @@ fn fickle(family: Family, by: Option<&By>) -> Check {
 
 /// Names the interface by which replies leave. The fix prints no command that adds a route, because a route for
 /// all clients would also move the machine's other packets.
-fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
+fn strayed(scene: &Scene<'_>, ask: &Ask<'_>, interface: &str) -> Check {
+    if let (Subject::Outbound(entry), Some((net, route))) = (ask.of, route_back(ask)) {
+        // The spec says that these sources are behind the interface, so its route is missing.
+        let words = format!(
+            "replies to sources in {net}, which arrive on {}, leave through {interface}, and the network may drop them",
+            ask.by
+        );
+        let edit = outbound::correct_interface(entry, scene.apply);
+        return Hop::Route.fail(words).fix(route.or(edit));
+    }
     let words = format!(
         "replies to clients that arrive on {by} leave through {interface}, and the network may drop them: the machine \
          needs a route to those clients through {by}, or a separate routing table for connections that arrive on {by}",
@@ -206,6 +219,19 @@ fn strayed(ask: &Ask<'_>, interface: &str) -> Check {
         Some(look) => check.fix(Fix::to_look(look)),
         None => check,
     }
+}
+
+/// Returns a network of an entry's `allow_from` whose source was tried, and the fix that leads replies to it back
+/// through the ingress interface. `None` for a client of a forward: its network is not in the spec.
+fn route_back(ask: &Ask<'_>) -> Option<(IpNet, Fix)> {
+    let (Subject::Outbound(_), ClientKind::Listed(net)) = (ask.of, &ask.client.kind) else {
+        return None;
+    };
+    let ip = route::ip(ask.of.family());
+    let command = format!("sudo {ip} route replace {net} via ROUTER dev {}", ask.by);
+    let condition = "if the route to these sources is wrong or missing";
+    let fix = Fix::only_if(condition, command).with_router_on(ask.by);
+    Some((*net, fix))
 }
 
 /// Names the rule that changed a connection's packets.
@@ -290,6 +316,19 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
         } else if let Some(hint) = remedy::hint(scene.family, &taken.by) {
             check = check.fix(hint);
         }
+        let is_way_back = match &taken.by {
+            By::Kernel(KernelReason::ReversePath) => true,
+            By::Kernel(KernelReason::NoRoute) => taken.direction == Direction::Reply,
+            _ => false,
+        };
+        if let Some((_, route)) = route_back(ask).filter(|_| is_way_back) {
+            // Nobody has tried a command with a placeholder.
+            check.tried = false;
+            check.fix = Some(match check.fix.take() {
+                Some(other) => route.or(other),
+                None => route,
+            });
+        }
         checks.push(check);
     }
     if checks.is_empty() {
@@ -300,13 +339,13 @@ fn dead(scene: &Scene<'_>, ask: &Ask<'_>, death: &Death) -> Vec<Check> {
         };
         checks.push(match &death.examination {
             Examination::Failed(why) => {
-                Hop::Packets.unknown(format!("{what}; the cause is not known: {why}"))
+                Hop::Packets.fail(format!("{what}; the cause is not known: {why}"))
             }
             Examination::Done => {
-                Hop::Packets.unknown(format!("{what}, and the kernel does not report why"))
+                Hop::Packets.fail(format!("{what}, and the kernel does not report why"))
             }
             Examination::Pending => Hop::Packets
-                .unknown(format!(
+                .fail(format!(
                     "{what}; the cause is not known: the time limit was reached first"
                 ))
                 .fix(more_time(scene)),
@@ -377,6 +416,7 @@ fn of_kernel(reason: &KernelReason) -> (Hop, Status) {
         | KernelReason::Ttl => (Hop::Route, Status::Fail),
         KernelReason::NeedsFragmentation => (Hop::Mtu, Status::Fail),
         KernelReason::NoNeighbour { .. } => (Hop::Neighbour, Status::Fail),
-        KernelReason::NotSeen | KernelReason::Unknown(_) => (Hop::Packets, Status::Unknown),
+        // The cause is not known, but the connection does not come through.
+        KernelReason::NotSeen | KernelReason::Unknown(_) => (Hop::Packets, Status::Fail),
     }
 }
