@@ -34,6 +34,8 @@ mod spec;
 mod status;
 mod sysctl;
 mod table;
+#[cfg_attr(not(test), expect(dead_code, reason = "the command `test` comes next"))]
+mod test_file;
 
 pub use console::Console;
 use error::Result;

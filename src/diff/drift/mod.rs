@@ -269,6 +269,7 @@ impl Comparison {
             firewall: held.map_or(&want.firewall, |held| &held.firewall).clone(),
             forwards: Vec::new(),
             outbound: Vec::new(),
+            tests: Vec::new(),
         };
         // `policy_change` reports a changed policy.
         expected.firewall.forward_policy = ForwardPolicy::Keep;
@@ -340,6 +341,7 @@ impl Comparison {
                 firewall: expected.firewall.clone(),
                 forwards: Vec::new(),
                 outbound: entries.to_vec(),
+                tests: Vec::new(),
             };
             plan(&set, family)
         };
