@@ -21,6 +21,7 @@ mod pieces;
 mod set;
 mod siblings;
 mod sources;
+mod suggest;
 
 pub use description::{Description, LineError, TestName};
 pub use forward::{
@@ -38,3 +39,4 @@ pub use pieces::{listeners_of, reached, reached_of, rows};
 pub use set::ForwardSet;
 pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};
+pub use suggest::suggested;

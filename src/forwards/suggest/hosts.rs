@@ -1,0 +1,110 @@
+//! The choice of addresses for both ends of a connection.
+//!
+//! Each address is behind one interface only, in all tests: the twin has a route for it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::routes::Routes;
+use crate::forwards::outbound::GUARDED;
+use crate::net::{Family, Interface, not_a_host};
+use crate::netfilter::conntrack::is_of_host;
+
+/// The addresses so far, each with the interface behind which it is.
+#[derive(Debug)]
+pub struct Hosts<'s> {
+    routes: &'s Routes<'s>,
+    behind: BTreeMap<IpAddr, &'s Interface>,
+}
+
+impl<'s> Hosts<'s> {
+    pub fn new(routes: &'s Routes<'s>) -> Self {
+        Self {
+            routes,
+            behind: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the first of some addresses that a client behind this interface can have.
+    pub fn client(
+        &mut self,
+        by: &'s Interface,
+        some: impl IntoIterator<Item = IpAddr>,
+        fits: impl Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let mut some = some.into_iter();
+        let found = some.find(|address| {
+            let is_elsewhere = self.behind.get(address).is_some_and(|there| *there != by);
+            !is_elsewhere
+                && !GUARDED.contains(address)
+                && is_usable(*address)
+                && self.is_free(*address)
+                && fits(*address)
+        })?;
+        self.behind.insert(found, by);
+        Some(found)
+    }
+
+    /// Returns the first of some addresses that a host can have to which connections go.
+    pub fn server(
+        &mut self,
+        some: impl IntoIterator<Item = IpAddr>,
+        fits: impl Fn(IpAddr) -> bool,
+    ) -> Option<IpAddr> {
+        let mut some = some.into_iter();
+        let found = some.find(|address| {
+            let there = self.behind.get(address).copied();
+            // A client has a route of its own.
+            let is_elsewhere = there.is_some() && there != self.routes.egress(*address);
+            !is_elsewhere
+                && (GUARDED.contains(address) || is_usable(*address))
+                && self.is_free(*address)
+                && fits(*address)
+        })?;
+        if let Some(by) = self.routes.egress(found) {
+            self.behind.insert(found, by);
+        }
+        Some(found)
+    }
+
+    /// Returns whether the address is neither the machine's nor a target's.
+    fn is_free(&self, address: IpAddr) -> bool {
+        let routes = self.routes;
+        !(routes.is_own(address) || routes.is_listener(address) || routes.is_target(address))
+    }
+}
+
+/// Returns whether a host can have the address, whatever the length of its network is.
+fn is_usable(address: IpAddr) -> bool {
+    let is_edge = match address {
+        IpAddr::V4(v4) => matches!(v4.octets(), [.., 0 | 255]),
+        IpAddr::V6(_) => false,
+    };
+    !is_edge && is_of_host(address) && not_a_host(address).is_none()
+}
+
+/// Returns addresses of clients of the Internet. The first ones are for documentation, so that nobody has them.
+pub fn clients(family: Family) -> impl Iterator<Item = IpAddr> {
+    of_internet(family, 7)
+}
+
+/// Returns addresses of servers of the Internet.
+pub fn servers(family: Family) -> impl Iterator<Item = IpAddr> {
+    of_internet(family, 80)
+}
+
+fn of_internet(family: Family, host: u8) -> impl Iterator<Item = IpAddr> {
+    let v4 = [[198, 51, 100], [203, 0, 113], [192, 0, 2]];
+    let v4 = v4.map(|[a, b, c]| IpAddr::V4(Ipv4Addr::new(a, b, c, host)));
+    let v6 =
+        move |first, second| IpAddr::V6(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, host.into()));
+    let documented = match family {
+        Family::V4 => v4.to_vec(),
+        Family::V6 => vec![v6(0x2001, 0xdb8)],
+    };
+    let others = (0..200_u8).map(move |n| match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(20 + n, 2, 69, host)),
+        Family::V6 => v6(0x2a00 + u16::from(n), 0xcf40),
+    });
+    documented.into_iter().chain(others)
+}
