@@ -126,7 +126,6 @@ impl fmt::Display for TestPlace {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::yaml;
 
     #[test]

@@ -62,14 +62,14 @@ pub struct Reading {
     /// Errors, warnings and notes in the order of the spec, without the silenced ones.
     pub problems: Vec<Problem>,
     /// The first byte of each test of `set`.
-    tests: Vec<usize>,
+    starts: Vec<usize>,
 }
 
 impl Reading {
     /// Adds its file and line to each test. `places` holds the files that were examined.
     pub fn locate_tests(&mut self, places: &Places<'_>) {
         if let Some(set) = &mut self.set {
-            packet_tests::locate(&mut set.tests, &self.tests, places);
+            packet_tests::locate(&mut set.tests, &self.starts, places);
         }
     }
 
@@ -145,7 +145,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
             break;
         }
     }
-    let (mut set, mut disabled, mut tests) = (None, Vec::new(), Vec::new());
+    let (mut set, mut disabled, mut of_tests) = (None, Vec::new(), Vec::new());
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
         let starts = of_networks.iter().map(|(start, _)| *start);
@@ -156,7 +156,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
         warn::warn(&written, &mut problems);
         check::check(&written, &mut problems);
         disabled = written.disabled().cloned().collect();
-        tests = written.tests.iter().map(|test| test.span.start).collect();
+        of_tests = written.tests.iter().map(|test| test.span.start).collect();
         set = resolve::resolve(written, &mut problems);
     }
     let has_error = problem::in_order(&mut problems);
@@ -164,7 +164,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
         set: set.filter(|_| !has_error),
         disabled,
         problems,
-        tests,
+        starts: of_tests,
     }
 }
 

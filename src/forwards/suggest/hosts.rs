@@ -1,8 +1,8 @@
 //! The choice of addresses for both ends of a connection.
 //!
-//! Each address is behind one interface only, in all tests: the twin has a route for it.
+//! A client has one interface in all tests, and is no server in another one: a twin has a route of its own for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::routes::Routes;
@@ -10,18 +10,21 @@ use crate::forwards::outbound::GUARDED;
 use crate::net::{Family, Interface, not_a_host};
 use crate::netfilter::conntrack::is_of_host;
 
-/// The addresses so far, each with the interface behind which it is.
+/// The addresses so far.
 #[derive(Debug)]
 pub struct Hosts<'s> {
     routes: &'s Routes<'s>,
-    behind: BTreeMap<IpAddr, &'s Interface>,
+    /// The clients, each with the interface by which it comes in.
+    clients: BTreeMap<IpAddr, &'s Interface>,
+    servers: BTreeSet<IpAddr>,
 }
 
 impl<'s> Hosts<'s> {
     pub fn new(routes: &'s Routes<'s>) -> Self {
         Self {
             routes,
-            behind: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            servers: BTreeSet::new(),
         }
     }
 
@@ -34,14 +37,15 @@ impl<'s> Hosts<'s> {
     ) -> Option<IpAddr> {
         let mut some = some.into_iter();
         let found = some.find(|address| {
-            let is_elsewhere = self.behind.get(address).is_some_and(|there| *there != by);
+            let is_elsewhere = self.clients.get(address).is_some_and(|one| *one != by);
             !is_elsewhere
+                && !self.servers.contains(address)
                 && !GUARDED.contains(address)
                 && is_usable(*address)
                 && self.is_free(*address)
                 && fits(*address)
         })?;
-        self.behind.insert(found, by);
+        self.clients.insert(found, by);
         Some(found)
     }
 
@@ -53,17 +57,12 @@ impl<'s> Hosts<'s> {
     ) -> Option<IpAddr> {
         let mut some = some.into_iter();
         let found = some.find(|address| {
-            let there = self.behind.get(address).copied();
-            // A client has a route of its own.
-            let is_elsewhere = there.is_some() && there != self.routes.egress(*address);
-            !is_elsewhere
+            !self.clients.contains_key(address)
                 && (GUARDED.contains(address) || is_usable(*address))
                 && self.is_free(*address)
                 && fits(*address)
         })?;
-        if let Some(by) = self.routes.egress(found) {
-            self.behind.insert(found, by);
-        }
+        self.servers.insert(found);
         Some(found)
     }
 

@@ -130,7 +130,7 @@ impl<'s> Judge<'s> {
         }
         let destinations = forward.target.destinations.iter();
         let hosts = destinations.map(|to| {
-            let leaves = self.routes.egress(to.address) == Some(&forward.egress);
+            let leaves = self.routes.lead_out(forward, attempt.ingress, to);
             let is_elsewhere = leaves && !self.routes.is_own(to.address);
             is_elsewhere.then(|| TestHost {
                 address: to.address,
@@ -153,7 +153,7 @@ impl<'s> Judge<'s> {
 
     /// Returns the end of a connection that no forward takes and that the machine routes.
     fn routed(&self, attempt: &Attempt<'_>, host: TestHost) -> Option<TestEnd> {
-        if let Some(egress) = self.routes.egress(host.address) {
+        if let Some(egress) = self.routes.egress(attempt.ingress, host.address) {
             return self.routed_by(attempt, host, egress);
         }
         let interfaces = self.routes.interfaces.iter();

@@ -5,6 +5,7 @@
 //! does not tell is left out: it depends on the machine's addresses, its routes or its FORWARD policy.
 
 mod attempt;
+mod claims;
 mod hosts;
 mod judge;
 mod numbered;

@@ -30,9 +30,9 @@ pub fn suggest<'s>(entry: &'s Outbound, suggestion: &mut Suggestion<'s>) {
     let Some(by) = entry.ingress.first() else {
         return;
     };
-    let (senders, mut servers) = (tests.senders(by), tests.servers(true));
+    let (senders, mut servers) = (tests.senders(by), tests.servers(Some(by)));
     if servers.is_empty() {
-        servers = tests.servers(false);
+        servers = tests.servers(None);
     }
     let (Some((_, from)), Some((_, to))) = (senders.first(), servers.first()) else {
         return;
@@ -100,15 +100,16 @@ impl<'s> EntryTests<'_, 's> {
         self.suggestion.hosts.client(by, some, is_let_out)
     }
 
-    /// Returns an address of each network that the entry leads to, with words. With `routed`, the spec tells that
-    /// packets leave by the entry's interface.
-    fn servers(&mut self, routed: bool) -> Vec<(String, IpAddr)> {
+    /// Returns an address of each network that the entry leads to, with words. With an ingress, the spec tells that
+    /// packets from there leave by the entry's interface.
+    fn servers(&mut self, from: Option<&Interface>) -> Vec<(String, IpAddr)> {
         let (entry, routes) = (self.entry, self.suggestion.routes);
         let (to, denied) = (&entry.allow_to, &entry.deny_to);
+        let leaves = |address, by| routes.egress(by, address) == Some(&entry.egress);
         let is_meant = |address| {
             to.contains(address)
                 && !denied.contains(address)
-                && (!routed || routes.egress(address) == Some(&entry.egress))
+                && from.is_none_or(|by| leaves(address, by))
         };
         let nets = to.nets.as_slice().iter().copied();
         let (everything, nets): (Vec<_>, Vec<_>) = nets.partition(|net| *net == internet_v6());
@@ -202,8 +203,8 @@ impl<'s> EntryTests<'_, 's> {
                 self.passes(attempt, &format!("in by {by}"));
             }
         }
-        let interfaces = self.suggestion.routes.interfaces.iter().copied();
-        let other = interfaces.filter(|by| !entry.ingress.contains(by)).next();
+        let mut interfaces = self.suggestion.routes.interfaces.iter().copied();
+        let other = interfaces.find(|by| !entry.ingress.contains(by));
         if let Some(by) = other
             && let Some(from) = self.any_sender(by)
         {
