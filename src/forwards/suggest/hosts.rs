@@ -59,6 +59,7 @@ impl<'s> Hosts<'s> {
         let found = some.find(|address| {
             !self.clients.contains_key(address)
                 && (GUARDED.contains(address) || is_usable(*address))
+                && !is_first(*address)
                 && self.is_free(*address)
                 && fits(*address)
         })?;
@@ -80,6 +81,14 @@ fn is_usable(address: IpAddr) -> bool {
         IpAddr::V6(_) => false,
     };
     !is_edge && is_of_host(address) && not_a_host(address).is_none()
+}
+
+/// Returns whether the address is the first host of a network, which is often a router.
+fn is_first(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => matches!(v4.octets(), [.., 1]),
+        IpAddr::V6(v6) => matches!(v6.segments(), [.., 0 | 1]),
+    }
 }
 
 /// Returns addresses of clients of the Internet. The first ones are for documentation, so that nobody has them.

@@ -52,6 +52,15 @@ pub fn beside(net: IpNet) -> impl Iterator<Item = IpAddr> {
     behind.into_iter().chain(before).flatten()
 }
 
+/// The hosts right next to an address of the machine may be routers: a link may have four addresses, or two.
+const ROUTERS: i64 = 16;
+
+/// Returns addresses near one of the machine, in the same network if that has 256 addresses.
+pub fn near_own(own: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let numbers = (ROUTERS..ROUTERS + MOST).flat_map(|by| [by, -by]);
+    numbers.filter_map(move |by| shifted(own, by))
+}
+
 /// Returns addresses next to a host.
 pub fn next_to(host: IpAddr) -> impl Iterator<Item = IpAddr> {
     let numbers = (1..=MOST).flat_map(|by| [by, -by]);

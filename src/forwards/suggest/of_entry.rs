@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::attempt::{About, Attempt};
 use super::hosts::{clients, servers};
-use super::numbered::{beside, next_to, within};
+use super::numbered::{beside, near_own, within};
 use super::suggestion::Suggestion;
 use crate::forwards::outbound::{GUARDED, Outbound, OutboundProtocol, internet_v6};
 use crate::forwards::packet_test::{TestDestination, TestHost};
@@ -271,7 +271,7 @@ impl<'s> EntryTests<'_, 's> {
         };
         // The machine's own network trusts the machine's address.
         let own: Vec<IpAddr> = self.suggestion.routes.own(*family).collect();
-        let own = own.into_iter().flat_map(next_to);
+        let own = own.into_iter().flat_map(near_own);
         let to = self.suggestion.hosts.server(own, outside);
         if let Some(to) = to {
             let to = at(to, port);

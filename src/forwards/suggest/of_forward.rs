@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::attempt::{About, Attempt};
 use super::hosts::clients;
-use super::numbered::{beside, next_to, within};
+use super::numbered::{beside, near_own, next_to, within};
 use super::suggestion::Suggestion;
 use crate::forwards::forward::Forward;
 use crate::forwards::packet_test::{TestDestination, TestHost};
@@ -178,7 +178,7 @@ impl<'s> ListenerTests<'_, 's> {
         if let Some(listen) = forward.listen.address {
             let own = self.suggestion.routes.own(forward.family());
             let own: Vec<IpAddr> = own.filter(|own| *own != listen).collect();
-            let beside = self.suggestion.hosts.server(next_to(listen), |_| true);
+            let beside = self.suggestion.hosts.server(near_own(listen), |_| true);
             for address in own.into_iter().take(1).chain(beside) {
                 let at = host(address, port);
                 self.ends(client, by, at, &format!("{at} does not listen"));
