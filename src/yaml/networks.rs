@@ -376,3 +376,31 @@ fn refused_name(text: &str) -> Option<ProblemKind> {
         _ => Some(ProblemKind::InvalidNetworkName { name }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_host_of_a_network_is_not_the_address_of_the_network() {
+        for (net, host) in [
+            ("198.51.100.0/24", Some("198.51.100.1")),
+            ("198.51.100.4/30", Some("198.51.100.5")),
+            ("198.51.100.4/31", Some("198.51.100.4")),
+            ("198.51.100.7/32", Some("198.51.100.7")),
+            ("2001:db8::/64", Some("2001:db8::1")),
+            ("2001:db8::4/126", Some("2001:db8::5")),
+            ("2001:db8::4/127", Some("2001:db8::4")),
+            ("2001:db8::7/128", Some("2001:db8::7")),
+            ("0.0.0.0/0", Some("1.0.0.1")),
+            ("0.0.0.0/8", None),
+            ("224.0.0.0/4", None),
+            ("::/0", Some("2000::1")),
+            ("ff00::/8", None),
+        ] {
+            let found = first_host(net.parse().expect("a network"));
+            let host = host.map(|host| host.parse::<IpAddr>().expect("an address"));
+            assert_eq!(found, host, "{net}");
+        }
+    }
+}

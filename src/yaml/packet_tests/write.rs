@@ -61,3 +61,47 @@ fn value(text: &str) -> String {
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwards::TestName;
+    use crate::yaml::{TestFile, examine_tests};
+
+    #[test]
+    fn a_name_is_text_for_every_reader() {
+        for (name, written) in [
+            ("ssh is not forwarded", "ssh is not forwarded"),
+            ("no", "\"no\""),
+            ("Null", "\"Null\""),
+            ("no ssh", "no ssh"),
+            ("80", "\"80\""),
+            ("1.5e3", "\"1.5e3\""),
+            ("-x", "\"-x\""),
+            ("ends with a blank ", "\"ends with a blank \""),
+            ("web: port 80", "\"web: port 80\""),
+            ("a # b", "\"a # b\""),
+            ("a, b} c", "\"a, b} c\""),
+            (
+                "\"quoted\" \\ 'and' ä→東",
+                "\"\\\"quoted\\\" \\\\ 'and' ä→東\"",
+            ),
+        ] {
+            assert_eq!(words(name), written);
+            let text =
+                format!("tests: [{{name: {written}, from: 192.0.2.7, to: 22, reaches: nothing}}]");
+            let other: serde_yaml::Value = serde_yaml::from_str(&text).expect("it is YAML");
+            assert_eq!(other["tests"][0]["name"].as_str(), Some(name));
+            let reading = examine_tests(&TestFile {
+                text: text.as_bytes(),
+                networks: &[],
+                spec: &[],
+                spec_networks: &[],
+            });
+            let tests = reading.tests.expect("it is valid");
+            let read = tests[0].name.as_ref().map(TestName::as_str);
+            // The end of a block of text has a line end, so blanks there have no meaning.
+            assert_eq!(read, Some(name.trim_end()));
+        }
+    }
+}
