@@ -11,6 +11,7 @@
 //! | to add | start with |
 //! |---|---|
 //! | a connection or a client | [`battery`], [`clients`] |
+//! | a connection whose end is not known | [`connection`] |
 //! | a thing of the machine to copy | [`machine`] reads it, [`wiring`] makes it |
 //! | a kind of rule that a twin cannot load | [`rules`] |
 //! | a reason that the kernel gives | [`cause`] |
@@ -24,6 +25,7 @@ pub mod battery;
 pub mod cause;
 pub mod change;
 pub mod clients;
+pub mod connection;
 pub mod cure;
 pub mod doubt;
 pub mod explain;

@@ -120,6 +120,7 @@ mod transaction;
 mod trial;
 mod twin;
 mod twin_cause;
+mod twin_connection;
 mod twin_differential;
 mod twin_faults;
 mod twin_rules;
