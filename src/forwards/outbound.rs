@@ -72,6 +72,15 @@ impl OutboundProtocol {
     }
 }
 
+impl From<Protocol> for OutboundProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => OutboundProtocol::Tcp,
+            Protocol::Udp => OutboundProtocol::Udp,
+        }
+    }
+}
+
 impl fmt::Display for OutboundProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -41,6 +41,7 @@ pub mod search;
 pub mod sniff;
 mod switches;
 pub mod talk;
+pub mod traced;
 pub mod verdict;
 pub mod wiring;
 pub mod world;
