@@ -56,7 +56,7 @@ use crate::host::iptables::IptablesError;
 use batch::IpError;
 use cause::CauseError;
 use doubt::Doubt;
-use machine::LiveMachine;
+use machine::Machine;
 use rule_change::RuleChange;
 use rules::{Copied, FilterError, PacketFilter, Reason, RulePlace, Watched};
 use talk::Talker;
@@ -100,7 +100,7 @@ impl TwinError {
 /// A twin of a machine, with a world behind each of its interfaces. It exists as long as the value.
 #[derive(Debug)]
 pub struct Twin {
-    machine: LiveMachine,
+    machine: Machine,
     filter: PacketFilter,
     has_chance: OnceCell<bool>,
     wired: Wired,
@@ -128,7 +128,7 @@ impl Twin {
     /// # Errors
     /// If no namespace can be made in time, or the rules cannot be loaded at all.
     pub fn make(
-        machine: LiveMachine,
+        machine: Machine,
         filter: &PacketFilter,
         deadline: Option<Instant>,
     ) -> Result<Self, TwinError> {
@@ -242,7 +242,7 @@ impl Twin {
     }
 
     #[must_use]
-    pub fn machine(&self) -> &LiveMachine {
+    pub fn machine(&self) -> &Machine {
         &self.machine
     }
 

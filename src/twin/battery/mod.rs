@@ -12,7 +12,7 @@ pub(super) use ask::reached;
 pub use ask::{Ask, Subject, Wanted};
 
 use super::clients::Clients;
-use super::machine::LiveMachine;
+use super::machine::Machine;
 use super::world::World;
 use crate::forwards::{Forward, Limits, Outbound, Snat, Sources, rows};
 use crate::net::{Family, Interface, Protocol};
@@ -28,7 +28,7 @@ pub fn battery<'f>(
     forwards: &[&'f Forward],
     entries: &[&'f Outbound],
     clients: &Clients,
-    machine: &LiveMachine,
+    machine: &Machine,
     worlds: &[World],
     in_doubt: &BTreeSet<ForwardKey<'_>>,
 ) -> Vec<Ask<'f>> {
@@ -88,7 +88,7 @@ pub fn battery<'f>(
 pub fn plain<'a, 'f: 'a>(
     forwards: &'a [&'f Forward],
     clients: &'a Clients,
-    machine: &'a LiveMachine,
+    machine: &'a Machine,
     worlds: &'a [World],
 ) -> impl Iterator<Item = Ask<'f>> + 'a {
     let rows = rows(forwards).scan(0, |next, row| {
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::forwards::ForwardSet;
     use crate::twin::clients::{ClientKind, NamedInRules};
-    use crate::twin::machine::LiveLink;
+    use crate::twin::machine::MachineLink;
     use crate::yaml;
 
     fn set(forwards: &str) -> ForwardSet {
@@ -204,13 +204,13 @@ mod tests {
         yaml::read(text.as_bytes()).expect("the spec is valid")
     }
 
-    fn asking(set: &ForwardSet) -> (LiveMachine, Vec<World>, Clients) {
-        let machine = LiveMachine {
+    fn asking(set: &ForwardSet) -> (Machine, Vec<World>, Clients) {
+        let machine = Machine {
             links: vec![
-                LiveLink::with("eth0", &["10.3.0.4/24"]),
-                LiveLink::with("eth1", &["10.4.0.4/24"]),
+                MachineLink::with("eth0", &["10.3.0.4/24"]),
+                MachineLink::with("eth1", &["10.4.0.4/24"]),
             ],
-            ..LiveMachine::default()
+            ..Machine::default()
         };
         let worlds: Vec<World> = machine.links.iter().map(World::of).collect();
         let none = NamedInRules::default();
@@ -254,7 +254,9 @@ mod tests {
     fn an_address_of_a_load_balancer_on_the_loopback_interface_is_asked() {
         let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
         let (mut machine, worlds, clients) = asking(&set);
-        machine.links.push(LiveLink::with("lo", &["20.10.5.6/32"]));
+        machine
+            .links
+            .push(MachineLink::with("lo", &["20.10.5.6/32"]));
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         let asks = battery(
             &forwards,
@@ -386,7 +388,7 @@ mod tests {
     fn an_address_that_stands_alone_on_another_interface_is_asked() {
         let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
         let (mut machine, worlds, clients) = asking(&set);
-        machine.links[1] = LiveLink::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
+        machine.links[1] = MachineLink::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         let asks = battery(
             &forwards,

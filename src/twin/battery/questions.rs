@@ -8,7 +8,7 @@ use super::ask::{Ask, Subject, Wanted, reached};
 use crate::forwards::{Balance, Forward};
 use crate::net::{Interface, Port, Protocol};
 use crate::twin::clients::{ClientKind, Clients, OfForward, SampleClient, is_public};
-use crate::twin::machine::{Address, LinkKind, LiveMachine};
+use crate::twin::machine::{Address, LinkKind, Machine};
 use crate::twin::talk::{From, Question};
 use crate::twin::world::World;
 
@@ -34,7 +34,7 @@ pub(super) fn plain_answer(protocol: Protocol) -> usize {
 /// A forward with everything that its connections depend on.
 pub struct ForwardQuestions<'b, 'f> {
     pub forward: &'f Forward,
-    pub machine: &'b LiveMachine,
+    pub machine: &'b Machine,
     pub worlds: &'b [World],
 }
 

@@ -17,7 +17,7 @@ pub use networks::NamedInRules;
 pub use outbound::OfEntry;
 pub use sample::{ClientKind, SampleClient};
 
-use super::machine::LiveMachine;
+use super::machine::Machine;
 use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Listeners, Nets, Outbound};
 use crate::host::network::Packet;
 use crate::net::{Family, Interface};
@@ -54,11 +54,11 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Gathers the clients. `back` returns the interface by which each reply leaves the live machine.
+    /// Gathers the clients. `back` returns the interface by which each reply leaves the machine.
     pub fn of<'s>(
         set: &'s ForwardSet,
         family: Family,
-        machine: &LiveMachine,
+        machine: &Machine,
         flows: &[Flow],
         named: &NamedInRules,
         back: impl Fn(&BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String>,
@@ -230,7 +230,7 @@ impl Clients {
         self.is_routed || self.back(self.internet.first).is_some()
     }
 
-    /// Returns the interface by which replies to a client leave the live machine.
+    /// Returns the interface by which replies to a client leave the machine.
     fn back(&self, address: IpAddr) -> Option<&str> {
         self.back.get(&address).map(String::as_str)
     }
@@ -245,7 +245,7 @@ pub struct OfForward<'f> {
 }
 
 /// Returns the machine's own addresses, and those that do not answer.
-fn unusable(machine: &LiveMachine) -> BTreeSet<IpAddr> {
+fn unusable(machine: &Machine) -> BTreeSet<IpAddr> {
     let dead = machine.neighbours.iter().filter(|one| one.failed);
     let mut unusable = machine.addresses();
     unusable.extend(dead.map(|one| one.address));
@@ -259,7 +259,7 @@ fn taken(set: &ForwardSet, unusable: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
     unusable.iter().copied().chain(targets).collect()
 }
 
-/// Returns the interface by which replies to each address leave the live machine.
+/// Returns the interface by which replies to each address leave the machine.
 fn interfaces_back<'s>(
     set: &'s ForwardSet,
     family: Family,
@@ -333,7 +333,7 @@ fn listed(forward: &Forward, taken: &BTreeSet<IpAddr>) -> Vec<SampleClient> {
 mod tests {
     use super::*;
 
-    use crate::twin::machine::{LiveLink, Neighbour};
+    use crate::twin::machine::{MachineLink, Neighbour};
     use crate::yaml;
 
     fn set(forward: &str) -> ForwardSet {
@@ -349,10 +349,10 @@ mod tests {
         let route = serde_json::json!({
             "dst": "10.224.0.0/16", "gateway": "10.4.0.1", "dev": "eth1", "table": "main"
         });
-        let machine = LiveMachine {
+        let machine = Machine {
             links: vec![
-                LiveLink::with("eth0", &["10.3.0.4/24"]),
-                LiveLink::with("eth1", &["10.4.0.4/24"]),
+                MachineLink::with("eth0", &["10.3.0.4/24"]),
+                MachineLink::with("eth1", &["10.4.0.4/24"]),
             ],
             routes: vec![(Family::V4, route)],
             neighbours: vec![Neighbour {
@@ -361,7 +361,7 @@ mod tests {
                 permanent: false,
                 failed: true,
             }],
-            ..LiveMachine::default()
+            ..Machine::default()
         };
         let behind: IpNet = "10.224.0.0/16".parse().expect("a network");
         Clients::of(
@@ -432,7 +432,7 @@ mod tests {
         let clients = Clients::of(
             &set,
             Family::V4,
-            &LiveMachine::default(),
+            &Machine::default(),
             &[],
             &named,
             |asked| {
