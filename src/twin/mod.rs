@@ -12,6 +12,7 @@
 //! |---|---|
 //! | a connection or a client | [`battery`], [`clients`] |
 //! | a thing of the machine to copy | [`machine`] reads it, [`wiring`] makes it |
+//! | a machine without a live one | [`made_up`] |
 //! | a kind of rule that a twin cannot load | [`rules`] |
 //! | a reason that the kernel gives | [`cause`] |
 //! | a verdict | [`verdict`], and [`judge`], which gives it |
@@ -29,6 +30,7 @@ pub mod doubt;
 pub mod explain;
 pub mod judge;
 pub mod machine;
+pub mod made_up;
 mod mss;
 pub mod netns;
 mod repeat;
