@@ -43,11 +43,12 @@ pub fn battery<'f>(
         let questions = ForwardQuestions {
             forward,
             machine,
+            clients,
             worlds,
         };
         let (mut brief, mut more) = (Vec::new(), Vec::new());
         questions.brief(&of_forward, &mut brief);
-        questions.shares(&of_forward, clients, &mut numbers, &mut more);
+        questions.shares(&of_forward, &mut numbers, &mut more);
         questions.named_ports(&of_forward, &clients.ports, &mut more);
         let key = (forward.name.as_str(), forward.protocol);
         if shapes.insert(Shape::of(forward)) || in_doubt.contains(&key) {
@@ -101,6 +102,7 @@ pub fn plain<'a, 'f: 'a>(
             let questions = ForwardQuestions {
                 forward,
                 machine,
+                clients,
                 worlds,
             };
             let port = forward.listen.ports.first();
@@ -268,6 +270,21 @@ mod tests {
         );
         let floating = |ask: &Ask<'_>| ask.question.to.to_string() == "20.10.5.6:80";
         assert!(asks.iter().any(floating));
+    }
+
+    /// The connection would go to the other forward.
+    #[test]
+    fn an_address_that_another_forward_listens_on_is_not_asked() {
+        let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}, \
+             {name: b, listen: '10.3.0.4:80', target: {pod: 10.224.0.9:80}}");
+        let (mut machine, worlds, clients) = asking(&set);
+        machine.links[0] = MachineLink::with("eth0", &["10.3.0.4/24", "10.3.0.5/24"]);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let none = BTreeSet::new();
+        let asks = battery(&forwards, &[], &clients, &machine, &worlds, &none);
+        let of_all = asks.iter().filter(|ask| ask.of.name().as_str() == "a");
+        let to: BTreeSet<String> = of_all.map(|ask| ask.question.to.to_string()).collect();
+        assert_eq!(to.into_iter().collect::<Vec<_>>(), ["10.3.0.5:80"]);
     }
 
     /// If the time limit is reached, all forwards have been tried in brief.

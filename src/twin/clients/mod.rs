@@ -20,7 +20,7 @@ pub use sample::{ClientKind, SampleClient};
 use super::machine::Machine;
 use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Listeners, Nets, Outbound};
 use crate::host::network::Packet;
-use crate::net::{Family, Interface};
+use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::conntrack::{Flow, is_of_host};
 use internet::Internet;
 use networks::{host_of, is_of_hosts, is_routed, near, of_interfaces};
@@ -51,6 +51,8 @@ pub struct Clients {
     pub left_out: usize,
     /// The ports that rules of others name.
     pub ports: BTreeSet<u16>,
+    /// The ports of listeners for single addresses.
+    single: BTreeMap<(IpAddr, Protocol), Vec<PortRange>>,
 }
 
 impl Clients {
@@ -111,7 +113,17 @@ impl Clients {
             taken,
             left_out,
             ports: named.ports.clone(),
+            single: single(set),
         }
+    }
+
+    /// Returns whether connections to an address and port go to a forward that listens on all addresses. A listener for
+    /// the one address comes first.
+    #[must_use]
+    pub fn reach(&self, forward: &Forward, to: IpAddr, port: Port) -> bool {
+        let single = self.single.get(&(to, forward.protocol));
+        let mut single = single.into_iter().flatten();
+        !single.any(|ports| ports.contains(port))
     }
 
     /// Returns other clients that a forward treats like this one. Clients of the Internet take their addresses
@@ -242,6 +254,18 @@ pub struct OfForward<'f> {
     pub allowed: Vec<(SampleClient, &'f Interface)>,
     /// Clients that the forward's lists keep out.
     pub denied: Vec<(SampleClient, &'f Interface)>,
+}
+
+/// Returns the ports of listeners for single addresses.
+fn single(set: &ForwardSet) -> BTreeMap<(IpAddr, Protocol), Vec<PortRange>> {
+    let mut single: BTreeMap<_, Vec<PortRange>> = BTreeMap::new();
+    for forward in &set.forwards {
+        if let Some(address) = forward.listen.address {
+            let ports = single.entry((address, forward.protocol)).or_default();
+            ports.push(forward.listen.ports);
+        }
+    }
+    single
 }
 
 /// Returns the machine's own addresses, and those that do not answer.
