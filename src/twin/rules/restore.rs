@@ -207,11 +207,37 @@ pub fn load(plans: &mut [TablePlan<'_>], copied: &mut Copied) -> Result<(), Filt
         .iter()
         .map(|plan| plan.text(plan.lines.iter().map(|line| &*line.text)))
         .collect();
-    if restore(backend, family, &[], &text)?.is_ok() {
+    let Err(refusal) = restore(backend, family, &[], &text)? else {
+        return Ok(());
+    };
+    if refusal.is_too_long() && is_loaded_in_blocks(plans)? {
         return Ok(());
     }
     for plan in plans {
         plan.load_lines(copied)?;
     }
     Ok(())
+}
+
+/// The rules of one transaction in a user namespace.
+const BLOCK: usize = 40;
+
+/// Loads all tables with a COMMIT after every few rules. In a user namespace one transaction of iptables-nft holds some
+/// hundred rules at most: its messages go through a socket whose buffer only the first namespace may enlarge
+/// (`mnl_set_sndbuffer` in iptables/nft.c). Returns whether every rule is loaded.
+fn is_loaded_in_blocks(plans: &[TablePlan<'_>]) -> Result<bool, FilterError> {
+    let Some(first) = plans.first() else {
+        return Ok(true);
+    };
+    let (backend, family) = (first.backend, first.family);
+    let mut blocks = String::new();
+    for plan in plans {
+        let is_declaration = |line: &&PlannedLine<'_>| line.role == Role::Declaration;
+        let (heads, rules): (Vec<_>, Vec<_>) = plan.lines.iter().partition(is_declaration);
+        let each = heads.chunks(BLOCK).chain(rules.chunks(BLOCK));
+        for block in each {
+            blocks.push_str(&plan.text(block.iter().map(|line| &*line.text)));
+        }
+    }
+    Ok(restore(backend, family, &["--noflush"], &blocks)?.is_ok())
 }
