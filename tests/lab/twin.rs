@@ -22,7 +22,7 @@ forwards:
 ";
 
 /// Asks again while a port is in use: a program that another test starts holds every socket until its exec.
-fn answered(talker: &mut Talker<'_>, question: &Question) -> TalkOutcome {
+pub fn answered(talker: &mut Talker<'_>, question: &Question) -> TalkOutcome {
     let is_held = |error: &Error| error.kind() == ErrorKind::AddrInUse;
     let mut outcomes = std::iter::repeat_with(|| talker.ask(question)).take(1000);
     let outcome = outcomes.find(|outcome| !outcome.as_ref().is_err_and(is_held));
