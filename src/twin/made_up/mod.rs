@@ -60,7 +60,8 @@ pub struct MadeUp {
 
 impl MadeUp {
     /// Makes up a machine on which a spec can work. `routes` are networks whose interfaces the caller knows: packets to
-    /// them leave there. If two have one network, the first one counts.
+    /// them leave there. If two have one network, the first one counts. An interface that the spec does not name is
+    /// added.
     #[must_use]
     pub fn of_spec(set: &ForwardSet, routes: &[(IpNet, Interface)]) -> Self {
         Self::of(spec::outline(set), routes)

@@ -25,6 +25,7 @@ use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::netfilter::text::parse::{first_destination, first_source};
 use crate::twin::clients::is_public;
 
 /// The interface of a machine whose rules name none.
@@ -130,14 +131,18 @@ fn read_rule(table: TableName, rule: &Rule) -> ReadRule<'_> {
 
 impl ReadRule<'_> {
     fn translates_source(&self) -> bool {
-        matches!(self.target, Some(Target::Snat { .. } | Target::Masquerade))
+        let name = self.target.map(Target::name);
+        matches!(name, Some("SNAT" | "MASQUERADE"))
     }
 
+    /// Returns the first target of a DNAT rule.
     fn redirect(&self) -> Option<IpAddr> {
-        match self.target {
-            Some(Target::Dnat { address, .. }) => Some(*address),
-            _ => None,
-        }
+        first_destination(self.target?)
+    }
+
+    /// Returns the first source that an SNAT rule gives packets.
+    fn source_given(&self) -> Option<IpAddr> {
+        first_source(self.target?)
     }
 }
 
@@ -216,12 +221,9 @@ fn addresses(
     names: &Names,
     default: &Interface,
 ) -> Vec<(Interface, IpAddr)> {
-    let sources = rules.iter().filter_map(|rule| match rule.target {
-        Some(Target::Snat { addresses, .. }) => {
-            let side = names.side(rule.by).unwrap_or(default);
-            Some((side.clone(), addresses.first()))
-        }
-        _ => None,
+    let sources = rules.iter().filter_map(|rule| {
+        let side = names.side(rule.by).unwrap_or(default);
+        Some((side.clone(), rule.source_given()?))
     });
     let listeners = rules.iter().filter_map(|rule| {
         rule.redirect()?;
