@@ -114,38 +114,32 @@ fn try_specs() {
 
 fn each_refusal_is_told_apart() {
     let path = own_path();
-    let enter = format!("exec setpriv --bounding-set -all --inh-caps -all {path} {ENTER}");
-    for (before, printed) in [
-        ("", "entered\n"),
+    // Limits belong to a user namespace, so these are within one that is in another one.
+    let ordinary = format!("exec unshare --user --map-user=4242 --map-group=4242 {path} {ENTER}");
+    let chrooted =
+        format!("exec chroot . setpriv --bounding-set -all --inh-caps -all {path} {ENTER}");
+    for (script, printed) in [
+        (ordinary.clone(), "entered\n"),
         (
-            "echo 0 > /proc/sys/user/max_user_namespaces",
+            format!("echo 1 > /proc/sys/user/max_user_namespaces; {ordinary}"),
             "no user namespace can be made: as many as `user.max_user_namespaces` allows are in use; \
              run it with `sudo`, or: sudo sysctl -w user.max_user_namespaces=15000\n",
         ),
         (
-            "echo 0 > /proc/sys/user/max_net_namespaces",
+            format!("echo 0 > /proc/sys/user/max_net_namespaces; {ordinary}"),
             "no network namespace can be made: as many as `user.max_net_namespaces` allows are in use; \
              run it with `sudo`, or: sudo sysctl -w user.max_net_namespaces=15000\n",
         ),
-        // As a container does: no process may make a user namespace within chroot(2).
+        // As in a container: no process can make a user namespace within chroot(2).
         (
-            "mount --rbind / /mnt; cd /mnt",
+            format!("mount --rbind / /mnt; cd /mnt; {chrooted}"),
             "no user namespace can be made: this container or sandbox forbids it; run it as root with CAP_SYS_ADMIN \
              and CAP_NET_ADMIN; with Docker: docker run --privileged\n",
         ),
     ] {
-        let enter = if before.contains("mnt") {
-            enter.replace("exec", "exec chroot .")
-        } else {
-            enter.clone()
-        };
-        let script = format!("{before}\n{enter}");
         let arguments = ["--user", "--map-root-user", "--mount", "sh", "-ec", &script];
         let entered = output(Command::new("unshare").args(arguments));
-        assert_eq!(
-            String::from_utf8_lossy(&entered.stdout),
-            printed,
-            "{entered:?}"
-        );
+        let found = String::from_utf8_lossy(&entered.stdout);
+        assert_eq!(found, printed, "{script}: {entered:?}");
     }
 }

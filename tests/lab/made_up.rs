@@ -51,11 +51,11 @@ fn generated_specs_work_on_made_up_machines(backend: Backend) {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let (mut connections, mut wrong) = (0, Vec::new());
-    for n in 0..long::count(20, 200) {
+    for n in 0..long::count(20_usize, 200) {
         let spec = any_spec().new_tree(&mut runner).expect("it makes one");
         let text = serde_yaml::to_string(&spec.current()).expect("it can be written");
         let set = yaml::read(text.as_bytes()).expect("it is valid");
-        if !long::is_turn(n as usize, backend) {
+        if !long::is_turn(n, backend) {
             continue;
         }
         let tried = tried(&set, programs(backend));
@@ -69,11 +69,11 @@ fn generated_specs_work_on_made_up_machines(backend: Backend) {
 }
 
 /// The end of a connection: the interface of the world that answered, the target, and the source that it saw.
-type End = Option<(String, SocketAddr, String)>;
+type End = (String, SocketAddr, String);
 
 /// Asks the twin of a machine that is made up from iptables-save text. Each connection is a client, the address that it
 /// asks for, and the target at which somebody listens.
-fn ends(text: &str, backend: Backend, asked: &[(&str, &str, &str)]) -> Vec<End> {
+fn ends(text: &str, backend: Backend, asked: &[(&str, &str, &str)]) -> Vec<Option<End>> {
     let rules = [(Family::V4, parse(text).expect("it is iptables-save text"))];
     let texts = [(Family::V4, text.as_bytes())];
     let filter = PacketFilter::of_texts(programs(backend), texts).expect("it is whole");
@@ -111,7 +111,7 @@ fn ends(text: &str, backend: Backend, asked: &[(&str, &str, &str)]) -> Vec<End> 
 
 fn end(interface: &str, target: &str, source: &str) -> End {
     let target = target.parse().expect("an address and a port");
-    Some((interface.to_owned(), target, source.to_owned()))
+    (interface.to_owned(), target, source.to_owned())
 }
 
 /// The commands of the article, as iptables-save prints their rules.
@@ -137,7 +137,7 @@ fn the_article_s_first_scenario_is_delivered(backend: Backend) {
         // No rule names the listener's address, so that of another host is redirected too.
         ("198.51.100.7", "10.9.9.9:49181", target),
     ];
-    let delivered = end("eth0", target, "10.3.0.4");
+    let delivered = Some(end("eth0", target, "10.3.0.4"));
     assert_eq!(
         ends(THROUGH_AN_ILB, backend, &asked),
         [delivered.clone(), None, delivered]
@@ -165,7 +165,7 @@ COMMIT
         ("198.51.100.7", pod, pod),
         ("198.51.100.7", "10.3.0.4:80", pod),
     ];
-    let delivered = end("eth0", pod, "10.3.0.4");
+    let delivered = Some(end("eth0", pod, "10.3.0.4"));
     assert_eq!(
         ends(text, backend, &asked),
         [delivered.clone(), delivered, None]
@@ -179,7 +179,7 @@ fn rules_without_addresses_work_on_a_made_up_machine(backend: Backend) {
     let target = "10.224.0.222:49181";
     for (text, interface, source) in [(one, "eth0", "198.18.0.4"), (two, "eth1", "198.18.1.4")] {
         let asked = [("198.51.100.7", "198.18.0.4:49181", target)];
-        let delivered = end(interface, target, source);
+        let delivered = Some(end(interface, target, source));
         assert_eq!(ends(&text, backend, &asked), [delivered], "{text}");
     }
 }
