@@ -13,6 +13,7 @@
 //! | a connection or a client | [`battery`], [`clients`] |
 //! | a connection whose end is not known | [`connection`] |
 //! | a thing of the machine to copy | [`machine`] reads it, [`wiring`] makes it |
+//! | a machine without a live one | [`made_up`] |
 //! | a kind of rule that a twin cannot load | [`rules`] |
 //! | a reason that the kernel gives | [`cause`] |
 //! | a verdict | [`verdict`], and [`judge`], which gives it |
@@ -31,6 +32,7 @@ pub mod doubt;
 pub mod explain;
 pub mod judge;
 pub mod machine;
+pub mod made_up;
 mod mss;
 pub mod netns;
 mod repeat;
@@ -59,7 +61,7 @@ use crate::host::iptables::IptablesError;
 use batch::IpError;
 use cause::CauseError;
 use doubt::Doubt;
-use machine::LiveMachine;
+use machine::Machine;
 use rule_change::RuleChange;
 use rules::{Copied, FilterError, PacketFilter, Reason, RulePlace, Watched};
 use talk::Talker;
@@ -103,7 +105,7 @@ impl TwinError {
 /// A twin of a machine, with a world behind each of its interfaces. It exists as long as the value.
 #[derive(Debug)]
 pub struct Twin {
-    machine: LiveMachine,
+    machine: Machine,
     filter: PacketFilter,
     has_chance: OnceCell<bool>,
     wired: Wired,
@@ -131,7 +133,7 @@ impl Twin {
     /// # Errors
     /// If no namespace can be made in time, or the rules cannot be loaded at all.
     pub fn make(
-        machine: LiveMachine,
+        machine: Machine,
         filter: &PacketFilter,
         deadline: Option<Instant>,
     ) -> Result<Self, TwinError> {
@@ -245,7 +247,7 @@ impl Twin {
     }
 
     #[must_use]
-    pub fn machine(&self) -> &LiveMachine {
+    pub fn machine(&self) -> &Machine {
         &self.machine
     }
 

@@ -48,6 +48,8 @@ macro_rules! lab_test {
 }
 
 mod ahead;
+#[path = "../asked/mod.rs"]
+mod asked;
 mod blackhole;
 mod boot;
 mod capacity;
@@ -80,6 +82,7 @@ mod lifecycle;
 mod listen_lists;
 mod log;
 mod long;
+mod made_up;
 mod managers;
 mod marks;
 mod matrix;

@@ -14,7 +14,7 @@ use super::cause::{By, Conversation, DecidingRule, Holder, Taken};
 use super::clients::ClientKind;
 use super::explain::explain;
 use super::judge;
-use super::machine::LiveMachine;
+use super::machine::Machine;
 use super::repeat::{conversation, repeat, taken};
 use super::rules::PacketFilter;
 use super::search::CauseSearch;
@@ -45,7 +45,7 @@ const FLOWS: usize = 200;
 /// # Errors
 /// If no twin can be made.
 pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinError> {
-    let mut machine = LiveMachine::read()?;
+    let mut machine = Machine::read()?;
     // A neighbour that did not answer once may answer by now. The checks of the live machine report those that do
     // not.
     for neighbour in &mut machine.neighbours {
@@ -97,7 +97,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
 
 /// Makes a twin that forwards, as the machine does once forwarding is turned on.
 fn forwarding(
-    machine: &LiveMachine,
+    machine: &Machine,
     filter: &PacketFilter,
     deadline: Option<Instant>,
 ) -> Result<Twin, TwinError> {

@@ -12,7 +12,7 @@ use crate::plan::Hook;
 use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{DecidingRule, Taken};
 use crate::twin::clients::{Clients, NamedInRules};
-use crate::twin::machine::LiveMachine;
+use crate::twin::machine::Machine;
 use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 use crate::twin::talk::{Question, TalkOutcome, Talker};
@@ -92,7 +92,7 @@ pub struct PreparedTrial<'f> {
 
 pub fn prepared<'f>(
     trying: &'f Trying<'f>,
-    machine: &LiveMachine,
+    machine: &Machine,
     filter: &PacketFilter,
 ) -> PreparedTrial<'f> {
     let named = NamedInRules::by(filter, machine);
