@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::console::Console;
 use super::exit::{ERROR, UNCERTAIN};
 use super::failure::CommandRefusal;
+use super::trace::TraceError;
 use crate::host::NotRoot;
 use crate::host::file::FileError;
 use crate::host::iptables::IptablesError;
@@ -57,6 +58,8 @@ pub enum Error {
     Rules(#[from] ParseError),
     #[error("cannot read the rules in `{file}`")]
     RulesFile { file: String, source: Box<Error> },
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error("cannot resolve `{name}`")]
     Resolve { name: String, source: ResolveError },
     #[error("cannot print the report as JSON")]
@@ -90,6 +93,7 @@ impl Error {
             Error::Survey(error) => Some(error.hint()),
             Error::Sysctl(error) => error.hint(),
             Error::RulesFile { source, .. } => source.hint(),
+            Error::Trace(error) => error.hint(),
             Error::RefusedLine(_)
             | Error::Rules(_)
             | Error::Resolve { .. }

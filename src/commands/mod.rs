@@ -34,6 +34,7 @@ mod spec;
 mod status;
 mod sysctl;
 mod table;
+mod trace;
 
 pub use console::Console;
 use error::Result;
@@ -80,6 +81,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Status(args) => status::run(&args, host, console),
         Command::Doctor(args) => doctor::run(&args, host, console),
         Command::Probe(args) => probe::run(&args, console),
+        Command::Trace(args) => trace::run(&args, host, console),
         Command::Boot { action } => boot::run(&action, host, console),
         Command::Persist(args) => persist::run(&args, host, console),
     }
@@ -109,6 +111,7 @@ fn name(command: &Command) -> &'static str {
         Command::Status(_) => "status",
         Command::Doctor(_) => "doctor",
         Command::Probe(_) => "probe",
+        Command::Trace(_) => "trace",
         Command::Persist(_) => "persist",
         Command::Remove(_)
         | Command::Confirm(_)

@@ -118,6 +118,7 @@ mod status;
 mod survey;
 mod sysctl;
 mod takeover;
+mod trace;
 mod traffic;
 mod transaction;
 mod trial;

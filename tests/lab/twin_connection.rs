@@ -8,7 +8,7 @@ use std::time::Instant;
 use nvactl::forwards::OutboundProtocol;
 use nvactl::net::Port;
 use nvactl::twin::connection::{Connection, ConnectionEnd, Opener};
-use nvactl::twin::machine::LiveMachine;
+use nvactl::twin::machine::Machine;
 use nvactl::twin::rules::PacketFilter;
 use nvactl::twin::talk::From;
 use nvactl::twin::{Twin, netns};
@@ -22,7 +22,7 @@ fn with_opener<T: Send + 'static>(
 ) -> T {
     lab.firewall.enter(move || {
         let done = netns::aside(move || {
-            let machine = LiveMachine::read().expect("it is listed");
+            let machine = Machine::read().expect("it is listed");
             let filter = PacketFilter::read().expect("it is listed");
             let twin = Twin::make(machine, &filter, None).expect("namespaces can be made");
             let mut opener = Opener::of(&twin).expect("sockets can be opened");

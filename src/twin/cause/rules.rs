@@ -78,6 +78,12 @@ impl DecidingRule {
     pub fn rejects(&self) -> bool {
         self.text.contains("-j REJECT") || self.text.split(' ').any(|word| word == "reject")
     }
+
+    /// Returns whether the rule is in a chain of nvactl.
+    #[must_use]
+    pub fn is_nvactls(&self) -> bool {
+        matches!(&self.holder, Holder::Iptables { chain, .. } if chain.is_own())
+    }
 }
 
 /// Describes a policy with this verdict.
