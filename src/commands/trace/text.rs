@@ -155,7 +155,9 @@ fn rule_line(text: &mut String, rule: &PathRule) {
     } else {
         let _ = writeln!(text, "{line}\n{:EFFECT$}{place}", "");
     }
-    if !rule.is_nvactls() {
+    // The line of a policy says all of it.
+    let is_policy = rule.handle.is_none() && rule.place.is_none();
+    if !rule.is_nvactls() && !is_policy {
         text.push_str(&wrapped(&printable::line(&rule.text).to_string()));
     }
 }

@@ -278,6 +278,7 @@ impl WatchReport {
 
 impl Conversation {
     /// Returns whether a path belongs to a packet from the client.
+    #[must_use]
     pub fn requests(&self, path: &PacketPath) -> bool {
         path.first().is_some_and(|header| {
             header.protocol == number(self.protocol, header.source)
@@ -292,6 +293,7 @@ impl Conversation {
     }
 
     /// Returns whether a path belongs to a reply of one of some servers.
+    #[must_use]
     pub fn replies(&self, path: &PacketPath, servers: &[(IpAddr, u16)]) -> bool {
         let from = |header: Header| {
             let (port, _) = header.ports?;

@@ -12,9 +12,9 @@ pub use values::{
     TracedEnd, TracedPath,
 };
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
-use super::cause::{Conversation, Direction, PacketPath, Stage, Taken, WatchReport};
+use super::cause::{Conversation, Direction, Header, PacketPath, Stage, Taken, WatchReport};
 use super::connection::{Connection, ConnectionEnd, Opener};
 use super::repeat::watch;
 use super::talk::{From, Reached};
@@ -98,16 +98,12 @@ fn request<'s>(
     reached: Option<&Reached>,
 ) -> Option<&'s PacketPath> {
     let mut requests = report.paths.iter().filter(|path| asked.requests(path));
-    let reaches = |path: &&PacketPath| {
+    let arrives = |path: &&PacketPath| {
         let last = path.end().and_then(|step| step.header);
-        let to = last.and_then(|header| Some((header.destination, header.ports?.1)));
-        let from = last.and_then(|header| Some((header.source, header.ports?.0)));
-        let is = |end: Option<(IpAddr, u16)>, at: std::net::SocketAddr| {
-            end == Some((at.ip(), at.port()))
-        };
-        reached.is_some_and(|reached| is(to, reached.target) && is(from, reached.source))
+        let (from, to) = (last.and_then(source), last.and_then(destination));
+        reached.is_some_and(|at| from == Some(at.source) && to == Some(at.target))
     };
-    requests.clone().find(reaches).or_else(|| requests.next())
+    requests.clone().find(arrives).or_else(|| requests.next())
 }
 
 /// Returns the first packet of the target.
@@ -119,10 +115,18 @@ fn reply<'s>(
     let servers = [(reached.target.ip(), reached.target.port())];
     let mut paths = report.paths.iter();
     paths.find(|path| {
-        let to = path
-            .first()
-            .and_then(|header| Some((header.destination, header.ports?.1)));
-        let is_to_source = to == Some((reached.source.ip(), reached.source.port()));
-        asked.replies(path, &servers) && !asked.requests(path) && is_to_source
+        let to = path.first().and_then(destination);
+        asked.replies(path, &servers) && !asked.requests(path) && to == Some(reached.source)
     })
+}
+
+/// Returns the source of a packet; a ping has port 0, and a fragment has none.
+fn source(header: Header) -> Option<SocketAddr> {
+    let (port, _) = header.ports?;
+    Some(SocketAddr::new(header.source, port))
+}
+
+fn destination(header: Header) -> Option<SocketAddr> {
+    let (_, port) = header.ports?;
+    Some(SocketAddr::new(header.destination, port))
 }
