@@ -12,7 +12,7 @@ use crate::twin::TwinError;
 
 #[derive(Debug, Error)]
 pub enum TraceError {
-    #[error("`{0}` is no port: a connection needs one")]
+    #[error("`{0}` has no port, and a connection by tcp or udp needs one")]
     NoPort(IpAddr),
     #[error("a ping has no port")]
     PortOfPing,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::Traced;
 use super::text;
+use super::traced::Traced;
 use crate::twin::cause::{By, DecidingRule, Direction, Holder, Taken};
 use crate::twin::traced::{
     Arrival, PathPart, PathRule, RouteTo, RuleEffect, SpecPart, TracedEnd, TracedPath,

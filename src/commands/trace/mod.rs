@@ -4,6 +4,7 @@ mod error;
 mod json;
 mod subject;
 mod text;
+mod traced;
 
 use std::net::IpAddr;
 
@@ -20,24 +21,16 @@ use crate::net::{Family, Port, printable};
 use crate::twin::connection::Connection;
 use crate::twin::netns;
 use crate::twin::talk::From;
-use crate::twin::traced::{TracedConnection, TracedEnd, trace};
+use crate::twin::traced::{TracedEnd, trace};
 use crate::twin::{Twin, TwinError};
-use subject::{Copied, Subject};
+use subject::{CopySource, TraceSubject};
+use traced::Traced;
 
 pub use error::TraceError;
 
-/// A trace with the facts about the copy.
-struct Traced {
-    connection: TracedConnection,
-    made_up: Vec<String>,
-    left_out: Vec<String>,
-    /// The rules that the packets met and whose effect in the copy is not that on the machine.
-    unknown: Vec<String>,
-}
-
 pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     check(args)?;
-    let subject = Subject::read(args.subject.as_deref(), console)?;
+    let subject = TraceSubject::read(args.subject.as_deref(), console)?;
     subject.enter_namespaces()?;
     let traced = netns::aside(|| through(&subject, args, on)).map_err(TraceError::Thread)??;
     let connection = &traced.connection;
@@ -98,13 +91,13 @@ fn check(args: &TraceArgs) -> Result<(), TraceError> {
     }
 }
 
-fn through(subject: &Subject, args: &TraceArgs, on: HostAccess<'_>) -> Result<Traced> {
+fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Result<Traced> {
     let client = args.from.address;
     let side = args
         .ingress
         .clone()
         .map(|interface| (IpNet::from(client), interface));
-    let Copied {
+    let CopySource {
         machine,
         filter,
         words,

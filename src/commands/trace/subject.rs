@@ -27,7 +27,7 @@ use crate::twin::rules::PacketFilter;
 const LIVE: &str = "live";
 
 /// The machine through which a connection goes.
-pub enum Subject {
+pub enum TraceSubject {
     Live,
     Spec {
         name: String,
@@ -41,14 +41,14 @@ pub enum Subject {
 }
 
 /// A machine that a copy is made of.
-pub struct Copied {
+pub struct CopySource {
     pub machine: Machine,
     pub filter: PacketFilter,
     /// The interfaces with their addresses and networks, if the machine is made up.
     pub words: Vec<String>,
 }
 
-impl Subject {
+impl TraceSubject {
     /// Reads the subject that the user has named, or the default spec.
     pub fn read(named: Option<&Path>, console: &mut Console) -> Result<Self> {
         if named == Some(Path::new(LIVE)) {
@@ -87,9 +87,13 @@ impl Subject {
 
     /// Returns the machine with its rules. The calling thread is in the machine's network namespace. `side`: a network
     /// and its interface, if the user has named one.
-    pub fn copied(&self, side: Option<(IpNet, Interface)>, on: HostAccess<'_>) -> Result<Copied> {
+    pub fn copied(
+        &self,
+        side: Option<(IpNet, Interface)>,
+        on: HostAccess<'_>,
+    ) -> Result<CopySource> {
         let sides: Vec<(IpNet, Interface)> = side.into_iter().collect();
-        let of = |made_up: MadeUp, filter: PacketFilter| Copied {
+        let of = |made_up: MadeUp, filter: PacketFilter| CopySource {
             machine: made_up.machine,
             filter,
             words: made_up.words,
@@ -100,7 +104,7 @@ impl Subject {
                 machine.ask_routers_again().map_err(twin_error)?;
                 let filter = PacketFilter::read().map_err(twin_error)?;
                 let words = Vec::new();
-                Copied {
+                CopySource {
                     machine,
                     filter,
                     words,
@@ -115,7 +119,7 @@ impl Subject {
                 of(MadeUp::of_spec(set, &sides), filter)
             }
             Self::Rules { name, text } => {
-                let read = || -> Result<Copied> {
+                let read = || -> Result<CopySource> {
                     let rules = parse::parse(&parse::text_of(text))?;
                     let family = family_of(&rules);
                     let filter = PacketFilter::of_texts(on.backend, [(family, text.as_slice())])?;

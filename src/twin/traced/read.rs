@@ -147,7 +147,7 @@ fn of_step(
         (NftVerdict::Drop, None) if rule.rejects() => RuleEffect::Rejects,
         (NftVerdict::Drop, None) => RuleEffect::Drops,
         (NftVerdict::Stolen | NftVerdict::Queue, None) => RuleEffect::Diverts,
-        _ if changes(&rule.text) => RuleEffect::Changes,
+        _ if changes(&rule) => RuleEffect::Changes,
         _ => return Ok(None),
     };
     Ok(Some(with_part(rule, effect)))
@@ -192,25 +192,30 @@ fn of_counted(counted: &CountedRule, translation: Option<&Translation>) -> Optio
         "DROP" => RuleEffect::Drops,
         "REJECT" => RuleEffect::Rejects,
         _ if counted.takes() => RuleEffect::Diverts,
-        _ if changes(&rule.text) => RuleEffect::Changes,
+        _ if changes(&rule) => RuleEffect::Changes,
         _ => return None,
     };
     Some(with_part(rule, effect))
 }
 
+/// The targets that let a packet continue and change it or its tracking.
+const CHANGING: [&str; 11] = [
+    "MARK", "CONNMARK", "CT", "NOTRACK", "TCPMSS", "TTL", "HL", "DSCP", "TOS", "CLASSIFY", "ECN",
+];
+
 /// Returns whether a rule that lets a packet continue changes it or its tracking.
-fn changes(text: &str) -> bool {
-    let targets = [
-        "MARK", "CONNMARK", "CT", "NOTRACK", "TCPMSS", "TTL", "HL", "DSCP", "TOS", "CLASSIFY",
-        "ECN",
-    ];
-    let target = text.split_once("-j ").map(|(_, rest)| rest);
-    let target = target.and_then(|rest| rest.split(' ').next());
-    let of_nft = || {
-        text.split(' ')
-            .any(|word| matches!(word, "set" | "notrack"))
-    };
-    target.map_or_else(of_nft, |target| targets.contains(&target))
+fn changes(decided: &DecidingRule) -> bool {
+    match &decided.holder {
+        Holder::Iptables { .. } => {
+            let rule = appended(&decided.text, &BTreeSet::new());
+            let target = rule.and_then(|(_, rule)| rule.target);
+            target.is_some_and(|target| CHANGING.contains(&target.name()))
+        }
+        Holder::Nft(_) => {
+            let mut words = decided.text.split(' ');
+            words.any(|word| matches!(word, "set" | "notrack"))
+        }
+    }
 }
 
 fn with_part(rule: DecidingRule, effect: RuleEffect) -> PathRule {
