@@ -1,6 +1,6 @@
 //! The golden cases under `tests/cases/`, a folder each: `spec.yaml` and its expected results.
 //!
-//! The files of networks that the spec names lie beside it. A valid spec has `rules.v4`, the text that `render` prints. If `check` reports problems, `problems.txt`
+//! The files of networks that the spec names lie beside it. Some have `suggested.yaml`, the tests that nvactl suggests. A valid spec has `rules.v4`, the text that `render` prints. If `check` reports problems, `problems.txt`
 //! has its output. To accept new results after reading them: `NVACTL_BLESS=1 cargo test --test cases`.
 
 mod options;
@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nvactl::forwards::suggested;
 use nvactl::net::Family;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
@@ -92,6 +93,12 @@ fn each_case_has_its_expected_rules_and_problems() {
             let bytes = content.as_deref().unwrap_or_default();
             (path.as_str(), bytes)
         });
+        if let Some(set) = set
+            .as_ref()
+            .filter(|_| case.join("suggested.yaml").exists())
+        {
+            compare(&case, "suggested.yaml", &yaml::tests_text(&suggested(set)));
+        }
         let places = Places::new([("spec.yaml", text.as_slice())].into_iter().chain(networks));
         let pages = page::pages(&places, &problems, &page::renderer(false));
         compare(&case, "problems.txt", &pages);

@@ -7,12 +7,12 @@ mod oracle;
 mod rules;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use generate::{any_spec, two_specs};
 use nvactl::diff;
-use nvactl::diff::drift::compare;
-use nvactl::forwards::ForwardSet;
+use nvactl::diff::drift::{compare, compare_specs};
+use nvactl::forwards::{ForwardSet, PacketTest, Reaches, suggested};
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
 use nvactl::netfilter::matches::Match;
@@ -90,6 +90,65 @@ proptest! {
             .collect();
         let reading = yaml::examine_with(&[text.as_bytes()], &files);
         prop_assert_eq!(reading.sound(), Ok(set));
+    }
+
+    /// A file of tests may name the networks of the spec.
+    #[test]
+    fn written_tests_read_back_the_same(spec in any_spec()) {
+        let (set, mut other) = (read(&spec), spec);
+        let text = yaml::tests_text(&set.tests);
+        let file = yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[], spec_networks: &[] };
+        let reading = yaml::examine_tests(&file);
+        prop_assert_eq!(&reading.problems, &[]);
+        prop_assert_eq!(reading.tests.as_ref(), Some(&set.tests));
+        // Every reader of YAML takes the values for the same.
+        let tests: BTreeMap<String, Vec<oracle::PacketTest>> = serde_yaml::from_str(&text).expect("it is YAML");
+        let mut written = other.clone();
+        written.tests = tests["tests"].clone();
+        prop_assert_eq!(read(&written).tests, set.tests.clone());
+        // The names of networks are those of the spec.
+        let tests = serde_yaml::to_string(&BTreeMap::from([("tests", std::mem::take(&mut other.tests))]));
+        let (text, spec) = (tests.expect("it can be written"), serde_yaml::to_string(&other).expect("it can be written"));
+        let file = yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[spec.as_bytes()], spec_networks: &[] };
+        prop_assert_eq!(yaml::examine_tests(&file).tests, Some(set.tests));
+    }
+
+    /// An address is behind one interface in all of them, since a twin has one route for it.
+    #[test]
+    fn suggested_tests_are_valid_and_agree(spec in any_spec()) {
+        let set = read(&spec);
+        let tests = suggested(&set);
+        let text = yaml::tests_text(&tests);
+        let file = yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[], spec_networks: &[] };
+        let reading = yaml::examine_tests(&file);
+        prop_assert_eq!(reading.tests.as_ref(), Some(&tests), "{}", text);
+        let mut behind = BTreeMap::new();
+        for test in &tests {
+            prop_assert!(test.name.is_some(), "{}", test);
+            let first = behind.entry(test.from).or_insert(&test.ingress);
+            prop_assert_eq!(*first, &test.ingress, "{}", test);
+        }
+        let one_nic = set.interfaces().len() == 1;
+        prop_assert!(tests.iter().all(|test| test.ingress.is_none() == one_nic));
+        // A listener that others do not share, to a target that they do not reach.
+        let has_targets = |test: &&PacketTest| test.reaches != Reaches::Nothing;
+        let is_plain = one_nic && set.outbound.is_empty();
+        let names: BTreeSet<_> = set.forwards.iter().map(|forward| &forward.name).collect();
+        if let (true, [forward], [name]) = (is_plain, &set.forwards[..], &names.iter().collect::<Vec<_>>()[..]) {
+            let some = tests.iter().filter(has_targets).count();
+            prop_assert!(some > 0 || forward.limits.is_some() || forward.sources.allow.is_some(), "{}", name);
+        }
+    }
+
+    /// Neither the rules nor a comparison depend on tests.
+    #[test]
+    fn tests_change_no_rule(spec in any_spec()) {
+        let with = read(&spec);
+        let without = read(&Spec { tests: Vec::new(), ..spec });
+        for family in Family::ALL {
+            prop_assert_eq!(plan(&with, family), plan(&without, family));
+            prop_assert!(compare_specs(&with, &without, family).same);
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub struct Apply {
     /// Do not try the change in a copy of this machine first.
     ///
     /// The trial opens connections through the copy, before and after the change, and refuses a change that
-    /// would cut off a forward that works now.
+    /// would cut off a forward that works now, or with which a test of the spec fails.
     #[arg(long)]
     pub no_trial: bool,
 

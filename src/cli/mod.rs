@@ -1,7 +1,7 @@
 //! The command line, as types. The doc comments are the help text; parsing has no side effects.
 //!
 //! Each group of commands has a file: `plan` reads a spec and changes nothing, `change` changes the rules,
-//! `health` reports, `boot` is about the next boot. `values` holds the values of several groups.
+//! `health` reports, `proof` tries rules in a copy, `boot` is about the next boot. `values` holds the values of several groups.
 //!
 //! The room must not know how a command works.
 //!
@@ -12,6 +12,8 @@ mod boot;
 mod change;
 mod health;
 mod plan;
+mod proof;
+mod test;
 mod values;
 
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub use plan::{
     Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
     Render,
 };
+pub use proof::{ClientArg, DestinationArg, TraceArgs, TraceFormat};
+pub use test::{TestArgs, TestFormat};
 pub use values::SpecArg;
 
 use crate::netfilter::backend::Backend;
@@ -129,6 +133,19 @@ Examples:
   nvactl explain forward.yaml
   nvactl explain forward.yaml --forward web --format markdown")]
     Explain(Explain),
+    /// Open the connections of a spec's tests in a copy of a machine, where the kernel answers.
+    ///
+    /// The machine is made up from the spec, so that a pipeline can ask before anything is loaded. Needs iptables and
+    /// iproute2; without root it makes a user namespace.
+    #[command(after_help = "\
+Examples:
+  nvactl test --suggest forward.yaml >> forward.yaml
+  nvactl test forward.yaml
+  nvactl test forward.yaml --format junit > report.xml
+  sudo nvactl test forward.yaml --live
+
+Exit codes: 0 every test passed; 1 some did not; 2 an error.")]
+    Test(TestArgs),
     /// Remove everything that nvactl owns, and nothing else.
     ///
     /// Leaves the FORWARD policy as it is: a router that opens silently is worse than a connection that
@@ -202,6 +219,19 @@ Examples:
 
 Exit codes: 0 no port failed; 1 a port is refused, silent or not as expected; 2 an error.")]
     Probe(Probe),
+    /// Open one connection in a copy of a machine, and show its path hook by hook.
+    ///
+    /// The machine is made up from the spec or from iptables-save text, or it is a copy of this machine with
+    /// `live`. Shows the rules that decide, each translation, the route, the end and the reply's path. The
+    /// targets of a copy answer on every port. Only `live` needs root.
+    #[command(after_help = "\
+Examples:
+  nvactl trace forward.yaml --from 198.51.100.7 --to 443
+  nvactl trace rules.v4 --from 198.51.100.7:40000 --to 10.3.0.4:53 --protocol udp
+  sudo nvactl trace live --from 10.224.0.118 --to 192.0.2.80 --protocol ping
+
+Exit codes: 0 delivered and answered; 1 not; 2 an error.")]
+    Trace(TraceArgs),
     /// Show or set the kernel's forwarding: IPv4, and IPv6 if nvactl has IPv6 rules.
     #[command(after_help = "\
 Examples:
@@ -247,10 +277,12 @@ impl Command {
             Command::Check(_)
             | Command::Diff(_)
             | Command::Explain(_)
+            | Command::Test(_)
             | Command::History
             | Command::Status(_)
             | Command::Doctor(_)
             | Command::Probe(_)
+            | Command::Trace(_)
             | Command::Sysctl {
                 action: Sysctl::Status(_),
             }

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::console::Console;
 use super::exit::{ERROR, UNCERTAIN};
 use super::failure::CommandRefusal;
+use super::trace::TraceError;
 use crate::host::NotRoot;
 use crate::host::file::FileError;
 use crate::host::iptables::IptablesError;
@@ -18,10 +19,12 @@ use crate::host::rehearsal::RefusedLine;
 use crate::host::spec_source::SpecSourceError;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
+use crate::host::user_namespace::UserNamespaceError;
 use crate::net::words::with_causes;
 use crate::netfilter::text::parse::ParseError;
 use crate::ops;
 use crate::ops::state::StateError;
+use crate::twin::TwinError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -57,8 +60,16 @@ pub enum Error {
     Rules(#[from] ParseError),
     #[error("cannot read the rules in `{file}`")]
     RulesFile { file: String, source: Box<Error> },
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error("cannot resolve `{name}`")]
     Resolve { name: String, source: ResolveError },
+    #[error(transparent)]
+    UserNamespace(#[from] UserNamespaceError),
+    #[error(transparent)]
+    Twin(#[from] TwinError),
+    #[error("no thread could be started")]
+    Thread(#[source] io::Error),
     #[error("cannot print the report as JSON")]
     Json(#[from] serde_json::Error),
     #[error("cannot write to standard output")]
@@ -90,7 +101,11 @@ impl Error {
             Error::Survey(error) => Some(error.hint()),
             Error::Sysctl(error) => error.hint(),
             Error::RulesFile { source, .. } => source.hint(),
+            Error::UserNamespace(error) => Some(error.hint()),
+            Error::Trace(error) => error.hint(),
             Error::RefusedLine(_)
+            | Error::Twin(_)
+            | Error::Thread(_)
             | Error::Rules(_)
             | Error::Resolve { .. }
             | Error::Json(_)

@@ -32,6 +32,12 @@ pub enum CommandRefusal {
         name: String,
         near: Option<String>,
     },
+    #[error("`{file}` has no tests")]
+    NoTests {
+        file: String,
+        /// The command that prints some.
+        suggest: String,
+    },
     #[error("`{name}` is disabled in the spec (enabled: false)")]
     Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
@@ -45,6 +51,9 @@ impl CommandRefusal {
             CommandRefusal::ForeignRules { .. } | CommandRefusal::ForeignText { .. } => {
                 Some("write to another file, or add --force to replace this one".to_owned())
             }
+            CommandRefusal::NoTests { suggest, .. } => Some(format!(
+                "to print tests that hold what the spec does now: {suggest}"
+            )),
             CommandRefusal::Disabled { .. } => {
                 Some("remove `enabled: false` from the forward, then apply the spec".to_owned())
             }

@@ -34,6 +34,9 @@ mod spec;
 mod status;
 mod sysctl;
 mod table;
+mod test;
+mod test_file;
+mod trace;
 
 pub use console::Console;
 use error::Result;
@@ -68,6 +71,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Apply(args) => apply::run(&args, host, console),
         Command::Diff(args) => diff::run(&args, host, console),
         Command::Explain(args) => explain::run(&args, console),
+        Command::Test(args) => test::run(&args, host, console),
         Command::Remove(args) => remove::run(&args, host, console),
         Command::Confirm(args) => confirm::run(&args, host, console),
         Command::Watchdog { id } => confirm::watch(&host.state()?, &id),
@@ -80,6 +84,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Status(args) => status::run(&args, host, console),
         Command::Doctor(args) => doctor::run(&args, host, console),
         Command::Probe(args) => probe::run(&args, console),
+        Command::Trace(args) => trace::run(&args, host, console),
         Command::Boot { action } => boot::run(&action, host, console),
         Command::Persist(args) => persist::run(&args, host, console),
     }
@@ -106,9 +111,11 @@ fn name(command: &Command) -> &'static str {
         Command::Apply(_) => "apply",
         Command::Diff(_) => "diff",
         Command::Explain(_) => "explain",
+        Command::Test(_) => "test",
         Command::Status(_) => "status",
         Command::Doctor(_) => "doctor",
         Command::Probe(_) => "probe",
+        Command::Trace(_) => "trace",
         Command::Persist(_) => "persist",
         Command::Remove(_)
         | Command::Confirm(_)

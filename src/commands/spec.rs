@@ -28,21 +28,29 @@ pub(super) fn with_networks(source: SpecSource) -> SpecSource {
     source.with_networks(paths)
 }
 
-fn texts(source: &SpecSource) -> Vec<&[u8]> {
+pub(super) fn texts(source: &SpecSource) -> Vec<&[u8]> {
     source.texts().map(|(_, text)| text).collect()
 }
 
 /// Checks a spec and returns every problem.
 #[must_use]
 pub(super) fn examine(source: &SpecSource) -> Reading {
+    let mut reading = yaml::examine_with(&texts(source), &network_files(source));
+    let tests = reading.set.iter().flat_map(|set| &set.tests);
+    if tests.count() > 0 {
+        reading.locate_tests(&places(source));
+    }
+    reading
+}
+
+/// Returns the files of networks that were read with a spec.
+pub(super) fn network_files(source: &SpecSource) -> Vec<NetworkFile<'_>> {
     let networks = source.networks().iter();
-    let networks: Vec<NetworkFile<'_>> = networks
-        .map(|file| NetworkFile {
-            path: &file.path,
-            content: file.content.as_deref().map_err(fault),
-        })
-        .collect();
-    yaml::examine_with(&texts(source), &networks)
+    let networks = networks.map(|file| NetworkFile {
+        path: &file.path,
+        content: file.content.as_deref().map_err(fault),
+    });
+    networks.collect()
 }
 
 /// Returns the reason why a file of networks was not read, for the report of a spec.
@@ -58,9 +66,14 @@ fn fault(error: &NetworkTextError) -> FileFault {
 /// Returns the positions in the files of a spec.
 #[must_use]
 pub(super) fn places(source: &SpecSource) -> Places<'_> {
+    Places::new(named_bytes(source))
+}
+
+/// Returns the name and the bytes of each file of a spec, then of each file of networks.
+pub(super) fn named_bytes(source: &SpecSource) -> impl Iterator<Item = (&str, &[u8])> {
     let networks = source.networks().iter();
     let networks = networks.map(|file| (file.name.as_str(), bytes(file)));
-    Places::new(source.texts().chain(networks))
+    source.texts().chain(networks)
 }
 
 /// Returns the bytes of a file of networks; none if it was not read.

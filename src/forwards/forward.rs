@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::description::Description;
 use super::sources::Sources;
-use crate::net::{AddressRange, Family, Host, Interface, PortRange, Protocol};
+use crate::net::{AddressRange, Family, Host, Interface, Port, PortRange, Protocol};
 use crate::netfilter::limit::PerSecond;
 use crate::netfilter::target::Mss;
 
@@ -214,6 +214,21 @@ impl Forward {
         match to.ports {
             TargetPorts::Kept => self.listen.ports,
             TargetPorts::Range(ports) => ports,
+        }
+    }
+
+    /// Returns the destination port of packets to a port of the listener behind the translation to this destination.
+    #[must_use]
+    pub fn port_at(&self, to: &Destination, port: Port) -> Port {
+        match to.ports {
+            TargetPorts::Kept => port,
+            TargetPorts::Range(one) if one.is_single() => one.first(),
+            TargetPorts::Range(range) => {
+                let first = self.listen.ports.first().number();
+                let offset = port.number().saturating_sub(first);
+                let number = range.first().number().checked_add(offset);
+                number.and_then(Port::new).unwrap_or(port)
+            }
         }
     }
 

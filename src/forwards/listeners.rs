@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::forward::{Destination, Forward, TargetPorts};
+use super::forward::{Destination, Forward};
 use super::set::ForwardSet;
 use crate::net::{Family, Port, Protocol};
 use crate::netfilter::conntrack::Flow;
@@ -33,12 +33,21 @@ impl<'s> Listeners<'s> {
     #[must_use]
     pub fn taker(&self, protocol: Protocol, address: IpAddr, port: Port) -> Option<&'s Forward> {
         let family = Family::of(address);
-        [Some(address), None].into_iter().find_map(|address| {
-            let key = |port| (family, protocol, address, port);
-            let mut before = self.by_begin.range(key(Port::MIN)..=key(port));
-            let (_, forward) = before.next_back()?;
-            forward.listen.ports.contains(port).then_some(*forward)
-        })
+        let mut listeners = [Some(address), None].into_iter();
+        listeners.find_map(|address| self.at((family, protocol, address), port))
+    }
+
+    /// Returns the forward that listens on a port at one address, or (`None`) at all addresses.
+    #[must_use]
+    pub fn at(
+        &self,
+        (family, protocol, address): (Family, Protocol, Option<IpAddr>),
+        port: Port,
+    ) -> Option<&'s Forward> {
+        let key = |port| (family, protocol, address, port);
+        let mut before = self.by_begin.range(key(Port::MIN)..=key(port));
+        let (_, forward) = before.next_back()?;
+        forward.listen.ports.contains(port).then_some(*forward)
     }
 
     /// Returns the forward that redirects a connection, if the connection was translated.
@@ -55,15 +64,6 @@ impl<'s> Listeners<'s> {
 
 /// Returns whether a connection goes to the address and port that the forward would give it.
 fn goes_to(flow: &Flow, forward: &Forward, to: &Destination) -> bool {
-    let at = flow.destination_port;
-    let port = match to.ports {
-        TargetPorts::Kept => at,
-        TargetPorts::Range(one) if one.is_single() => one.first(),
-        TargetPorts::Range(range) => {
-            let offset = at.number() - forward.listen.ports.first().number();
-            let number = range.first().number().checked_add(offset);
-            number.and_then(Port::new).unwrap_or(at)
-        }
-    };
+    let port = forward.port_at(to, flow.destination_port);
     (to.address, port) == (flow.reply_source, flow.reply_port)
 }

@@ -1,4 +1,4 @@
-//! The checked model of a spec: the firewall machine and its forwards.
+//! The checked model of a spec: the firewall machine, its forwards and its tests.
 //!
 //! A [`ForwardSet`] is valid by construction, so no other code checks it again. Plan, diff, twin, health
 //! and ops all work with it.
@@ -18,12 +18,14 @@ mod forward;
 mod listeners;
 mod numbers;
 mod outbound;
+mod packet_test;
 mod pieces;
 mod set;
 mod siblings;
 mod sources;
+mod suggest;
 
-pub use description::{Description, DescriptionError};
+pub use description::{Description, LineError, TestName};
 pub use entries::{Decider, Entries};
 pub use forward::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardTarget, Layout, Limits, Listen,
@@ -35,7 +37,9 @@ pub use outbound::{
     Destinations, GUARDED, INTERNET, METADATA, Outbound, OutboundProtocol, internet_v6, joined,
     not_internet_v4, share_one_nic,
 };
+pub use packet_test::{PacketTest, Reaches, TestDestination, TestHost, TestPlace};
 pub use pieces::{listeners_of, reached, reached_of, rows};
 pub use set::ForwardSet;
 pub use siblings::need_ingress_match;
 pub use sources::{Nets, Sources};
+pub use suggest::suggested;

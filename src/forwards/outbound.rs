@@ -72,6 +72,15 @@ impl OutboundProtocol {
     }
 }
 
+impl From<Protocol> for OutboundProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => OutboundProtocol::Tcp,
+            Protocol::Udp => OutboundProtocol::Udp,
+        }
+    }
+}
+
 impl fmt::Display for OutboundProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -267,20 +276,38 @@ impl Outbound {
     /// Returns whether the entry decides on a connection: it accepts the connection, or drops it.
     #[must_use]
     pub fn selects(&self, protocol: Protocol, source: IpAddr, to: IpAddr, port: Port) -> bool {
-        let mut protocols = self.protocols.iter();
-        protocols.any(|one| one.transport() == Some(protocol))
-            && (self.ports.is_empty() || self.ports.iter().any(|ports| ports.contains(port)))
+        self.takes(protocol.into(), source, to, Some(port))
+    }
+
+    /// Returns whether the entry decides on a connection or, without a port, on a ping.
+    #[must_use]
+    pub fn takes(
+        &self,
+        protocol: OutboundProtocol,
+        source: IpAddr,
+        to: IpAddr,
+        port: Option<Port>,
+    ) -> bool {
+        let mut ports = self.ports.iter();
+        self.protocols.contains(&protocol)
+            && (self.ports.is_empty()
+                || ports.any(|ports| port.is_some_and(|port| ports.contains(port))))
             && self.allow_from.contains(source)
             && (self.allow_to.contains(to) || self.allow_to.guarded.contains(&to))
+    }
+
+    /// Returns whether the entry drops a connection on which it decides, its limits aside.
+    #[must_use]
+    pub fn refuses(&self, source: IpAddr, to: IpAddr) -> bool {
+        self.allow_to.guarded.contains(&to)
+            || self.deny_from.contains(source)
+            || self.deny_to.contains(to)
     }
 
     /// Returns whether the entry accepts a connection, its limits aside.
     #[must_use]
     pub fn accepts(&self, protocol: Protocol, source: IpAddr, to: IpAddr, port: Port) -> bool {
-        self.selects(protocol, source, to, port)
-            && !self.allow_to.guarded.contains(&to)
-            && !self.deny_from.contains(source)
-            && !self.deny_to.contains(to)
+        self.selects(protocol, source, to, port) && !self.refuses(source, to)
     }
 
     /// Returns whether every connection of the entry arrives and leaves by one and the same interface.

@@ -1,9 +1,10 @@
-//! The valid content of a spec: the firewall machine, its forwards and its outbound entries.
+//! The valid content of a spec: the firewall machine, its forwards, its outbound entries and its tests.
 
 use super::description::Description;
 use super::forward::{Firewall, Forward, Name};
 use super::numbers::Numbers;
 use super::outbound::{Outbound, OutboundProtocol};
+use super::packet_test::PacketTest;
 use crate::net::{Family, Interface, Protocol};
 
 /// The valid content of a spec: names are unique, listeners do not overlap, targets are allowed.
@@ -18,10 +19,12 @@ pub struct ForwardSet {
     /// In the order of the file, which is the order in which packets meet them. An entry of both families is two
     /// entries with the same name.
     pub outbound: Vec<Outbound>,
+    /// In the order of the file. No rule has them.
+    pub tests: Vec<PacketTest>,
 }
 
 impl ForwardSet {
-    /// Returns a copy that holds only the forwards and outbound entries of one family.
+    /// Returns a copy that holds only the forwards, outbound entries and tests of one family.
     #[must_use]
     pub fn of(&self, family: Family) -> Self {
         let of_family = |forward: &&Forward| forward.family() == family;
@@ -30,6 +33,7 @@ impl ForwardSet {
             firewall: self.firewall.clone(),
             forwards: self.forwards.iter().filter(of_family).cloned().collect(),
             outbound: self.outbound_of(family).cloned().collect(),
+            tests: self.tests_of(family).cloned().collect(),
         }
     }
 
@@ -37,6 +41,12 @@ impl ForwardSet {
     pub fn outbound_of(&self, family: Family) -> impl Iterator<Item = &Outbound> {
         let all = self.outbound.iter();
         all.filter(move |outbound| outbound.family == family)
+    }
+
+    /// Iterates over the tests of one family.
+    pub fn tests_of(&self, family: Family) -> impl Iterator<Item = &PacketTest> {
+        let all = self.tests.iter();
+        all.filter(move |test| test.family() == family)
     }
 
     /// Returns the number of outbound entries in the spec. An entry of both families counts once.

@@ -8,6 +8,7 @@
 //! Start here:
 //! - another program to run: `child`, then a module named after the program;
 //! - another query to `ip`: [`network`]; another setting of the kernel: [`sysctl`];
+//! - the rights to make namespaces without root: [`user_namespace`];
 //! - another loader of rules at boot: [`persistence`] and [`managers`].
 
 pub mod answer;
@@ -42,6 +43,7 @@ pub mod survey;
 pub mod sysctl;
 pub mod syslog;
 pub mod units;
+pub mod user_namespace;
 
 use thiserror::Error;
 

@@ -9,7 +9,7 @@
 //! - another kind of address that no host can have: [`not_a_host`];
 //! - one value for each family, and the families that a command works on: [`per_family`];
 //! - text from outside nvactl, shown on a terminal: [`printable`];
-//! - counts and lists in messages: [`words`].
+//! - counts and lists in messages: [`words`]; messages on GitHub: [`workflow`].
 
 mod address;
 mod family;
@@ -19,6 +19,7 @@ mod port;
 pub mod printable;
 mod protocol;
 pub mod words;
+pub mod workflow;
 
 pub use address::{AZURE_HOST, AddressRange, AddressRangeError, Host, not_a_host};
 pub use family::Family;

@@ -195,7 +195,7 @@ fn run(
 /// nvactl's jump will precede, for after the change.
 ///
 /// # Errors
-/// When the change would cut off connections that work now.
+/// When the change would cut off connections that work now, or tests of the spec fail or cannot be run.
 fn tried(
     request: &ApplyRequest<'_>,
     machine: &MachineToChange,
@@ -214,6 +214,7 @@ fn tried(
         want: found.want.clone(),
     };
     let snat = || foreign_snat(request.set, found);
+    let has_tests = !request.set.tests.is_empty();
     let alone = if request.dry_run {
         ""
     } else {
@@ -229,6 +230,15 @@ fn tried(
             Ok((TrialMode::Past, overtaken))
         }
         PacketTrial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
+        PacketTrial::TestsFail(lines) => Err(Refusal::TestsFail { lines }.into()),
+        PacketTrial::NotLoaded if has_tests => Err(Refusal::NotTested {
+            why: "the new rules do not load in a copy of this machine".to_owned(),
+        }
+        .into()),
+        PacketTrial::Impossible(why) if has_tests => {
+            let why = format!("no copy of this machine could be made: {why}");
+            Err(Refusal::NotTested { why }.into())
+        }
         PacketTrial::NotLoaded => {
             remarks.warn(format_args!(
                 "connections were not tried, because the new rules do not load in the copy of this machine{alone}"

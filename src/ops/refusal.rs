@@ -134,6 +134,16 @@ pub enum Refusal {
     #[error("another program changed the rules while nvactl was reading them; nothing was written")]
     Changing,
     #[error(
+        "nothing has changed, because tests of the spec do not pass with the new rules:\n{}",
+        .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    )]
+    TestsFail {
+        /// The tests, what happened instead, and the paths of the packets.
+        lines: Vec<String>,
+    },
+    #[error("nothing has changed, because the tests of the spec could not be run: {why}")]
+    NotTested { why: String },
+    #[error(
         "nothing has changed, because the new rules would cut off connections that work now:\n{}",
         .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     )]
@@ -245,6 +255,13 @@ impl Refusal {
             Refusal::OldKernelForOutbound { .. } => Some(
                 "in the spec, give the entry one interface for both directions, or run a newer kernel".to_owned(),
             ),
+            Refusal::TestsFail { .. } => Some(
+                "change the spec or its tests; to load the change anyway, add: --no-trial"
+                    .to_owned(),
+            ),
+            Refusal::NotTested { .. } => {
+                Some("to load the change without its tests, add: --no-trial".to_owned())
+            }
             Refusal::CutsOff { .. } => Some(
                 "change the spec, or what drops the packets; to load the change anyway, add: --no-trial"
                     .to_owned(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::batch::{RefusedCommand, STOPPED};
 use super::battery::Ask;
-use super::machine::LiveMachine;
+use super::machine::Machine;
 use super::rules::LeftOut;
 use crate::forwards::Snat;
 use crate::net::printable;
@@ -96,7 +96,7 @@ pub fn without(left_out: &LeftOut) -> Doubt {
 
 /// Returns the doubts about a twin. `refused` holds the commands that failed while it was made.
 #[must_use]
-pub fn doubts(machine: &LiveMachine, refused: &[RefusedCommand]) -> Vec<Doubt> {
+pub fn doubts(machine: &Machine, refused: &[RefusedCommand]) -> Vec<Doubt> {
     let mut doubts = Vec::new();
     let programs = machine.links.iter().filter(|link| link.xdp);
     let programs = programs.map(|link| (link.name.as_str(), "an XDP program"));
@@ -181,23 +181,23 @@ fn net(word: &str) -> Option<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::machine::LiveLink;
+    use crate::twin::machine::MachineLink;
 
     #[test]
     fn a_thing_that_the_twin_lacks_is_a_doubt_about_packets_that_may_meet_it() {
-        let enslaved = LiveLink {
+        let enslaved = MachineLink {
             master: Some("eth0".to_owned()),
             xdp: true,
-            ..LiveLink::with("enP1", &[])
+            ..MachineLink::with("enP1", &[])
         };
-        let machine = LiveMachine {
-            links: vec![LiveLink::with("eth0", &[]), enslaved],
+        let machine = Machine {
+            links: vec![MachineLink::with("eth0", &[]), enslaved],
             filtered: vec!["eth1".to_owned()],
             policies: vec![(
                 "10.4.0.0/16".parse().expect("a network"),
                 "10.224.0.0/16".parse().expect("a network"),
             )],
-            ..LiveMachine::default()
+            ..Machine::default()
         };
         let refused = |command: &str| RefusedCommand {
             family: Some(Family::V4),

@@ -1,4 +1,5 @@
-//! The live machine, as far as a twin copies it: interfaces, routes, policy rules, neighbours and switches.
+//! A machine, as far as a twin copies it: interfaces, routes, policy rules, neighbours and switches. It is read from
+//! the live machine, or made up from a spec or from rules.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,10 +21,10 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Each listing takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The network of the live machine.
+/// The network of a machine.
 #[derive(Debug, Clone, Default)]
-pub struct LiveMachine {
-    pub links: Vec<LiveLink>,
+pub struct Machine {
+    pub links: Vec<MachineLink>,
     /// As `ip -json -details route show table all` lists them, by family.
     pub routes: Vec<(Family, Value)>,
     /// As `ip -json rule` lists them, by family.
@@ -40,7 +41,7 @@ pub struct LiveMachine {
 
 /// A network interface.
 #[derive(Debug, Clone)]
-pub struct LiveLink {
+pub struct MachineLink {
     pub name: String,
     pub kind: LinkKind,
     /// `None` for an interface without a hardware address, such as a tunnel.
@@ -98,15 +99,15 @@ pub struct Neighbour {
     pub failed: bool,
 }
 
-impl LiveMachine {
-    /// Reads the machine in whose network namespace the calling thread is.
+impl Machine {
+    /// Reads the live machine in whose network namespace the calling thread is.
     ///
     /// # Errors
     /// If `ip` is missing or fails.
     pub fn read() -> Result<Self, IpError> {
         let links = list(&["-details", "address"])?;
         let links = links.iter().filter_map(link);
-        let (links, unnamable): (Vec<LiveLink>, Vec<LiveLink>) =
+        let (links, unnamable): (Vec<MachineLink>, Vec<MachineLink>) =
             links.partition(|link| is_namable(&link.name));
         let mut machine = Self {
             links,
@@ -131,7 +132,7 @@ impl LiveMachine {
     }
 
     #[must_use]
-    pub fn link(&self, name: &str) -> Option<&LiveLink> {
+    pub fn link(&self, name: &str) -> Option<&MachineLink> {
         self.links.iter().find(|link| link.name == name)
     }
 
@@ -257,7 +258,7 @@ fn gateway(hop: &Value) -> Option<IpAddr> {
     plain.or(hop["via"]["host"].as_str())?.parse().ok()
 }
 
-impl LiveLink {
+impl MachineLink {
     /// Returns the addresses of one family.
     pub fn of(&self, family: Family) -> impl Iterator<Item = &Address> {
         let addresses = self.addresses.iter();
@@ -272,7 +273,7 @@ impl LiveLink {
     }
 }
 
-fn link(value: &Value) -> Option<LiveLink> {
+fn link(value: &Value) -> Option<MachineLink> {
     let has = |flag: &str| {
         let mut flags = value["flags"].as_array().into_iter().flatten();
         flags.any(|one| one == flag)
@@ -284,7 +285,7 @@ fn link(value: &Value) -> Option<LiveLink> {
         _ => LinkKind::Other,
     };
     let addresses = value["addr_info"].as_array().into_iter().flatten();
-    Some(LiveLink {
+    Some(MachineLink {
         name: value["ifname"].as_str()?.to_owned(),
         kind,
         mac: value["address"]
@@ -409,7 +410,7 @@ pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, IpError> {
 mod tests {
     use super::*;
 
-    impl LiveLink {
+    impl MachineLink {
         /// Returns an interface that is up and has some addresses.
         pub(crate) fn with(name: &str, addresses: &[&str]) -> Self {
             let address = |text: &&str| Address {

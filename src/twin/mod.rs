@@ -11,11 +11,14 @@
 //! | to add | start with |
 //! |---|---|
 //! | a connection or a client | [`battery`], [`clients`] |
+//! | a connection whose end is not known | [`connection`] |
 //! | a thing of the machine to copy | [`machine`] reads it, [`wiring`] makes it |
+//! | a machine without a live one | [`made_up`] |
 //! | a kind of rule that a twin cannot load | [`rules`] |
 //! | a reason that the kernel gives | [`cause`] |
 //! | a verdict | [`verdict`], and [`judge`], which gives it |
 //! | a cure | [`cure`] |
+//! | a way in which a test of a spec fails | [`packet_tests`] |
 //!
 //! [`change`] tries an `apply`, [`explain`] looks for causes; both are for the rooms below.
 
@@ -24,13 +27,16 @@ pub mod battery;
 pub mod cause;
 pub mod change;
 pub mod clients;
+pub mod connection;
 pub mod cure;
 pub mod doubt;
 pub mod explain;
 pub mod judge;
 pub mod machine;
+pub mod made_up;
 mod mss;
 pub mod netns;
+pub mod packet_tests;
 mod repeat;
 mod routes;
 pub mod rule_change;
@@ -39,6 +45,7 @@ pub mod search;
 pub mod sniff;
 mod switches;
 pub mod talk;
+pub mod traced;
 pub mod verdict;
 pub mod wiring;
 pub mod world;
@@ -56,7 +63,7 @@ use crate::host::iptables::IptablesError;
 use batch::IpError;
 use cause::CauseError;
 use doubt::Doubt;
-use machine::LiveMachine;
+use machine::Machine;
 use rule_change::RuleChange;
 use rules::{Copied, FilterError, PacketFilter, Reason, RulePlace, Watched};
 use talk::Talker;
@@ -100,7 +107,7 @@ impl TwinError {
 /// A twin of a machine, with a world behind each of its interfaces. It exists as long as the value.
 #[derive(Debug)]
 pub struct Twin {
-    machine: LiveMachine,
+    machine: Machine,
     filter: PacketFilter,
     has_chance: OnceCell<bool>,
     wired: Wired,
@@ -128,7 +135,7 @@ impl Twin {
     /// # Errors
     /// If no namespace can be made in time, or the rules cannot be loaded at all.
     pub fn make(
-        machine: LiveMachine,
+        machine: Machine,
         filter: &PacketFilter,
         deadline: Option<Instant>,
     ) -> Result<Self, TwinError> {
@@ -242,7 +249,7 @@ impl Twin {
     }
 
     #[must_use]
-    pub fn machine(&self) -> &LiveMachine {
+    pub fn machine(&self) -> &Machine {
         &self.machine
     }
 

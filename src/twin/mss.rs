@@ -1,7 +1,7 @@
 //! Looks for the largest TCP segments that come through a hole for long packets.
 
 use super::battery::Ask;
-use super::machine::LiveMachine;
+use super::machine::Machine;
 use super::repeat::is_through;
 use super::rule_change::restore;
 use super::{Twin, TwinError};
@@ -75,7 +75,7 @@ fn passes(twin: &Twin, ask: &Ask<'_>, limit: Mss) -> Result<bool, TwinError> {
 
 /// Returns the largest segment that an end of a connection over these interfaces announces: a packet of its line without
 /// the headers. A limit of that size changes nothing.
-fn announced(machine: &LiveMachine, family: Family, path: [&Interface; 2]) -> u16 {
+fn announced(machine: &Machine, family: Family, path: [&Interface; 2]) -> u16 {
     let headers = match family {
         Family::V4 => 40,
         Family::V6 => 60,
@@ -147,19 +147,19 @@ fn load(family: Family, lines: &[Line<'_>]) -> Result<bool, TwinError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::twin::machine::LiveLink;
+    use crate::twin::machine::MachineLink;
 
     /// A hole for packets of 4000 bytes needs a number beyond that of common lines.
     #[test]
     fn the_largest_number_is_that_of_the_longest_line() {
-        let mut machine = LiveMachine {
+        let mut machine = Machine {
             links: ["eth0", "eth1"]
-                .map(|name| LiveLink::with(name, &[]))
+                .map(|name| MachineLink::with(name, &[]))
                 .into(),
-            ..LiveMachine::default()
+            ..Machine::default()
         };
         let [eth0, eth1] = ["eth0", "eth1"].map(|name| name.parse().expect("a name"));
-        let of = |machine: &LiveMachine, family| announced(machine, family, [&eth0, &eth1]);
+        let of = |machine: &Machine, family| announced(machine, family, [&eth0, &eth1]);
         assert_eq!(of(&machine, Family::V4), 1460);
         machine.links[1].mtu = 9000;
         assert_eq!(of(&machine, Family::V4), 8960);

@@ -7,6 +7,7 @@ use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Question, TalkOutcome};
 use super::verdict::Verdict;
 use super::{Twin, TwinError, batch};
+use crate::net::Family;
 
 /// The TTL or hop limit of the packets that the kernel of a new namespace sends (`IPDEFTTL`, RFC 1700).
 const FIRST_HOPS: u8 = 64;
@@ -25,7 +26,7 @@ pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, T
     let (_, seen, _) = repeat(twin, question)?;
     twin.enter()?;
     Ok(seen.taken(&Conversation {
-        protocol: question.protocol,
+        protocol: question.protocol.into(),
         client: question.client,
         listen: question.to.ip(),
         port: question.to.port(),
@@ -58,8 +59,18 @@ pub(super) fn repeat(
 ) -> Result<(TalkOutcome, WatchReport, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let mut talker = twin.talker()?;
+    let watch = watch(twin, Family::of(question.client))?;
+    let _ = sniffer.seen();
+    let outcome = talker.ask(question).map_err(TwinError::Socket);
+    twin.enter()?;
+    let seen = watch.end()?;
+    Ok((outcome?, seen, sniffer.seen()))
+}
+
+/// Begins a watch over the packets of the twin's machine. The calling thread is in its namespace afterwards.
+pub(super) fn watch(twin: &Twin, family: Family) -> Result<Watch, TwinError> {
     // The kernel asks for an address once and waits: the watch has to see the question and the answer.
-    if question.to.is_ipv6() {
+    if family == Family::V6 {
         for world in twin.worlds() {
             world.netns.enter().map_err(TwinError::Socket)?;
             forget_neighbours()?;
@@ -68,17 +79,9 @@ pub(super) fn repeat(
         forget_neighbours()?;
     }
     twin.enter()?;
-    let names: Vec<&str> = twin
-        .worlds()
-        .iter()
-        .map(|world| world.interface.as_str())
-        .collect();
-    let watch = Watch::begin(&names)?;
-    let _ = sniffer.seen();
-    let outcome = talker.ask(question).map_err(TwinError::Socket);
-    twin.enter()?;
-    let seen = watch.end()?;
-    Ok((outcome?, seen, sniffer.seen()))
+    let worlds = twin.worlds().iter();
+    let names: Vec<&str> = worlds.map(|world| world.interface.as_str()).collect();
+    Ok(Watch::begin(&names)?)
 }
 
 /// Removes all neighbours of the calling thread's namespace, so that each address is resolved again.
@@ -119,7 +122,7 @@ pub(super) fn strayed(twin: &Twin, ask: &Ask<'_>, sightings: &[Sighting]) -> Opt
 pub(super) fn conversation(twin: &Twin, ask: &Ask<'_>) -> Conversation {
     let targets = ask.question.listeners.iter();
     Conversation {
-        protocol: ask.question.protocol,
+        protocol: ask.question.protocol.into(),
         client: ask.client.address,
         listen: ask.question.to.ip(),
         port: ask.question.to.port(),

@@ -32,6 +32,18 @@ impl Switches {
         Self(found)
     }
 
+    /// Returns switches with these values, by their paths below `/proc/sys/net`.
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        // The kernel ends each value with a line break.
+        let lines = values.into_iter();
+        Self(
+            lines
+                .map(|(name, value)| (name, format!("{value}\n")))
+                .collect(),
+        )
+    }
+
     /// Returns the value of a switch, without the end of the line.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -125,7 +125,8 @@ impl<'w> Talker<'w> {
         }
     }
 
-    fn go(&self, to: From) -> io::Result<()> {
+    /// Moves the calling thread to a place.
+    pub(super) fn go(&self, to: From) -> io::Result<()> {
         match to {
             From::World(number) => self.worlds[number].netns.enter(),
             From::Machine => self.machine.enter(),
@@ -142,7 +143,10 @@ impl<'w> Talker<'w> {
     }
 
     /// Looks for something at once, and again after the kernel has done the work that it put off.
-    fn look<T>(&self, mut find: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    pub(super) fn look<T>(
+        &self,
+        mut find: impl FnMut() -> io::Result<Option<T>>,
+    ) -> io::Result<Option<T>> {
         if let Some(found) = find()? {
             return Ok(Some(found));
         }
@@ -197,7 +201,12 @@ impl<'w> Talker<'w> {
     }
 
     /// Sends some bytes, and returns whether all of them arrived.
-    fn carry(&self, from: &mut Socket, to: &mut Socket, bytes: usize) -> io::Result<bool> {
+    pub(super) fn carry(
+        &self,
+        from: &mut Socket,
+        to: &mut Socket,
+        bytes: usize,
+    ) -> io::Result<bool> {
         let data = payload(bytes);
         let (mut sent, mut got) = (0, 0);
         let mut buffer = vec![0; 1 << 16];
@@ -328,7 +337,7 @@ impl Drop for Talker<'_> {
 }
 
 /// Returns bytes that no rule searches for: they do not repeat themselves and are no text.
-fn payload(bytes: usize) -> Vec<u8> {
+pub(super) fn payload(bytes: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = |_| {
         state = state
@@ -341,7 +350,7 @@ fn payload(bytes: usize) -> Vec<u8> {
 }
 
 /// Opens a socket that may bind any address, in the calling thread's namespace.
-fn socket(at: SocketAddr, kind: Type, transport: Transport) -> io::Result<Socket> {
+pub(super) fn socket(at: SocketAddr, kind: Type, transport: Transport) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), kind, Some(transport))?;
     socket.set_nonblocking(true)?;
     if at.is_ipv6() {
@@ -353,7 +362,8 @@ fn socket(at: SocketAddr, kind: Type, transport: Transport) -> io::Result<Socket
     Ok(socket)
 }
 
-fn is_under_way(error: &io::Error) -> bool {
+/// Returns whether a connection is being opened.
+pub(super) fn is_under_way(error: &io::Error) -> bool {
     // The kernel answers EINPROGRESS while a connection is being opened.
     error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
 }

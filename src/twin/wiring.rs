@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::batch::IpError;
 use super::batch::{self, RefusedCommand};
-use super::machine::{self, Address, LinkKind, LiveLink, LiveMachine};
+use super::machine::{self, Address, LinkKind, Machine, MachineLink};
 use super::netns::Netns;
 use super::world::{NO_MAC, World};
 use super::{routes, switches};
@@ -60,9 +60,9 @@ pub struct Wired {
 /// # Errors
 /// If a namespace or an interface cannot be made, or [`WiringError::Late`] if the deadline passes: each interface
 /// takes about 20 ms.
-pub fn wire(machine: &LiveMachine, deadline: Option<Instant>) -> Result<Wired, WiringError> {
+pub fn wire(machine: &Machine, deadline: Option<Instant>) -> Result<Wired, WiringError> {
     let mut worlds = Vec::new();
-    let links: Vec<&LiveLink> = machine
+    let links: Vec<&MachineLink> = machine
         .links
         .iter()
         .filter(|link| has_world(machine, link))
@@ -134,7 +134,7 @@ const PUT_OFF: Duration = Duration::from_secs(1);
 /// Waits until machine and worlds find each other by IPv6. Some time after an interface is up, the kernel gives it the
 /// route for multicast and, in a world, a link-local address. Until then neighbour discovery fails, and the kernel tries
 /// it again after a second.
-fn await_neighbours(machine: &LiveMachine, worlds: &[World], netns: &Netns) -> io::Result<()> {
+fn await_neighbours(machine: &Machine, worlds: &[World], netns: &Netns) -> io::Result<()> {
     let until = Instant::now() + PUT_OFF;
     let await_in = |netns: &Netns, is_ready: &dyn Fn() -> bool| -> io::Result<()> {
         netns.enter()?;
@@ -188,7 +188,7 @@ const FALLBACK: [&str; 9] = [
 
 /// Returns whether an interface gets a world. The port of a bridge gets none. An interface without an address that
 /// belongs to another one gets none either, such as the accelerated one that a cloud enslaves to `eth0`.
-fn has_world(machine: &LiveMachine, link: &LiveLink) -> bool {
+fn has_world(machine: &Machine, link: &MachineLink) -> bool {
     if FALLBACK.contains(&link.name.as_str()) && !link.up {
         return false;
     }
@@ -205,7 +205,7 @@ fn has_world(machine: &LiveMachine, link: &LiveLink) -> bool {
 }
 
 fn make_interfaces(
-    machine: &LiveMachine,
+    machine: &Machine,
     worlds: &[World],
     in_time: impl Fn() -> Result<(), WiringError>,
 ) -> Result<(), WiringError> {
@@ -254,8 +254,8 @@ fn make_interfaces(
 }
 
 /// Makes one interface, and its other end in the world if it leads to one.
-fn make(link: &LiveLink, world: Option<&World>) -> Result<(), WiringError> {
-    let LiveLink { name, mtu, .. } = link;
+fn make(link: &MachineLink, world: Option<&World>) -> Result<(), WiringError> {
+    let MachineLink { name, mtu, .. } = link;
     let mac = match (link.kind, &link.mac) {
         (LinkKind::Vrf(_), _) => String::new(),
         (_, Some(mac)) => format!("address {mac}"),
@@ -281,7 +281,7 @@ fn make(link: &LiveLink, world: Option<&World>) -> Result<(), WiringError> {
     )
 }
 
-fn extras(link: &LiveLink) -> String {
+fn extras(link: &MachineLink) -> String {
     let arp = if link.mac.is_none() {
         format!("link set dev {} arp off\n", link.name)
     } else {
@@ -314,7 +314,7 @@ fn refused_none(interface: &str, refused: Vec<RefusedCommand>) -> Result<(), Wir
 }
 
 /// Returns the commands that give the interfaces their addresses and switch them on.
-fn addresses(machine: &LiveMachine) -> String {
+fn addresses(machine: &Machine) -> String {
     let mut text = String::new();
     for link in &machine.links {
         for Address {
@@ -360,7 +360,7 @@ fn addresses(machine: &LiveMachine) -> String {
 /// Returns the commands for routes, policy rules and permanent neighbours of one family, and the ones that cannot be
 /// copied.
 fn route_commands(
-    machine: &LiveMachine,
+    machine: &Machine,
     worlds: &[World],
     family: Family,
 ) -> (String, Vec<RefusedCommand>) {
@@ -418,7 +418,7 @@ fn is_first(rule: &Value) -> bool {
 }
 
 /// Returns the routes of the machine that the twin needs: the kernel makes the others itself.
-fn copied_routes(machine: &LiveMachine, family: Family) -> Vec<&Value> {
+fn copied_routes(machine: &Machine, family: Family) -> Vec<&Value> {
     let is_here = |name: &Value| {
         let name = name.as_str();
         name.is_none_or(|name| {
@@ -435,7 +435,7 @@ fn copied_routes(machine: &LiveMachine, family: Family) -> Vec<&Value> {
 
 /// Lists the routes and rules of the twin, and returns those that differ from the machine's. The calling thread is in
 /// the twin's machine namespace.
-fn differences(machine: &LiveMachine, family: Family) -> Result<Vec<RefusedCommand>, IpError> {
+fn differences(machine: &Machine, family: Family) -> Result<Vec<RefusedCommand>, IpError> {
     let option = match family {
         Family::V4 => "-4",
         Family::V6 => "-6",

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::batch;
 use super::batch::IpError;
-use super::machine::{LiveLink, LiveMachine};
+use super::machine::{Machine, MachineLink};
 use super::netns::Netns;
 use super::switches;
 use crate::net::Family;
@@ -49,7 +49,7 @@ impl World {
     ///
     /// # Errors
     /// As [`Netns::make`].
-    pub fn make(link: &LiveLink, number: usize) -> io::Result<Self> {
+    pub fn make(link: &MachineLink, number: usize) -> io::Result<Self> {
         let netns = Netns::make()?;
         for (name, value) in [
             ("ipv4/conf/all/rp_filter", "0"),
@@ -106,7 +106,7 @@ impl World {
     ///
     /// # Errors
     /// If `ip` is missing.
-    pub fn settle(&self, machine: &LiveMachine, link: &LiveLink) -> Result<(), IpError> {
+    pub fn settle(&self, machine: &Machine, link: &MachineLink) -> Result<(), IpError> {
         let port = &self.port;
         let mut up = String::from("link set lo up\n");
         if link.carrier {
@@ -195,7 +195,7 @@ impl World {
 
     /// Returns an address of the link's networks that is neither the machine's nor one of `taken`. A neighbour that
     /// is dead on the machine must not answer here.
-    fn free_address(&self, link: &LiveLink, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    fn free_address(&self, link: &MachineLink, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         let nets = self.on_link.iter().filter(|net| net.addr().is_ipv4());
         let mut hosts = nets.flat_map(IpNet::hosts);
         hosts.find(|host| {
@@ -210,7 +210,7 @@ mod tests {
 
     impl World {
         /// Returns a world without interfaces, for tests that send no packet.
-        pub(crate) fn of(link: &LiveLink) -> Self {
+        pub(crate) fn of(link: &MachineLink) -> Self {
             Self {
                 interface: link.name.clone(),
                 netns: Netns::current().expect("every thread is in one"),
@@ -228,7 +228,7 @@ mod tests {
     /// The world owns its free address, so it would answer for a dead gateway.
     #[test]
     fn a_dead_gateways_address_is_not_free() {
-        let link = LiveLink::with("eth0", &["10.3.0.4/29"]);
+        let link = MachineLink::with("eth0", &["10.3.0.4/29"]);
         let world = World::of(&link);
         let taken = |addresses: &[&str]| -> BTreeSet<IpAddr> {
             let each = addresses.iter();

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::places::{Places, Position};
 use super::problem::{Problem, Words};
+use crate::net::workflow::WorkflowCommand;
 
 /// A spec's problems as `check --format json` prints them. docs/json.md documents the fields.
 #[derive(Debug, Serialize)]
@@ -85,29 +86,15 @@ impl<'a> Annotation<'a> {
             severity => severity,
         };
         // GitHub reads the end column only if the end is on the same line.
-        let end = if self.end_line == self.line && self.end_column > self.column {
-            format!(",endColumn={}", self.end_column - 1)
-        } else {
-            String::new()
-        };
-        format!(
-            "::{level} file={},line={},col={}{end},title={}::{}",
-            escaped_property(self.file.unwrap_or(spec)),
-            self.line,
-            self.column,
-            self.code,
-            escaped(&format!("{}\nhint: {}", self.message, self.hint)),
-        )
+        let is_one_line = self.end_line == self.line && self.end_column > self.column;
+        WorkflowCommand {
+            level,
+            file: Some(self.file.unwrap_or(spec)),
+            line: Some(self.line),
+            columns: Some((self.column, is_one_line.then(|| self.end_column - 1))),
+            title: self.code,
+            message: &format!("{}\nhint: {}", self.message, self.hint),
+        }
+        .to_string()
     }
-}
-
-/// Escapes the characters that could end the command, or begin another one.
-fn escaped(text: &str) -> String {
-    text.replace('%', "%25")
-        .replace('\r', "%0D")
-        .replace('\n', "%0A")
-}
-
-fn escaped_property(text: &str) -> String {
-    escaped(text).replace(':', "%3A").replace(',', "%2C")
 }

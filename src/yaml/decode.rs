@@ -9,6 +9,7 @@ use super::load::{Node, Value};
 use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
 use super::outbound;
+use super::packet_tests;
 use super::problem::{Problem, ProblemKind};
 use super::silence::{Silencing, decode_silence};
 use super::written::{WrittenForward, WrittenListen, WrittenSpec, WrittenTarget};
@@ -24,6 +25,7 @@ const KEYS: &[&str] = &[
     "defaults",
     "forwards",
     "outbound",
+    "tests",
     "silence",
 ];
 
@@ -98,6 +100,10 @@ pub fn decode(
             spec.outbound.push(entry);
         }
     }
+    for tests in files.iter().filter_map(|file| file.get("tests")) {
+        let tests = packet_tests::decode(tests, &mut networks, problems);
+        spec.tests.extend(tests);
+    }
     if problems.len() < MAX_PROBLEMS {
         let unused = networks.unused();
         spec.unused_networks = unused
@@ -112,6 +118,15 @@ pub fn network_paths(root: &Node<'_>) -> Vec<String> {
     let fields = Fields::of(root, "spec", "the spec", KEYS, &mut Vec::new());
     let node = fields.as_ref().and_then(|fields| fields.get("networks"));
     node.map(networks::paths).unwrap_or_default()
+}
+
+/// Adds the names of networks of a document that is valid.
+pub fn networks_of(root: &Node<'_>, networks: &mut NetworkNames<'_>) {
+    let mut reported = Vec::new();
+    let fields = Fields::of(root, "spec", "the spec", KEYS, &mut reported);
+    if let Some(node) = fields.as_ref().and_then(|fields| fields.get("networks")) {
+        networks.decode(node, &mut reported);
+    }
 }
 
 /// Returns the value of a key that only one file may have, and reports the key in other files.

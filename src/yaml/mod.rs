@@ -30,12 +30,14 @@ mod network_file;
 mod networks;
 mod options;
 mod outbound;
+mod packet_tests;
 pub mod page;
 pub mod places;
 mod problem;
 mod resolve;
 mod silence;
 mod syntax;
+mod test_file;
 mod warn;
 mod written;
 
@@ -45,7 +47,10 @@ use crate::forwards::{ForwardSet, Name};
 pub use bounds::{MAX_PROBLEMS, MAX_VALUES};
 pub use network_file::{FileFault, NetworkFile};
 use networks::NetworkNames;
+pub use packet_tests::tests_text;
+use places::Places;
 pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
+pub use test_file::{TestFile, TestReading, examine_tests};
 
 /// The result of reading a spec.
 #[derive(Debug)]
@@ -56,9 +61,18 @@ pub struct Reading {
     pub disabled: Vec<Name>,
     /// Errors, warnings and notes in the order of the spec, without the silenced ones.
     pub problems: Vec<Problem>,
+    /// The first byte of each test of `set`.
+    starts: Vec<usize>,
 }
 
 impl Reading {
+    /// Adds its file and line to each test. `places` holds the files that were examined.
+    pub fn locate_tests(&mut self, places: &Places<'_>) {
+        if let Some(set) = &mut self.set {
+            packet_tests::locate(&mut set.tests, &self.starts, places);
+        }
+    }
+
     /// Returns the spec if it has no error.
     ///
     /// # Errors
@@ -131,7 +145,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
             break;
         }
     }
-    let (mut set, mut disabled) = (None, Vec::new());
+    let (mut set, mut disabled, mut of_tests) = (None, Vec::new(), Vec::new());
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
         let starts = of_networks.iter().map(|(start, _)| *start);
@@ -142,26 +156,15 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
         warn::warn(&written, &mut problems);
         check::check(&written, &mut problems);
         disabled = written.disabled().cloned().collect();
+        of_tests = written.tests.iter().map(|test| test.span.start).collect();
         set = resolve::resolve(written, &mut problems);
     }
-    problems.sort_by_key(|problem| problem.span.start);
-    // A problem of a default is found in every forward that takes it, and reported once.
-    let at_one_place = problems
-        .windows(2)
-        .filter(|two| two[0].span.start == two[1].span.start);
-    let crowded: BTreeSet<usize> = at_one_place.map(|two| two[0].span.start).collect();
-    let mut seen = BTreeSet::new();
-    problems.retain(|problem| {
-        let Problem { span, .. } = problem;
-        !crowded.contains(&span.start) || seen.insert((span.start, span.end, problem.words().text))
-    });
-    let has_error = problems
-        .iter()
-        .any(|problem| problem.severity() == Severity::Error);
+    let has_error = problem::in_order(&mut problems);
     Reading {
         set: set.filter(|_| !has_error),
         disabled,
         problems,
+        starts: of_tests,
     }
 }
 

@@ -15,18 +15,26 @@ pub struct ByFamily {
     v6: Nets,
     /// The addresses of [`GUARDED`] that the list names exactly: `v4` may have them in a wider network.
     guarded: Vec<IpAddr>,
+    /// The first network of each family as it was written.
+    first: Vec<IpNet>,
 }
 
 impl ByFamily {
     pub fn new(nets: Vec<IpNet>) -> Self {
         let exact = |address: &IpAddr| nets.contains(&IpNet::from(*address));
         let guarded = GUARDED.into_iter().filter(exact).collect();
+        let firsts = Family::ALL.into_iter().filter_map(|family| {
+            let mut of_family = nets.iter().filter(|net| Family::of(net.addr()) == family);
+            of_family.next().copied()
+        });
+        let first = firsts.collect();
         let of_v4 = |net: &IpNet| Family::of(net.addr()) == Family::V4;
         let (v4, v6): (Vec<IpNet>, Vec<IpNet>) = nets.into_iter().partition(of_v4);
         Self {
             v4: Nets::new(v4),
             v6: Nets::new(v6),
             guarded,
+            first,
         }
     }
 
@@ -39,6 +47,12 @@ impl ByFamily {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
         }
+    }
+
+    /// Returns the first network of a family as the list was written.
+    pub fn first(&self, family: Family) -> Option<IpNet> {
+        let mut each = self.first.iter().copied();
+        each.find(|net| Family::of(net.addr()) == family)
     }
 
     /// Returns the networks of both families, and the addresses of the platform that the list names exactly.

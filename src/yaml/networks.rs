@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -12,6 +13,7 @@ use super::nets::{ByFamily, net};
 use super::network_file::{self, NetworkFile};
 use super::problem::{Problem, ProblemKind, Span, nearest};
 use crate::forwards::INTERNET;
+use crate::net::{Family, not_a_host};
 
 /// The key of one name's networks, in messages.
 const ENTRY: &str = "network";
@@ -53,6 +55,33 @@ struct Named {
     used: bool,
 }
 
+/// The networks of a name from which a test takes its client.
+pub struct NamedNetworks {
+    pub name: Box<str>,
+    networks: ByFamily,
+}
+
+impl NamedNetworks {
+    /// Returns the family of the networks if they are of one.
+    pub fn only_family(&self) -> Option<Family> {
+        let has = |family: &Family| self.networks.first(*family).is_some();
+        let mut families = Family::ALL.into_iter().filter(has);
+        families.next().filter(|_| families.next().is_none())
+    }
+
+    /// Returns the first address of the first network of a family that a host can have.
+    pub fn first_host(&self, family: Family) -> Result<IpAddr, ProblemKind> {
+        let Some(net) = self.networks.first(family) else {
+            let name = self.name.to_string();
+            return Err(ProblemKind::NoNetworkOfFamily { name, family });
+        };
+        first_host(net).ok_or_else(|| ProblemKind::NoHostInNetwork {
+            name: self.name.to_string(),
+            net,
+        })
+    }
+}
+
 /// An item of a list.
 pub enum Member {
     Net(IpNet),
@@ -68,13 +97,8 @@ impl<'t> NetworkNames<'t> {
         values: usize,
         whole: bool,
     ) -> Self {
-        let files = files.into_iter().map(|(start, file)| ReadFile {
-            file,
-            start,
-            networks: OnceCell::new(),
-        });
         Self {
-            files: files.collect(),
+            files: read_files(files),
             named: BTreeMap::new(),
             lists: BTreeMap::new(),
             values,
@@ -168,13 +192,46 @@ impl<'t> NetworkNames<'t> {
         Ok(Member::Name(text.into()))
     }
 
+    /// Reads the name of networks outside of a list. Returns `None` if the networks are not known: they have a
+    /// problem, or a file of the spec could not be read.
+    pub fn named(&mut self, text: &str) -> Result<Option<NamedNetworks>, ProblemKind> {
+        if !is_name(text) {
+            let text = text.to_owned();
+            return Err(ProblemKind::InvalidClient { text });
+        }
+        let Some(named) = self.named.get_mut(text) else {
+            let near = self.near(text);
+            let text = text.to_owned();
+            return if self.whole {
+                Err(ProblemKind::UnknownClient { text, near })
+            } else {
+                Ok(None)
+            };
+        };
+        named.used = true;
+        let networks = named.networks.clone();
+        Ok(networks.map(|networks| NamedNetworks {
+            name: text.into(),
+            networks,
+        }))
+    }
+
+    /// Replaces the files of networks by those that the next documents name.
+    pub fn change_files(&mut self, files: impl IntoIterator<Item = (usize, &'t NetworkFile<'t>)>) {
+        self.files = read_files(files);
+    }
+
     fn unknown(&self, text: &str) -> ProblemKind {
-        let names = self.named.keys().map(AsRef::as_ref);
-        let known: Vec<&str> = names.take(MOST_COMPARED).collect();
         ProblemKind::UnknownNetwork {
             text: text.to_owned(),
-            near: nearest(text, &known).map(str::to_owned),
+            near: self.near(text),
         }
+    }
+
+    fn near(&self, text: &str) -> Option<String> {
+        let names = self.named.keys().map(AsRef::as_ref);
+        let known: Vec<&str> = names.take(MOST_COMPARED).collect();
+        nearest(text, &known).map(str::to_owned)
     }
 
     /// Returns the list of these networks and names, or nothing if a name has a problem.
@@ -226,6 +283,41 @@ impl<'t> NetworkNames<'t> {
             .filter(|(_, named)| self.whole && !named.used);
         named.map(|(name, named)| (name.as_ref(), &named.span))
     }
+}
+
+fn read_files<'t>(
+    files: impl IntoIterator<Item = (usize, &'t NetworkFile<'t>)>,
+) -> Vec<ReadFile<'t>> {
+    let files = files.into_iter().map(|(start, file)| ReadFile {
+        file,
+        start,
+        networks: OnceCell::new(),
+    });
+    files.collect()
+}
+
+/// Returns the first address of a network that a host can have.
+fn first_host(net: IpNet) -> Option<IpAddr> {
+    // The first address of a network names the network (RFC 950) or its routers (RFC 4291, 2.6.1), unless the network
+    // has two addresses (RFC 3021, RFC 6164).
+    let skipped = net.max_prefix_len() - net.prefix_len() > 1;
+    let own = match net {
+        IpNet::V4(net) => {
+            let first = net.network().to_bits().saturating_add(u32::from(skipped));
+            IpAddr::V4(first.into())
+        }
+        IpNet::V6(net) => {
+            let first = net.network().to_bits().saturating_add(u128::from(skipped));
+            IpAddr::V6(first.into())
+        }
+    };
+    // A network of half of all addresses begins with some that no host has.
+    let beyond = [
+        IpAddr::V4(Ipv4Addr::new(1, 0, 0, 1)),
+        IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)),
+    ];
+    let mut each = [own].into_iter().chain(beyond);
+    each.find(|address| net.contains(address) && not_a_host(*address).is_none())
 }
 
 /// Returns the paths of the files that the `networks` of a spec name.
@@ -282,5 +374,33 @@ fn refused_name(text: &str) -> Option<ProblemKind> {
         INTERNET => Some(ProblemKind::ReservedNetworkName { name }),
         _ if is_name(text) => None,
         _ => Some(ProblemKind::InvalidNetworkName { name }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_host_of_a_network_is_not_the_address_of_the_network() {
+        for (net, host) in [
+            ("198.51.100.0/24", Some("198.51.100.1")),
+            ("198.51.100.4/30", Some("198.51.100.5")),
+            ("198.51.100.4/31", Some("198.51.100.4")),
+            ("198.51.100.7/32", Some("198.51.100.7")),
+            ("2001:db8::/64", Some("2001:db8::1")),
+            ("2001:db8::4/126", Some("2001:db8::5")),
+            ("2001:db8::4/127", Some("2001:db8::4")),
+            ("2001:db8::7/128", Some("2001:db8::7")),
+            ("0.0.0.0/0", Some("1.0.0.1")),
+            ("0.0.0.0/8", None),
+            ("224.0.0.0/4", None),
+            ("::/0", Some("2000::1")),
+            ("ff00::/8", None),
+        ] {
+            let found = first_host(net.parse().expect("a network"));
+            let host = host.map(|host| host.parse::<IpAddr>().expect("an address"));
+            assert_eq!(found, host, "{net}");
+        }
     }
 }

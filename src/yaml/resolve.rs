@@ -48,6 +48,7 @@ pub fn resolve(written: WrittenSpec, problems: &mut Vec<Problem>) -> Option<Forw
         firewall,
         forwards,
         outbound,
+        tests: written.tests.into_iter().map(|test| test.value).collect(),
     })
 }
 

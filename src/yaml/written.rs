@@ -7,8 +7,8 @@ use super::nets::ByFamily;
 use super::options::{Interfaces, Options, WrittenDestinations, WrittenLog};
 use super::problem::{Code, Span};
 use crate::forwards::{
-    Description, Destination, ForwardPolicy, Layout, Limits, Listen, Name, OutboundProtocol, Snats,
-    TargetKind,
+    Description, Destination, ForwardPolicy, Layout, Limits, Listen, Name, OutboundProtocol,
+    PacketTest, Snats, TargetKind,
 };
 use crate::net::{Family, PortRange, Protocol};
 use crate::netfilter::target::Mss;
@@ -29,7 +29,9 @@ pub struct WrittenSpec {
     pub outbound: Vec<WrittenOutbound>,
     /// The codes that are silenced for the whole spec.
     pub silence: Vec<Code>,
-    /// The names of networks that no list has, each with its place.
+    /// In the order of the file, without those that have a problem, which was reported.
+    pub tests: Vec<Placed<PacketTest>>,
+    /// The names of networks that no list and no test has, each with its place.
     pub unused_networks: Vec<(String, Span)>,
 }
 

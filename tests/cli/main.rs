@@ -11,6 +11,7 @@ mod networks;
 mod printable;
 mod render;
 mod spec_source;
+mod tests_of_a_spec;
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -12,8 +12,8 @@ use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
     Balance, Firewall, Forward, How, Interface, Limits, Log, Mss, Networks, Options, Outbound,
-    Port, Protocol, Several, Snat, Spec, Target, destination, destinations, everybody, named,
-    outbound_without_names, ranges, text_of,
+    PacketTest, Port, Protocol, Several, Snat, Spec, Target, destination, destinations, everybody,
+    first_host, named, outbound_without_names, ranges, text_of,
 };
 
 const INTERFACES: [&str; 4] = ["eth0", "eth1", "ens5.100", "br-1a_b"];
@@ -48,6 +48,7 @@ prop_compose! {
         networks in option::of(networks()),
         siblings in vec(option::weighted(SELDOM, options()), 12),
         outbound in vec(outbound(), 0..4),
+        tests in vec(packet_test(), 0..4),
     ) -> Spec {
         let siblings = forwards.iter().zip(siblings);
         let siblings = siblings.filter_map(|(forward, options)| Some(sibling(forward, options?)));
@@ -70,6 +71,7 @@ prop_compose! {
                 name: format!("out-{n}-{}", entry.name),
                 ..entry
             }).collect(),
+            tests,
         })
     }
 }
@@ -196,7 +198,74 @@ fn made_valid(mut spec: Spec) -> Spec {
         }
         made_valid_outbound(entry, &networks, &spec.firewall);
     }
+    for test in spec
+        .tests
+        .iter_mut()
+        .filter(|test| NAMES.contains(&test.from.as_str()))
+    {
+        let nets = match networks.get(&test.from) {
+            Some(Networks::List(nets)) => nets.as_slice(),
+            _ => &[],
+        };
+        let has = |v6: bool| nets.iter().any(|net| net.contains(':') == v6);
+        let tells = |v6| first_host(nets, v6).is_some();
+        let is_valid = match test.is_v6() {
+            Some(v6) => tells(v6),
+            None => has(false) != has(true) && (tells(false) || tells(true)),
+        };
+        if !is_valid {
+            let v6 = test.is_v6() == Some(true);
+            test.from = if v6 { "2001:db8::7" } else { "198.51.100.7" }.into();
+        }
+    }
     spec
+}
+
+/// Generates a test whose addresses are of one family. Its client may have a name that is not defined.
+pub fn packet_test() -> BoxedStrategy<PacketTest> {
+    let protocol = select(vec![None, Some("tcp"), Some("udp"), Some("ping")]);
+    (protocol, any::<bool>())
+        .prop_flat_map(|(protocol, v6)| {
+            let is_ping = protocol == Some("ping");
+            let host = move || {
+                let port = 1..=u16::MAX;
+                (address(v6), port).prop_map(move |(address, port)| {
+                    if is_ping {
+                        address.trim_matches(['[', ']']).to_owned()
+                    } else {
+                        format!("{address}:{port}")
+                    }
+                })
+            };
+            let own = address(v6).prop_map(|address| address.trim_matches(['[', ']']).to_owned());
+            let from = prop_oneof![2 => own, 1 => select(NAMES.map(str::to_owned).to_vec())];
+            let port = prop_oneof![1..=u16::MAX].prop_map(Port::Number);
+            let to = if is_ping {
+                host().prop_map(Port::Text).boxed()
+            } else {
+                prop_oneof![port, host().prop_map(Port::Text)].boxed()
+            };
+            let several = proptest::collection::btree_set(host(), 1..4);
+            let several = several.prop_map(|all| all.into_iter().collect::<Vec<_>>().join("|"));
+            let snat = option::of(prop_oneof![source(v6), keyword()]);
+            let reaches = prop_oneof![
+                1 => Just(("nothing".to_owned(), None)),
+                2 => (several, snat),
+            ];
+            let name = option::of(description());
+            (name, from, to, option::of(interface()), reaches).prop_map(
+                move |(name, from, to, ingress, (reaches, snat))| PacketTest {
+                    name,
+                    from,
+                    to,
+                    protocol: protocol.map(str::to_owned),
+                    ingress,
+                    reaches,
+                    snat,
+                },
+            )
+        })
+        .boxed()
 }
 
 /// Returns whether a list denies every network of another one, which has some.

@@ -48,6 +48,8 @@ macro_rules! lab_test {
 }
 
 mod ahead;
+#[path = "../asked/mod.rs"]
+mod asked;
 mod blackhole;
 mod boot;
 mod capacity;
@@ -81,6 +83,7 @@ mod lifecycle;
 mod listen_lists;
 mod log;
 mod long;
+mod made_up;
 mod managers;
 mod marks;
 mod matrix;
@@ -97,6 +100,7 @@ mod outbound_matrix;
 mod outbound_twin;
 mod overtaken;
 mod package;
+mod packet_tests;
 mod persistence;
 mod probe;
 mod reach;
@@ -113,14 +117,17 @@ mod shortage;
 mod ssh;
 mod state;
 mod status;
+mod suggested;
 mod survey;
 mod sysctl;
 mod takeover;
+mod trace;
 mod traffic;
 mod transaction;
 mod trial;
 mod twin;
 mod twin_cause;
+mod twin_connection;
 mod twin_differential;
 mod twin_faults;
 mod twin_rules;

@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
 use nvactl::net::Protocol;
-use nvactl::twin::machine::LiveMachine;
+use nvactl::twin::machine::Machine;
 use nvactl::twin::netns;
 use nvactl::twin::talk::{From, Question, Reached, TalkOutcome, Talker};
 use nvactl::twin::wiring::wire;
@@ -22,7 +22,7 @@ forwards:
 ";
 
 /// Asks again while a port is in use: a program that another test starts holds every socket until its exec.
-fn answered(talker: &mut Talker<'_>, question: &Question) -> TalkOutcome {
+pub fn answered(talker: &mut Talker<'_>, question: &Question) -> TalkOutcome {
     let is_held = |error: &Error| error.kind() == ErrorKind::AddrInUse;
     let mut outcomes = std::iter::repeat_with(|| talker.ask(question)).take(1000);
     let outcome = outcomes.find(|outcome| !outcome.as_ref().is_err_and(is_held));
@@ -59,7 +59,7 @@ fn a_twin_treats_packets_like_the_machine(backend: Backend) {
     let name = backend.name();
     let outcomes = lab.firewall.enter(move || {
         netns::aside(move || {
-            let machine = LiveMachine::read().expect("it is listed");
+            let machine = Machine::read().expect("it is listed");
             let wired = wire(&machine, None).expect("namespaces can be made");
             assert_eq!(wired.left_out, [], "{machine:#?}");
             for (program, text) in ["iptables", "ip6tables"].into_iter().zip(rules.split('|')) {

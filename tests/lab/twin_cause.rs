@@ -54,7 +54,7 @@ fn lab(backend: Backend) -> Lab {
 fn conversation(protocol: Protocol) -> Conversation {
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     Conversation {
-        protocol,
+        protocol: protocol.into(),
         client: address(CLIENT),
         listen: address(FIREWALL),
         port: PORT,
@@ -66,7 +66,7 @@ fn conversation(protocol: Protocol) -> Conversation {
 fn conversation_v6() -> Conversation {
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     Conversation {
-        protocol: Protocol::Udp,
+        protocol: Protocol::Udp.into(),
         client: address(CLIENT_V6),
         listen: address(FIREWALL_V6),
         port: PORT,
@@ -80,7 +80,8 @@ fn watch(lab: &Lab, conversation: Conversation, size: usize) -> Option<Taken> {
     let begun = lab.firewall.enter(|| Watch::begin(&["eth0", "eth1"]));
     let watch = begun.expect("packets can be traced");
     let to = SocketAddr::from((conversation.listen, conversation.port));
-    lab.client.enter(move || match conversation.protocol {
+    let transport = conversation.protocol.transport().expect("it has ports");
+    lab.client.enter(move || match transport {
         Protocol::Tcp => drop(TcpStream::connect_timeout(&to, PATIENCE)),
         Protocol::Udp => {
             let socket = UdpSocket::bind((conversation.client, 0)).expect("its own address");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nvactl::forwards::{self, ForwardSet, Nets};
 use nvactl::netfilter::target;
@@ -24,6 +24,8 @@ pub struct Spec {
     pub forwards: Vec<Forward>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outbound: Vec<Outbound>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<PacketTest>,
 }
 
 /// A failed test prints the spec as YAML, so that it can be tried by hand.
@@ -129,6 +131,22 @@ pub struct Outbound {
     pub limits: Option<Limits>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Log>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketTest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub from: String,
+    pub to: Port,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<String>,
+    pub reaches: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat: Option<String>,
 }
 
 /// A list, or a single value without brackets.
@@ -356,6 +374,12 @@ pub fn normal(spec: Spec) -> Spec {
         each.filter_map(|v6| outward(entry, v6, &spec.firewall))
     });
     let outbound = outbound.collect();
+    let tests = spec.tests.iter().map(|test| PacketTest {
+        to: Port::Text(text_of(&test.to)),
+        protocol: Some(test.protocol.clone().unwrap_or("tcp".into())),
+        ..test.clone()
+    });
+    let tests = tests.collect();
     let firewall = &spec.firewall;
     Spec {
         version: None,
@@ -364,6 +388,7 @@ pub fn normal(spec: Spec) -> Spec {
         defaults: None,
         forwards: forwards.collect(),
         outbound,
+        tests,
         firewall: Firewall {
             interface: Interface::Sides {
                 ingress: firewall.interface.ingress().map(Several::List),
@@ -393,7 +418,56 @@ pub fn without_names(mut spec: Spec) -> Spec {
     for entry in &mut spec.outbound {
         *entry = outbound_without_names(entry, &networks);
     }
+    for test in &mut spec.tests {
+        if let Some(Networks::List(nets)) = networks.get(&test.from) {
+            let v6 = test.is_v6();
+            let mut firsts = [false, true].into_iter();
+            let first = firsts.find_map(|of| {
+                let is_meant = v6.is_none_or(|v6| v6 == of);
+                first_host(nets, of).filter(|_| is_meant)
+            });
+            test.from = first.expect("it has a host of the family");
+        }
+    }
     spec
+}
+
+/// Returns the first host of the first network of a family; `None` without such a network, or if no host has the
+/// address.
+pub fn first_host(nets: &[String], v6: bool) -> Option<String> {
+    let mut of_family = nets.iter().filter(|net| net.contains(':') == v6);
+    let net = of_family.next()?;
+    let all = if v6 { 128_u32 } else { 32 };
+    let (address, length) = match net.split_once('/') {
+        Some((address, length)) => (address, length.parse().expect("it is a number")),
+        None => (net.as_str(), all),
+    };
+    let more = u8::from(length + 1 < all);
+    match address.parse().expect("it is an address") {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            let host = Ipv4Addr::from(u32::from(v4) + u32::from(more));
+            (first > 0 && first < 224 && first != 127).then(|| host.to_string())
+        }
+        IpAddr::V6(v6) => {
+            let [first, ..] = v6.segments();
+            let host = Ipv6Addr::from(u128::from(v6) + u128::from(more));
+            (first > 0 && first < 0xff00).then(|| host.to_string())
+        }
+    }
+}
+
+impl PacketTest {
+    /// Returns the family, if an address other than the client's tells.
+    pub fn is_v6(&self) -> Option<bool> {
+        let to = text_of(&self.to);
+        let mut told = [Some(to.as_str()), Some(&self.reaches), self.snat.as_deref()]
+            .into_iter()
+            .flatten();
+        let first = told.find(|text| text.contains(['.', ':']))?;
+        let host = first.split('|').next()?;
+        Some(host.matches(':').count() > 1)
+    }
 }
 
 /// Returns an outbound entry with each name in a list replaced by its networks.
@@ -663,6 +737,19 @@ pub fn of(set: &ForwardSet) -> Spec {
         defaults: None,
         forwards: set.forwards.iter().map(forward).collect(),
         outbound: set.outbound.iter().map(outbound).collect(),
+        tests: set.tests.iter().map(packet_test).collect(),
+    }
+}
+
+fn packet_test(test: &forwards::PacketTest) -> PacketTest {
+    PacketTest {
+        name: test.name.as_ref().map(ToString::to_string),
+        from: test.from.to_string(),
+        to: Port::Text(test.to.to_string()),
+        protocol: Some(test.protocol.to_string()),
+        ingress: test.ingress.as_ref().map(ToString::to_string),
+        reaches: test.reaches.to_string(),
+        snat: test.snat.map(|snat| snat.to_string()),
     }
 }
 

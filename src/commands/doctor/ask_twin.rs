@@ -21,7 +21,7 @@ use crate::twin::battery::{InDoubt, battery};
 use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::explain::{explain, kept_in};
 use crate::twin::judge::ask;
-use crate::twin::machine::LiveMachine;
+use crate::twin::machine::Machine;
 use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 use crate::twin::search::CauseSearch;
@@ -54,7 +54,7 @@ pub fn ask_twin<'e>(
     let in_doubt = in_doubt.unwrap_or_default();
     let own: Vec<(&Forward, Question)> = gathered.iter().flat_map(own_questions).collect();
     let work = || -> Result<Answers<'e>, TwinError> {
-        let mut machine = LiveMachine::read()?;
+        let mut machine = Machine::read()?;
         machine.ask_routers_again()?;
         let filter = PacketFilter::read_of(families)?;
         let named = NamedInRules::by(&filter, &machine);

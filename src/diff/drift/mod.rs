@@ -268,6 +268,7 @@ impl Comparison {
             firewall: held.map_or(&want.firewall, |held| &held.firewall).clone(),
             forwards: Vec::new(),
             outbound: Vec::new(),
+            tests: Vec::new(),
         };
         // `policy_change` reports a changed policy.
         expected.firewall.forward_policy = ForwardPolicy::Keep;
@@ -339,6 +340,7 @@ impl Comparison {
                 firewall: expected.firewall.clone(),
                 forwards: Vec::new(),
                 outbound: entries.to_vec(),
+                tests: Vec::new(),
             };
             plan(&set, family)
         };

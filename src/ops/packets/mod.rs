@@ -4,6 +4,7 @@ mod failed;
 mod other_flows;
 mod overtaken;
 mod report;
+mod tested;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -50,6 +51,7 @@ pub fn try_packets(
         live: live.values().copied().collect(),
         flows,
         change,
+        tests: &set.tests,
         deadline: Instant::now() + LIMIT,
     };
     let work = || try_change(&trying);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::failed::{dead, lost, strayed};
 use super::other_flows::other_flows;
 use super::overtaken::{Overtaken, opened};
+use super::tested::failed_tests;
 use crate::net::Family;
 use crate::net::words::{counted, quoted};
 use crate::netfilter::backend::Backend;
@@ -25,6 +26,8 @@ pub enum PacketTrial {
     NotLoaded,
     /// The change would cut off forwards or outbound entries that work now, a line each.
     Cuts(Vec<String>),
+    /// Tests of the spec do not pass with the change, some lines each.
+    TestsFail(Vec<String>),
     /// No copy could be made, with the reason.
     Impossible(String),
 }
@@ -37,6 +40,9 @@ pub fn told(
 ) -> PacketTrial {
     if !tried.lost.is_empty() {
         return PacketTrial::Cuts(lost(tried, backend, &foreign_snat()));
+    }
+    if !tried.failed_tests.is_empty() {
+        return PacketTrial::TestsFail(failed_tests(&tried.failed_tests));
     }
     dead(&tried.dead, remarks);
     let all = Family::ALL.into_iter();

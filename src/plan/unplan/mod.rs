@@ -105,6 +105,7 @@ pub fn unplan(ruleset: &Ruleset) -> Option<ForwardSet> {
         firewall,
         forwards,
         outbound,
+        tests: Vec::new(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use crate::forwards::{Destination, Forward, Limits, Name, Outbound, Snat, TargetPorts};
+use crate::forwards::{Destination, Forward, Limits, Name, Outbound, Snat};
 use crate::net::{Family, Interface, Port, Protocol};
 use crate::twin::clients::SampleClient;
 use crate::twin::talk::Question;
@@ -121,13 +121,6 @@ pub enum Wanted {
 
 /// Returns the address and port to which a destination maps a port of the listener.
 pub fn reached(forward: &Forward, at: &Destination, port: Port) -> SocketAddr {
-    let number = match at.ports {
-        TargetPorts::Kept => port.number(),
-        TargetPorts::Range(ports) if ports.count() == 1 => ports.first().number(),
-        TargetPorts::Range(ports) => {
-            let offset = port.number() - forward.listen.ports.first().number();
-            ports.first().number() + offset
-        }
-    };
+    let number = forward.port_at(at, port).number();
     SocketAddr::new(at.address, number)
 }

@@ -12,7 +12,7 @@ pub(super) use ask::reached;
 pub use ask::{Ask, NamedEnd, Subject, Wanted};
 
 use super::clients::Clients;
-use super::machine::LiveMachine;
+use super::machine::Machine;
 use super::world::World;
 use crate::forwards::{Forward, Limits, Outbound, Snat, Sources, rows};
 use crate::net::{Family, Interface, Protocol};
@@ -37,7 +37,7 @@ pub fn battery<'f>(
     forwards: &[&'f Forward],
     entries: &[&'f Outbound],
     clients: &Clients,
-    machine: &LiveMachine,
+    machine: &Machine,
     worlds: &[World],
     in_doubt: &InDoubt<'_>,
 ) -> Vec<Ask<'f>> {
@@ -52,11 +52,12 @@ pub fn battery<'f>(
         let questions = ForwardQuestions {
             forward,
             machine,
+            clients,
             worlds,
         };
         let (mut brief, mut more) = (Vec::new(), Vec::new());
         questions.brief(&of_forward, &mut brief);
-        questions.shares(&of_forward, clients, &mut numbers, &mut more);
+        questions.shares(&of_forward, &mut numbers, &mut more);
         questions.named_ports(&of_forward, &clients.ports, &mut more);
         let key = (forward.name.as_str(), forward.protocol);
         if shapes.insert(Shape::of(forward)) || in_doubt.forwards.contains(&key) {
@@ -99,7 +100,7 @@ pub fn battery<'f>(
 pub fn plain<'a, 'f: 'a>(
     forwards: &'a [&'f Forward],
     clients: &'a Clients,
-    machine: &'a LiveMachine,
+    machine: &'a Machine,
     worlds: &'a [World],
 ) -> impl Iterator<Item = Ask<'f>> + 'a {
     let rows = rows(forwards).scan(0, |next, row| {
@@ -112,6 +113,7 @@ pub fn plain<'a, 'f: 'a>(
             let questions = ForwardQuestions {
                 forward,
                 machine,
+                clients,
                 worlds,
             };
             let port = forward.listen.ports.first();
@@ -204,7 +206,7 @@ mod tests {
     use super::*;
     use crate::forwards::ForwardSet;
     use crate::twin::clients::{ClientKind, NamedInRules};
-    use crate::twin::machine::LiveLink;
+    use crate::twin::machine::MachineLink;
     use crate::yaml;
 
     fn set(forwards: &str) -> ForwardSet {
@@ -215,13 +217,13 @@ mod tests {
         yaml::read(text.as_bytes()).expect("the spec is valid")
     }
 
-    fn asking(set: &ForwardSet) -> (LiveMachine, Vec<World>, Clients) {
-        let machine = LiveMachine {
+    fn asking(set: &ForwardSet) -> (Machine, Vec<World>, Clients) {
+        let machine = Machine {
             links: vec![
-                LiveLink::with("eth0", &["10.3.0.4/24"]),
-                LiveLink::with("eth1", &["10.4.0.4/24"]),
+                MachineLink::with("eth0", &["10.3.0.4/24"]),
+                MachineLink::with("eth1", &["10.4.0.4/24"]),
             ],
-            ..LiveMachine::default()
+            ..Machine::default()
         };
         let worlds: Vec<World> = machine.links.iter().map(World::of).collect();
         let none = NamedInRules::default();
@@ -268,7 +270,9 @@ mod tests {
     fn an_address_of_a_load_balancer_on_the_loopback_interface_is_asked() {
         let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
         let (mut machine, worlds, clients) = asking(&set);
-        machine.links.push(LiveLink::with("lo", &["20.10.5.6/32"]));
+        machine
+            .links
+            .push(MachineLink::with("lo", &["20.10.5.6/32"]));
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         let asks = battery(
             &forwards,
@@ -280,6 +284,21 @@ mod tests {
         );
         let floating = |ask: &Ask<'_>| ask.question.to.to_string() == "20.10.5.6:80";
         assert!(asks.iter().any(floating));
+    }
+
+    /// The connection would go to the other forward.
+    #[test]
+    fn an_address_that_another_forward_listens_on_is_not_asked() {
+        let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}, \
+             {name: b, listen: '10.3.0.4:80', target: {pod: 10.224.0.9:80}}");
+        let (mut machine, worlds, clients) = asking(&set);
+        machine.links[0] = MachineLink::with("eth0", &["10.3.0.4/24", "10.3.0.5/24"]);
+        let forwards: Vec<&Forward> = set.forwards.iter().collect();
+        let none = InDoubt::default();
+        let asks = battery(&forwards, &[], &clients, &machine, &worlds, &none);
+        let of_all = asks.iter().filter(|ask| ask.of.name().as_str() == "a");
+        let to: BTreeSet<String> = of_all.map(|ask| ask.question.to.to_string()).collect();
+        assert_eq!(to.into_iter().collect::<Vec<_>>(), ["10.3.0.5:80"]);
     }
 
     /// If the time limit is reached, all forwards have been tried in brief.
@@ -400,7 +419,7 @@ mod tests {
     fn an_address_that_stands_alone_on_another_interface_is_asked() {
         let set = set("{name: a, listen: 80, target: {pod: 10.224.0.8:80}}");
         let (mut machine, worlds, clients) = asking(&set);
-        machine.links[1] = LiveLink::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
+        machine.links[1] = MachineLink::with("eth1", &["10.4.0.4/24", "20.1.1.1/32"]);
         let forwards: Vec<&Forward> = set.forwards.iter().collect();
         let asks = battery(
             &forwards,

@@ -314,7 +314,7 @@ mod tests {
     use crate::forwards::{Forward, ForwardSet};
     use crate::twin::battery::{InDoubt, battery};
     use crate::twin::clients::{Clients, NamedInRules};
-    use crate::twin::machine::{LiveLink, LiveMachine};
+    use crate::twin::machine::{Machine, MachineLink};
     use crate::yaml;
 
     /// Returns the connections of a machine that has the Internet behind eth0, and 10.224.0.0/16 behind eth1.
@@ -332,13 +332,13 @@ mod tests {
         let route = serde_json::json!({
             "dst": "10.224.0.0/16", "gateway": "10.4.0.1", "dev": "eth1", "table": "main"
         });
-        let machine = LiveMachine {
+        let machine = Machine {
             links: vec![
-                LiveLink::with("eth0", &["10.3.0.4/24"]),
-                LiveLink::with("eth1", &["10.4.0.4/24"]),
+                MachineLink::with("eth0", &["10.3.0.4/24"]),
+                MachineLink::with("eth1", &["10.4.0.4/24"]),
             ],
             routes: vec![(Family::V4, route)],
-            ..LiveMachine::default()
+            ..Machine::default()
         };
         let worlds: Vec<World> = machine.links.iter().map(World::of).collect();
         let behind = ["10.224.0.0/16", "10.4.0.0/24"].map(|net| net.parse().expect("a network"));

@@ -1,14 +1,14 @@
 //! The connections of one forward.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeFrom;
 
 use super::ask::{Ask, Subject, Wanted, reached};
 use crate::forwards::{Balance, Forward};
 use crate::net::{Interface, Port, Protocol};
 use crate::twin::clients::{ClientKind, Clients, OfForward, SampleClient, is_public};
-use crate::twin::machine::{Address, LinkKind, LiveMachine};
+use crate::twin::machine::{Address, LinkKind, Machine};
 use crate::twin::talk::{From, Question};
 use crate::twin::world::World;
 
@@ -34,7 +34,8 @@ pub(super) fn plain_answer(protocol: Protocol) -> usize {
 /// A forward with everything that its connections depend on.
 pub struct ForwardQuestions<'b, 'f> {
     pub forward: &'f Forward,
-    pub machine: &'b LiveMachine,
+    pub machine: &'b Machine,
+    pub clients: &'b Clients,
     pub worlds: &'b [World],
 }
 
@@ -103,9 +104,13 @@ impl<'f> ForwardQuestions<'_, 'f> {
                 // A load balancer with floating IP sends to an address that is set on `lo`.
                 let floating = of("lo").filter(|address| address.scope == "global");
                 let elsewhere = self.elsewhere(by);
-                let more = own.skip(1).chain(floating).chain(elsewhere).take(ROUNDS);
-                for address in more {
-                    let to = SocketAddr::new(address.net.addr(), ports.first().number());
+                let asked = self.address(by, ports.first());
+                let all = own.chain(floating).chain(elsewhere);
+                let all = all.map(|address| address.net.addr());
+                let reach = |to: &IpAddr| self.clients.reach(forward, *to, ports.first());
+                let more = all.filter(|to| Some(*to) != asked && reach(to));
+                for address in more.take(ROUNDS) {
+                    let to = SocketAddr::new(address, ports.first().number());
                     asks.extend(self.ask_at(first, by, to, Wanted::Through));
                 }
             }
@@ -137,7 +142,6 @@ impl<'f> ForwardQuestions<'_, 'f> {
     pub fn shares(
         &self,
         clients: &OfForward<'f>,
-        all: &Clients,
         numbers: &mut RangeFrom<usize>,
         asks: &mut Vec<Ask<'f>>,
     ) {
@@ -149,7 +153,9 @@ impl<'f> ForwardQuestions<'_, 'f> {
         if count < 2 || target.balance != Balance::Client {
             return;
         }
-        let alike = all.alike(self.forward, first, numbers, count * ROUNDS);
+        let alike = self
+            .clients
+            .alike(self.forward, first, numbers, count * ROUNDS);
         let alike = alike
             .iter()
             .filter_map(|client| self.ask(client, by, port, Wanted::Through));
@@ -189,19 +195,24 @@ impl<'f> ForwardQuestions<'_, 'f> {
         port: Port,
         wanted: Wanted,
     ) -> Option<Ask<'f>> {
-        let address = match self.forward.listen.address {
-            Some(address) => address,
-            None => {
-                let ingress = self.forward.ingress.first()?;
-                let link = self.machine.link(by.as_str());
-                let family = self.forward.family();
-                let own = link.and_then(|link| link.first(family));
-                // A host behind the firewall asks for the address that clients know.
-                let own = own.or_else(|| self.machine.link(ingress.as_str())?.first(family));
-                own?
-            }
-        };
+        let address = self.address(by, port)?;
         self.ask_at(client, by, SocketAddr::new(address, port.number()), wanted)
+    }
+
+    /// Returns the address that a client asks for; `None` if the machine has none there that another forward does not
+    /// take.
+    fn address(&self, by: &Interface, port: Port) -> Option<IpAddr> {
+        if let Some(address) = self.forward.listen.address {
+            return Some(address);
+        }
+        let family = self.forward.family();
+        // A host behind the firewall asks for the address that clients know.
+        let interfaces = [Some(by), self.forward.ingress.first()].into_iter();
+        let links = interfaces.filter_map(|name| self.machine.link(name?.as_str()));
+        let own = links.flat_map(|link| link.of(family));
+        let own = own.filter(|address| address.scope != "link");
+        let mut own = own.map(|address| address.net.addr());
+        own.find(|own| self.clients.reach(self.forward, *own, port))
     }
 
     /// Returns a connection to an address and port; `None` if the interface has no world.

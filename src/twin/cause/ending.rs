@@ -8,7 +8,8 @@ use super::legacy::CountedRule;
 use super::message::{Header, NftVerdict};
 use super::path::{PacketPath, TraceStep, TraceStepKind};
 use super::trace::Stage;
-use crate::net::{Family, Protocol};
+use crate::forwards::OutboundProtocol;
+use crate::net::Family;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -47,9 +48,9 @@ pub enum Fate {
 /// A connection as its client opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
-    pub protocol: Protocol,
+    pub protocol: OutboundProtocol,
     pub client: IpAddr,
-    /// The address and port that the client connects to.
+    /// The address and port that the client connects to. A ping has port 0.
     pub listen: IpAddr,
     pub port: u16,
     /// The addresses and ports to one of which a forward sends the connection. None if that is not known.
@@ -264,10 +265,7 @@ impl WatchReport {
     }
 
     /// Returns the rules of iptables-legacy that counted, in the family of a path's packet.
-    pub(super) fn legacy_of<'s>(
-        &'s self,
-        path: &PacketPath,
-    ) -> impl Iterator<Item = &'s CountedRule> {
+    pub fn legacy_of<'s>(&'s self, path: &PacketPath) -> impl Iterator<Item = &'s CountedRule> {
         let family = path.first().map(|header| Family::of(header.source));
         let counted = self.legacy.iter();
         counted.filter(move |one| family.is_none_or(|family| one.family == family))
@@ -283,9 +281,10 @@ impl WatchReport {
 
 impl Conversation {
     /// Returns whether a path belongs to a packet from the client.
-    pub(super) fn requests(&self, path: &PacketPath) -> bool {
+    #[must_use]
+    pub fn requests(&self, path: &PacketPath) -> bool {
         path.first().is_some_and(|header| {
-            header.protocol == number(self.protocol)
+            header.protocol == number(self.protocol, header.source)
                 && header.source == self.client
                 && destination(header) == Some((self.listen, self.port))
         })
@@ -296,24 +295,27 @@ impl Conversation {
         !self.targets.is_empty() && !self.targets.contains(&now)
     }
 
-    /// Returns whether a path belongs to a reply.
-    fn replies(&self, path: &PacketPath, servers: &[(IpAddr, u16)]) -> bool {
+    /// Returns whether a path belongs to a reply of one of some servers.
+    #[must_use]
+    pub fn replies(&self, path: &PacketPath, servers: &[(IpAddr, u16)]) -> bool {
         let from = |header: Header| {
             let (port, _) = header.ports?;
             Some((header.source, port))
         };
         path.first().is_some_and(|header| {
-            header.protocol == number(self.protocol)
+            header.protocol == number(self.protocol, header.source)
                 && from(header).is_some_and(|from| servers.contains(&from))
         })
     }
 }
 
-/// Returns the number of a protocol in an IP header.
-pub(super) fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
+/// Returns the number of a protocol in an IP header with this source.
+pub(super) fn number(protocol: OutboundProtocol, source: IpAddr) -> u8 {
+    match (protocol, source) {
+        (OutboundProtocol::Tcp, _) => 6,
+        (OutboundProtocol::Udp, _) => 17,
+        (OutboundProtocol::Ping, IpAddr::V4(_)) => 1,
+        (OutboundProtocol::Ping, IpAddr::V6(_)) => 58,
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Header {
     pub destination: IpAddr,
     /// The number of the transport protocol.
     pub protocol: u8,
-    /// Source and destination port of TCP and UDP; `None` for a fragment.
+    /// Source and destination port of TCP and UDP, 0 for both of an echo message of ICMP; `None` for a fragment.
     pub ports: Option<(u16, u16)>,
 }
 
@@ -215,6 +215,8 @@ fn header(network: &[u8], transport: &[u8]) -> Option<Header> {
         (6 | 17, Some(&[s0, s1, d0, d1])) if !is_fragment => {
             Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
         }
+        // The types of echo request and answer (RFC 792, RFC 4443).
+        (1, Some(&[0 | 8, ..])) | (58, Some(&[128 | 129, ..])) if !is_fragment => Some((0, 0)),
         _ => None,
     };
     Some(Header {

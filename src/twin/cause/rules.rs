@@ -1,12 +1,12 @@
 //! The text of a rule that the kernel names by its handle.
 
 use super::error::CauseError;
-use super::message::NftChain;
+use super::message::{NftChain, NftVerdict};
 use super::trace::Stage;
 use crate::host::iptables::{Iptables, nft_family};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
-use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::programs;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
@@ -72,15 +72,31 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<DecidingRule,
     })
 }
 
-/// Describes a policy.
+impl DecidingRule {
+    /// Returns whether the rule sends an answer. iptables prints a target, nft a word.
+    #[must_use]
+    pub fn rejects(&self) -> bool {
+        self.text.contains("-j REJECT") || self.text.split(' ').any(|word| word == "reject")
+    }
+
+    /// Returns whether the rule is in a chain of nvactl.
+    #[must_use]
+    pub fn is_nvactls(&self) -> bool {
+        matches!(&self.holder, Holder::Iptables { chain, .. } if chain.is_own())
+    }
+}
+
+/// Describes a policy with this verdict.
 #[must_use]
-pub fn policy(stage: Stage, chain: &NftChain) -> DecidingRule {
+pub fn policy(stage: Stage, chain: &NftChain, verdict: &NftVerdict) -> DecidingRule {
+    let policy = match verdict {
+        NftVerdict::Accept => Policy::Accept,
+        _ => Policy::Drop,
+    };
     let holder = iptables(chain).filter(|_| ChainName::from(chain.name.as_str()).is_builtin());
     let text = match &holder {
-        Some(Holder::Iptables { chain, .. }) => {
-            Line::SetPolicy(chain, crate::netfilter::names::Policy::Drop).to_string()
-        }
-        _ => "policy drop".to_owned(),
+        Some(Holder::Iptables { chain, .. }) => Line::SetPolicy(chain, policy).to_string(),
+        _ => format!("policy {}", policy.as_str().to_ascii_lowercase()),
     };
     DecidingRule {
         stage,

@@ -13,6 +13,8 @@ use super::path::{PacketPath, TraceStep, TraceStepKind};
 use super::route::{self, RouteQuery};
 use super::rules::{self, DecidingRule, Holder};
 use super::trace::Stage;
+use crate::forwards::OutboundProtocol;
+use crate::host::network::Route;
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::programs;
@@ -72,7 +74,7 @@ impl WatchReport {
             return Ok(None);
         };
         let fate = match &by {
-            By::Rule(decided) if fate == Fate::Dropped && rejects(&decided.text) => Fate::Rejected,
+            By::Rule(decided) if fate == Fate::Dropped && decided.rejects() => Fate::Rejected,
             By::Rule(_) if matches!(event, Ending::Untranslated(..)) => Fate::Untranslated,
             _ => fate,
         };
@@ -125,7 +127,9 @@ impl WatchReport {
             TraceStepKind::Rule { chain, handle, .. } => {
                 Some(By::Rule(rules::rule(step.stage, chain, *handle)?))
             }
-            TraceStepKind::Policy(chain) => Some(By::Policy(rules::policy(step.stage, chain))),
+            TraceStepKind::Policy(chain) => {
+                Some(By::Policy(rules::policy(step.stage, chain, &step.verdict)))
+            }
             TraceStepKind::Enters | TraceStepKind::Leaves | TraceStepKind::Return(_) => None,
         })
     }
@@ -233,11 +237,6 @@ impl WatchReport {
 /// The number of ICMP for IPv6 in a header.
 const ICMPV6: u8 = 58;
 
-/// Returns whether a rule sends an answer. iptables prints a target, nft a word.
-fn rejects(text: &str) -> bool {
-    text.contains("-j REJECT") || text.split(' ').any(|word| word == "reject")
-}
-
 fn untracks(text: &str) -> bool {
     text.contains("-j NOTRACK")
         || text.contains("--notrack")
@@ -276,9 +275,8 @@ pub fn by_legacy(counted: &CountedRule) -> By {
 /// Returns the query for the route of a step's packet.
 fn question(step: &TraceStep) -> Option<RouteQuery> {
     let header = step.header?;
-    let protocol = Protocol::ALL
-        .into_iter()
-        .find(|one| number(*one) == header.protocol);
+    let is_of = |one: OutboundProtocol| number(one, header.source) == header.protocol;
+    let protocol = Protocol::ALL.into_iter().find(|one| is_of((*one).into()));
     Some(RouteQuery {
         source: header.source,
         destination: header.destination,
@@ -286,6 +284,23 @@ fn question(step: &TraceStep) -> Option<RouteQuery> {
         mark: step.mark,
         port: protocol.zip(header.ports.map(|(_, port)| port)),
     })
+}
+
+impl TraceStep {
+    /// Returns the names of the interfaces by which the packet came in and will go out, as far as they are known here.
+    #[must_use]
+    pub fn interfaces(&self) -> (Option<String>, Option<String>) {
+        (self.iif.and_then(name), self.oif.and_then(name))
+    }
+
+    /// Asks for the route of the packet as it is here.
+    ///
+    /// # Errors
+    /// The reason for which the kernel would discard the packet. `None` without a packet.
+    #[must_use]
+    pub fn route(&self) -> Option<Result<Route, KernelReason>> {
+        Some(route::ask_route(&question(self)?))
+    }
 }
 
 /// Returns the name of an interface of the calling thread's namespace.

@@ -16,14 +16,15 @@ use super::cause::{By, Conversation, DecidingRule, Holder, Taken};
 use super::clients::ClientKind;
 use super::explain::explain;
 use super::judge;
-use super::machine::LiveMachine;
+use super::machine::Machine;
+use super::packet_tests::{TestedPacket, run_tests};
 use super::repeat::{conversation, repeat, taken};
 use super::rules::PacketFilter;
 use super::search::CauseSearch;
 use super::talk::{Question, TalkOutcome};
 use super::verdict::{Judged, Verdict};
 use super::{Twin, TwinError, switches};
-use crate::forwards::{Forward, Outbound};
+use crate::forwards::{Forward, Outbound, PacketTest};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::TableName;
 use crate::netfilter::target::Target;
@@ -46,7 +47,7 @@ const SHUT: usize = 5;
 /// # Errors
 /// If no twin can be made.
 pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinError> {
-    let mut machine = LiveMachine::read()?;
+    let mut machine = Machine::read()?;
     // A neighbour that did not answer once may answer by now. The checks of the live machine report those that do
     // not.
     for neighbour in &mut machine.neighbours {
@@ -79,6 +80,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     tried.in_front = in_question.in_front;
     let mut kept = judge::ask(&mut twin, in_question.asks, trying.deadline)?;
     kept.retain(is_cut);
+    tried.failed_tests = failed_tests(trying, &mut twin)?;
     let bad = sort_out(judged, &mut tried);
     if bad.is_empty() && kept.is_empty() {
         return Ok(Some(tried));
@@ -107,9 +109,24 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     Ok(Some(tried))
 }
 
+/// Runs the tests of the spec in the twin with the change. Returns those that do not pass.
+fn failed_tests<'f>(
+    trying: &Trying<'f>,
+    twin: &mut Twin,
+) -> Result<Vec<TestedPacket<'f>>, TwinError> {
+    if trying.tests.is_empty() {
+        return Ok(Vec::new());
+    }
+    twin.enter()?;
+    let tests: Vec<&PacketTest> = trying.tests.iter().collect();
+    let mut tested = run_tests(twin, &tests, trying.deadline)?;
+    tested.retain(|one| !one.is_passed());
+    Ok(tested)
+}
+
 /// Makes a twin that forwards, as the machine does once forwarding is turned on.
 fn forwarding(
-    machine: &LiveMachine,
+    machine: &Machine,
     filter: &PacketFilter,
     deadline: Option<Instant>,
 ) -> Result<Twin, TwinError> {

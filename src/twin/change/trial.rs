@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::forwards::{Forward, ForwardSet, Listeners, Name};
+use crate::forwards::{Forward, ForwardSet, Listeners, Name, PacketTest};
 use crate::host::network;
 use crate::net::{Family, Port};
 use crate::netfilter::conntrack::Flow;
@@ -13,7 +13,8 @@ use crate::plan::Hook;
 use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{DecidingRule, Taken};
 use crate::twin::clients::{Clients, NamedInRules};
-use crate::twin::machine::LiveMachine;
+use crate::twin::machine::Machine;
+use crate::twin::packet_tests::TestedPacket;
 use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 use crate::twin::talk::{Question, TalkOutcome, Talker};
@@ -34,6 +35,8 @@ pub struct Trying<'f> {
     /// The live connections, as examples of clients.
     pub flows: &'f [Flow],
     pub change: RuleChange,
+    /// The tests of the spec.
+    pub tests: &'f [PacketTest],
     pub deadline: Instant,
 }
 
@@ -46,6 +49,8 @@ pub struct Tried<'f> {
     pub in_front: BTreeMap<&'f Name, &'f Name>,
     /// Connections that die after the change, and that died before it at one of several tries or at all of them.
     pub dead: Vec<Judged<'f>>,
+    /// The tests of the spec that do not pass after the change.
+    pub failed_tests: Vec<TestedPacket<'f>>,
     /// Connections that rules of others refused before the change, and that come through after it.
     pub opened: Vec<Opened<'f>>,
     /// Connections outside the forwards and outbound entries.
@@ -98,7 +103,7 @@ pub struct PreparedTrial<'f> {
 
 pub fn prepared<'f>(
     trying: &'f Trying<'f>,
-    machine: &LiveMachine,
+    machine: &Machine,
     filter: &PacketFilter,
 ) -> PreparedTrial<'f> {
     let named = NamedInRules::by(filter, machine);

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::networks::NamedInRules;
 use crate::forwards::{ForwardSet, Nets};
 use crate::net::Family;
-use crate::twin::machine::{Address, LiveMachine};
+use crate::twin::machine::{Address, Machine};
 
 /// How many addresses are tried until one is like another.
 const TRIES: usize = 256;
@@ -23,12 +23,7 @@ pub struct Internet {
 }
 
 impl Internet {
-    pub fn of(
-        set: &ForwardSet,
-        family: Family,
-        machine: &LiveMachine,
-        named: &NamedInRules,
-    ) -> Self {
+    pub fn of(set: &ForwardSet, family: Family, machine: &Machine, named: &NamedInRules) -> Self {
         let first = unlisted(set, family);
         Self {
             first,
@@ -133,7 +128,7 @@ fn beside(first: IpAddr, number: usize) -> IpAddr {
 /// Returns the networks around an address that lists, rules, links and routes name.
 fn narrower(
     set: &ForwardSet,
-    machine: &LiveMachine,
+    machine: &Machine,
     named: &NamedInRules,
     first: IpAddr,
 ) -> Vec<IpNet> {

@@ -17,10 +17,10 @@ pub use networks::NamedInRules;
 pub use outbound::OfEntry;
 pub use sample::{ClientKind, SampleClient};
 
-use super::machine::LiveMachine;
+use super::machine::Machine;
 use crate::forwards::{Forward, ForwardPolicy, ForwardSet, Listeners, Nets, Outbound};
 use crate::host::network::Packet;
-use crate::net::{Family, Interface};
+use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::conntrack::{Flow, is_of_host};
 use internet::Internet;
 use networks::{host_of, is_of_hosts, is_routed, near, of_interfaces};
@@ -51,14 +51,16 @@ pub struct Clients {
     pub left_out: usize,
     /// The ports that rules of others name.
     pub ports: BTreeSet<u16>,
+    /// The ports of listeners for single addresses.
+    single: BTreeMap<(IpAddr, Protocol), Vec<PortRange>>,
 }
 
 impl Clients {
-    /// Gathers the clients. `back` returns the interface by which each reply leaves the live machine.
+    /// Gathers the clients. `back` returns the interface by which each reply leaves the machine.
     pub fn of<'s>(
         set: &'s ForwardSet,
         family: Family,
-        machine: &LiveMachine,
+        machine: &Machine,
         flows: &[Flow],
         named: &NamedInRules,
         back: impl Fn(&BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String>,
@@ -111,7 +113,17 @@ impl Clients {
             taken,
             left_out,
             ports: named.ports.clone(),
+            single: single(set),
         }
+    }
+
+    /// Returns whether connections to an address and port go to a forward that listens on all addresses. A listener for
+    /// the one address comes first.
+    #[must_use]
+    pub fn reach(&self, forward: &Forward, to: IpAddr, port: Port) -> bool {
+        let single = self.single.get(&(to, forward.protocol));
+        let mut single = single.into_iter().flatten();
+        !single.any(|ports| ports.contains(port))
     }
 
     /// Returns other clients that a forward treats like this one. Clients of the Internet take their addresses
@@ -230,7 +242,7 @@ impl Clients {
         self.is_routed || self.back(self.internet.first).is_some()
     }
 
-    /// Returns the interface by which replies to a client leave the live machine.
+    /// Returns the interface by which replies to a client leave the machine.
     fn back(&self, address: IpAddr) -> Option<&str> {
         self.back.get(&address).map(String::as_str)
     }
@@ -244,8 +256,20 @@ pub struct OfForward<'f> {
     pub denied: Vec<(SampleClient, &'f Interface)>,
 }
 
+/// Returns the ports of listeners for single addresses.
+fn single(set: &ForwardSet) -> BTreeMap<(IpAddr, Protocol), Vec<PortRange>> {
+    let mut single: BTreeMap<_, Vec<PortRange>> = BTreeMap::new();
+    for forward in &set.forwards {
+        if let Some(address) = forward.listen.address {
+            let ports = single.entry((address, forward.protocol)).or_default();
+            ports.push(forward.listen.ports);
+        }
+    }
+    single
+}
+
 /// Returns the machine's own addresses, and those that do not answer.
-fn unusable(machine: &LiveMachine) -> BTreeSet<IpAddr> {
+fn unusable(machine: &Machine) -> BTreeSet<IpAddr> {
     let dead = machine.neighbours.iter().filter(|one| one.failed);
     let mut unusable = machine.addresses();
     unusable.extend(dead.map(|one| one.address));
@@ -259,7 +283,7 @@ fn taken(set: &ForwardSet, unusable: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
     unusable.iter().copied().chain(targets).collect()
 }
 
-/// Returns the interface by which replies to each address leave the live machine.
+/// Returns the interface by which replies to each address leave the machine.
 fn interfaces_back<'s>(
     set: &'s ForwardSet,
     family: Family,
@@ -333,7 +357,7 @@ fn listed(forward: &Forward, taken: &BTreeSet<IpAddr>) -> Vec<SampleClient> {
 mod tests {
     use super::*;
 
-    use crate::twin::machine::{LiveLink, Neighbour};
+    use crate::twin::machine::{MachineLink, Neighbour};
     use crate::yaml;
 
     fn set(forward: &str) -> ForwardSet {
@@ -349,10 +373,10 @@ mod tests {
         let route = serde_json::json!({
             "dst": "10.224.0.0/16", "gateway": "10.4.0.1", "dev": "eth1", "table": "main"
         });
-        let machine = LiveMachine {
+        let machine = Machine {
             links: vec![
-                LiveLink::with("eth0", &["10.3.0.4/24"]),
-                LiveLink::with("eth1", &["10.4.0.4/24"]),
+                MachineLink::with("eth0", &["10.3.0.4/24"]),
+                MachineLink::with("eth1", &["10.4.0.4/24"]),
             ],
             routes: vec![(Family::V4, route)],
             neighbours: vec![Neighbour {
@@ -361,7 +385,7 @@ mod tests {
                 permanent: false,
                 failed: true,
             }],
-            ..LiveMachine::default()
+            ..Machine::default()
         };
         let behind: IpNet = "10.224.0.0/16".parse().expect("a network");
         Clients::of(
@@ -432,7 +456,7 @@ mod tests {
         let clients = Clients::of(
             &set,
             Family::V4,
-            &LiveMachine::default(),
+            &Machine::default(),
             &[],
             &named,
             |asked| {

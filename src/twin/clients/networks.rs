@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::forwards::ForwardSet;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::is_of_host;
-use crate::twin::machine::{Address, LinkKind, LiveMachine};
+use crate::twin::machine::{Address, LinkKind, Machine};
 use crate::twin::rules::PacketFilter;
 
 /// Networks and ports in rules that are not nvactl's. Packets of each may meet rules that no others meet.
@@ -24,7 +24,7 @@ pub struct NamedInRules {
 impl NamedInRules {
     /// Gathers them from the packet filter and the policy rules.
     #[must_use]
-    pub fn by(filter: &PacketFilter, machine: &LiveMachine) -> Self {
+    pub fn by(filter: &PacketFilter, machine: &Machine) -> Self {
         let mut named = filter.networks();
         named.sources.extend(machine.sources());
         named.destinations.extend(machine.destinations());
@@ -44,7 +44,7 @@ impl NamedInRules {
 }
 
 /// Returns whether a router leads to a network of clients. A network of targets does not count.
-pub fn is_routed(set: &ForwardSet, machine: &LiveMachine, family: Family) -> bool {
+pub fn is_routed(set: &ForwardSet, machine: &Machine, family: Family) -> bool {
     let links = machine.links.iter().flat_map(|link| &link.addresses);
     let on_link: BTreeSet<IpNet> = links.map(Address::on_link).collect();
     let has_target = |net: &IpNet| {
@@ -57,14 +57,14 @@ pub fn is_routed(set: &ForwardSet, machine: &LiveMachine, family: Family) -> boo
 }
 
 /// Returns the networks on the links of ingress interfaces, and those that a router there leads to.
-pub fn near(set: &ForwardSet, machine: &LiveMachine) -> BTreeSet<IpNet> {
+pub fn near(set: &ForwardSet, machine: &Machine) -> BTreeSet<IpNet> {
     let ingresses = set.forwards.iter().flat_map(|forward| &forward.ingress);
     of_interfaces(machine, &ingresses.map(Interface::as_str).collect())
 }
 
 /// Returns the networks on the links of some interfaces, and those that a router there leads to. The default
 /// route does not count.
-pub fn of_interfaces(machine: &LiveMachine, interfaces: &BTreeSet<&str>) -> BTreeSet<IpNet> {
+pub fn of_interfaces(machine: &Machine, interfaces: &BTreeSet<&str>) -> BTreeSet<IpNet> {
     let links = machine.links.iter();
     let links = links
         .filter(|link| interfaces.contains(link.name.as_str()) && link.kind != LinkKind::Loopback);

@@ -12,7 +12,7 @@ use crate::forwards::{ForwardSet, METADATA, Nets, Outbound, internet_v6};
 use crate::host::network::Packet;
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::is_of_host;
-use crate::twin::machine::LiveMachine;
+use crate::twin::machine::Machine;
 
 /// The ends of an outbound entry's connections.
 #[derive(Debug, Default)]
@@ -46,11 +46,11 @@ pub struct Outward {
 }
 
 impl Outward {
-    /// Gathers the facts. `back` returns the interface by which each packet leaves the live machine.
+    /// Gathers the facts. `back` returns the interface by which each packet leaves the machine.
     pub fn of<'s>(
         set: &'s ForwardSet,
         family: Family,
-        machine: &LiveMachine,
+        machine: &Machine,
         unusable: BTreeSet<IpAddr>,
         named: &NamedInRules,
         back: impl Fn(&BTreeSet<Packet<'s>>) -> BTreeMap<Packet<'s>, String>,

@@ -9,6 +9,7 @@ mod filter;
 mod listing;
 mod named;
 mod native;
+mod of_text;
 mod own;
 mod place;
 mod programs;

@@ -113,7 +113,6 @@ fn read_once(families: Families) -> Result<PacketFilter, FilterError> {
     let spaced_sets = SpacedSets::read(&parse::text_of(&sets));
     let written = written(&texts, &spaced_sets, own.iter().chain(&native));
     let queues = fs::read_to_string(QUEUES).unwrap_or_default();
-    let logs = fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1");
     Ok(PacketFilter {
         texts,
         sets,
@@ -123,11 +122,16 @@ fn read_once(families: Families) -> Result<PacketFilter, FilterError> {
         has_nft: chains.is_some(),
         facts: FilterFacts {
             queues: Queues::read(&queues),
-            logs,
+            logs: writes_logs(),
             spaced_sets,
             written,
         },
     })
+}
+
+/// Returns whether rules of a namespace write to the machine's log.
+pub fn writes_logs() -> bool {
+    fs::read_to_string(LOGS).is_ok_and(|value| value.trim() == "1")
 }
 
 /// Lists the tables that are not iptables', and names those that cannot be read. A table without chains does nothing.

@@ -23,6 +23,10 @@ pub fn repair(
     facts: &FilterFacts,
     copied: &mut Copied,
 ) -> Result<(), FilterError> {
+    // Without tables to compare with, a list of thousands of rules is needless.
+    if live.is_empty() {
+        return Ok(());
+    }
     let Some(chains) = own::chains()? else {
         return Ok(());
     };

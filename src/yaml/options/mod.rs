@@ -10,7 +10,7 @@ pub use interfaces::{Interfaces, interfaces};
 pub use limits::limits;
 pub use log::{WrittenLog, log, named};
 pub use nets::{WrittenDestinations, destinations, nets};
-pub use snat::{check_snat, snats};
+pub use snat::{check_snat, snat, snats};
 
 use super::fields::{Fields, Placed, distinct, one_of_words, parsed, unknown, yes_or_no};
 use super::load::Node;

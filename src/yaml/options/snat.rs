@@ -53,7 +53,8 @@ pub fn snats(node: &Node<'_>, problems: &mut Vec<Problem>) -> Option<Placed<Snat
     })
 }
 
-fn snat(text: &str) -> Result<Snat, ProblemKind> {
+/// Reads one `snat`.
+pub fn snat(text: &str) -> Result<Snat, ProblemKind> {
     match text {
         "masquerade" => Ok(Snat::Masquerade),
         "none" => Ok(Snat::Client),

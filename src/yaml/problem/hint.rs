@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::forwards::{DescriptionError, INTERNET, Name, NameError};
+use crate::forwards::{INTERNET, LineError, Name, NameError};
 use crate::net::{Family, Host, PortError, PortRange};
 
 pub(super) const TARGET: &str =
@@ -21,13 +21,17 @@ pub(super) fn did_you_mean(text: &str, known: &[&'static str]) -> String {
 
 /// Returns the known word for which other programs have the word `text`.
 fn meant<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
-    let word = match text {
-        "from" | "source" | "sources" => "allow_from",
-        "to" | "destination" | "destinations" => "allow_to",
-        "icmp" | "icmpv6" | "echo" => "ping",
+    let words: &[&str] = match text {
+        "from" | "source" | "sources" => &["allow_from", "from"],
+        "to" | "destination" | "destinations" => &["allow_to", "to"],
+        "client" | "src" => &["from"],
+        "dst" => &["to"],
+        "interface" | "ingress" => &["in"],
+        "expect" | "target" | "result" => &["reaches"],
+        "icmp" | "icmpv6" | "echo" => &["ping"],
         _ => return None,
     };
-    known.iter().copied().find(|one| *one == word)
+    known.iter().copied().find(|one| words.contains(one))
 }
 
 /// Returns the known word that `text` is probably a typing error for, or that other programs call so.
@@ -56,6 +60,8 @@ pub(super) fn place(key: &str) -> String {
         "forward" => "an entry of `forwards`".to_owned(),
         "network" => "an entry of `networks`".to_owned(),
         "entry" => "an entry of `outbound`".to_owned(),
+        "test" => "an entry of `tests`".to_owned(),
+        "test file" => "a file of tests".to_owned(),
         key => format!("`{key}`"),
     }
 }
@@ -64,7 +70,7 @@ pub(super) fn place(key: &str) -> String {
 pub(super) fn value(key: &str) -> &'static str {
     match key {
         "version" => "1",
-        "interface" | "ingress" | "egress" => "eth0",
+        "interface" | "ingress" | "egress" | "in" => "eth0",
         "snat" | "v4" => "10.3.0.4",
         "mss" => "clamp",
         "forward_policy" => "drop",
@@ -97,6 +103,10 @@ pub(super) fn value(key: &str) -> &'static str {
         "networks" => "{office: [198.51.100.0/24]}",
         "file" => "scanners.txt",
         "forwards" => "[{name: web, listen: 49182, target: {pod: 10.224.0.118:80}}]",
+        "from" => "198.51.100.7",
+        "to" => "443",
+        "reaches" => "nothing",
+        "tests" => "[{from: 198.51.100.7, to: 22, reaches: nothing}]",
         "outbound" => "[{name: pods-out, allow_from: [10.224.0.0/16]}]",
         _ => "[]",
     }
@@ -140,6 +150,8 @@ pub(super) fn wrong_type(key: &str) -> String {
             "write, for example, `office: [198.51.100.0/24]` or `scanners: {file: scanners.txt}`".into()
         }
         "entry" => "write, for example, `- {name: pods-out, allow_from: [10.224.0.0/16]}`".into(),
+        "test" => "write, for example, `- {from: 198.51.100.7, to: 22, reaches: nothing}`".into(),
+        "test file" => format!("begin with, for example, `tests: {}`", value("tests")),
         key => format!("write, for example, `{key}: {}`", value(key)),
     }
 }
@@ -205,11 +217,12 @@ pub(super) fn usable_name(NameError(text): &NameError) -> String {
     }
 }
 
-pub(super) fn description(error: &DescriptionError) -> &'static str {
+/// Takes the fault of a description, or of a test's name.
+pub(super) fn line(error: &LineError) -> &'static str {
     match error {
-        DescriptionError::Empty => "write a few words, or remove the key",
-        DescriptionError::TooLong(_) => "shorten it; a comment (`# …`) may be as long as you like",
-        DescriptionError::Hidden(_) => "write it as one line of plain text",
+        LineError::Empty => "write a few words, or remove the key",
+        LineError::TooLong { .. } => "shorten it; a comment (`# …`) may be as long as you like",
+        LineError::Hidden(_) => "write it as one line of plain text",
     }
 }
 
@@ -287,6 +300,56 @@ pub(super) fn network_name(text: &str, near: Option<&str>) -> String {
     }
 }
 
+/// Takes a client that is no address and cannot be a name.
+pub(super) fn client(text: &str) -> String {
+    if text.starts_with('[') {
+        let address = text.trim_matches(['[', ']']);
+        return format!("remove the brackets: `\"{address}\"`");
+    }
+    if has_leading_zero(text) {
+        LEADING_ZERO
+    } else if text.contains('/') {
+        "write one address of the network"
+    } else if is_host_name(text) {
+        NO_DNS
+    } else {
+        "write an address, as `198.51.100.7` or `\"2001:db8::7\"`"
+    }
+    .to_owned()
+}
+
+/// Takes a client's name and the nearest name of networks.
+pub(super) fn unknown_client(text: &str, near: Option<&str>) -> String {
+    match near {
+        Some(name) => format!("did you mean `{name}`?"),
+        None if is_host_name(text) => NO_DNS.to_owned(),
+        None if text == INTERNET => {
+            "write an address of the Internet, as `198.51.100.7`".to_owned()
+        }
+        None => {
+            format!("define it, as `networks: {{{text}: [198.51.100.0/24]}}`, or write an address")
+        }
+    }
+}
+
+/// Returns a client of a family.
+pub(super) fn client_of(family: Family) -> &'static str {
+    match family {
+        Family::V4 => value("from"),
+        Family::V6 => "\"2001:db8::7\"",
+    }
+}
+
+/// Takes what a test reaches.
+pub(super) fn reaches(text: &str) -> String {
+    match nearest(text, &["nothing"]) {
+        Some(word) => format!("did you mean `{word}`?"),
+        None => {
+            "write `nothing`, or the host that is reached, as `\"10.224.0.118:80\"`; several as `\"10.224.0.118:80|10.224.0.119:80\"`".to_owned()
+        }
+    }
+}
+
 pub(super) fn snat(text: &str) -> String {
     if text.starts_with(|c: char| c.is_alphabetic()) && !text.contains(':') {
         return did_you_mean(text, &["masquerade", "none"]);
@@ -321,6 +384,7 @@ pub(super) fn unusable(key: &str, address: IpAddr) -> &'static str {
             "write the port alone, which listens on all addresses"
         }
         "listen" | "snat" => "to list this machine's addresses: ip -brief address",
+        "from" | "to" | "reaches" => "write the address of a host",
         _ => TARGET,
     }
 }

@@ -10,6 +10,8 @@ pub use entry::{Severity, Span, Words};
 pub use hint::nearest;
 pub use table::{Code, ProblemKind};
 
+use std::collections::BTreeSet;
+
 use crate::net::printable::{self, is_hidden};
 
 /// Longer texts and hints are cut.
@@ -40,10 +42,36 @@ impl Problem {
         }
     }
 
+    /// Returns the problem of a file of tests for that of a spec.
+    #[must_use]
+    pub fn in_test_file(mut self) -> Self {
+        if self.kind == ProblemKind::Empty {
+            self.kind = ProblemKind::EmptyTestFile;
+        }
+        self
+    }
+
     #[must_use]
     pub fn severity(&self) -> Severity {
         self.kind.code().severity()
     }
+}
+
+/// Sorts the problems of a spec by their places, and returns whether one is an error.
+pub fn in_order(problems: &mut Vec<Problem>) -> bool {
+    problems.sort_by_key(|problem| problem.span.start);
+    // A problem of a default is found in every forward that takes it, and reported once.
+    let at_one_place = problems
+        .windows(2)
+        .filter(|two| two[0].span.start == two[1].span.start);
+    let crowded: BTreeSet<usize> = at_one_place.map(|two| two[0].span.start).collect();
+    let mut seen = BTreeSet::new();
+    problems.retain(|problem| {
+        let Problem { span, .. } = problem;
+        !crowded.contains(&span.start) || seen.insert((span.start, span.end, problem.words().text))
+    });
+    let mut all = problems.iter();
+    all.any(|problem| problem.severity() == Severity::Error)
 }
 
 fn clipped(text: String) -> String {

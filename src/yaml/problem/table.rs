@@ -11,8 +11,8 @@ use ipnet::IpNet;
 
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
 use super::hint::{self, did_you_mean, one_of};
-use crate::forwards::{DescriptionError, Firewall, Log, NameError};
-use crate::net::{Family, InterfaceError, Port, PortError, PortRange, Protocol};
+use crate::forwards::{Firewall, LineError, Log, NameError, TestName};
+use crate::net::{Family, Host, InterfaceError, Port, PortError, PortRange, Protocol};
 use crate::yaml::bounds::MAX_VALUES;
 
 problems! {
@@ -63,6 +63,10 @@ problems! {
         EmptyInFolder => {
             text: ("the file has no keys"),
             hint: ("write `forwards: []` into the file, or delete it"),
+        }
+        EmptyTestFile => {
+            text: ("the file has no keys"),
+            hint: ("begin with, for example, `tests: {}`", hint::value("tests")),
         }
         EmptyNetworkFile => {
             text: ("the file has no network"),
@@ -186,6 +190,10 @@ problems! {
             text: ("`{name}` cannot name networks: such a name is 1 to 63 of A-Z a-z 0-9 _ . - and starts with a letter"),
             hint: ("write a name as `office`"),
         }
+        InvalidTestName { error: LineError } => {
+            text: ("the name {error}"),
+            hint: ("{}; a test's name is one line of at most {} characters", hint::line(error), TestName::MOST_CHARS),
+        }
         ReservedNetworkName { name: String } => {
             text: ("`{name}` cannot name networks: nvactl keeps this word for itself"),
             hint: ("write another name"),
@@ -194,9 +202,9 @@ problems! {
     "invalid-description": Error, InvalidDescription {
         meaning: "a description that is empty, longer than 200 characters, or has more than one line",
         example: "`description: \"first line\\nsecond line\"`",
-        InvalidDescription { error: DescriptionError } => {
-            text: ("{error}"),
-            hint: ("{}", hint::description(error)),
+        InvalidDescription { error: LineError } => {
+            text: ("the description {error}"),
+            hint: ("{}", hint::line(error)),
         }
     }
     "duplicate-name": Error, DuplicateName {
@@ -227,19 +235,35 @@ problems! {
         }
     }
     "invalid-port": Error, InvalidPort {
-        meaning: "a value that is not a port or range",
+        meaning: "a value that is not a port or range, or not a test's one port",
         example: "`listen: 0x50`",
         InvalidPort { error: PortError } => {
             text: ("{error}"),
             hint: ("{}", hint::port(error)),
         }
+        NoTestPort { address: IpAddr, protocol: Protocol } => {
+            text: ("a test of {protocol} needs a port, but {address} has none"),
+            hint: ("write, for example, `\"{}:443\"`, or add `protocol: ping`", Host(*address)),
+        }
+        PortOfPingTest => {
+            text: ("a ping has no port: it goes from an address to an address"),
+            hint: ("write an address alone, as `203.0.113.10`, or another `protocol`"),
+        }
+        SeveralPorts { ports: PortRange } => {
+            text: ("a test connects to one port, but {ports} are several"),
+            hint: ("write one of them, as `{}`, and another test for another port", ports.first()),
+        }
     }
     "invalid-snat": Error, InvalidSnat {
-        meaning: "a `snat` that is not an address, a range, `masquerade` or `none`",
+        meaning: "a `snat` that is not an address, a range, `masquerade` or `none`, or that of a test that reaches nothing",
         example: "`snat: masqerade`",
         InvalidSnat { text: String } => {
             text: ("`{text}` is not an address, a range of addresses, `masquerade` or `none`"),
             hint: ("{}", hint::snat(text)),
+        }
+        SnatOfNothing => {
+            text: ("this test reaches nothing, so no host can see its source"),
+            hint: ("remove `snat`, or write the host that is reached, as `reaches: 10.224.0.118:80`"),
         }
     }
     "invalid-address": Error, InvalidAddress {
@@ -248,6 +272,22 @@ problems! {
         InvalidAddress { text: String } => {
             text: ("`{text}` is not an address"),
             hint: ("{}", hint::address(text)),
+        }
+        InvalidClient { text: String } => {
+            text: ("`{text}` is neither an address nor a name from `networks`"),
+            hint: ("{}", hint::client(text)),
+        }
+        InvalidDestination { text: String } => {
+            text: ("`{text}` is neither a port of this machine nor an address"),
+            hint: ("write a port, as `443`, or an address with a port, as `\"203.0.113.10:443\"`"),
+        }
+        InvalidReaches { text: String } => {
+            text: ("`{text}` is neither `nothing` nor an address with a port"),
+            hint: ("{}", hint::reaches(text)),
+        }
+        NothingBesideHosts => {
+            text: ("a test reaches one of its hosts, or nothing, but this one has both"),
+            hint: ("remove `nothing` or the hosts"),
         }
         NoBrackets { text: String } => {
             text: ("the IPv6 address in `{text}` has no brackets, so its port cannot be recognised"),
@@ -280,6 +320,10 @@ problems! {
         UnknownNetwork { text: String, near: Option<String> } => {
             text: ("`networks` has no name `{text}`"),
             hint: ("{}", hint::network_name(text, near.as_deref())),
+        }
+        UnknownClient { text: String, near: Option<String> } => {
+            text: ("`networks` has no name `{text}`"),
+            hint: ("{}", hint::unknown_client(text, near.as_deref())),
         }
     }
     "network-file": Error, NetworkFile {
@@ -359,6 +403,10 @@ problems! {
             text: ("{address} cannot be a `{key}` address: {reason}"),
             hint: ("{}", hint::unusable(key, *address)),
         }
+        NoHostInNetwork { name: String, net: IpNet } => {
+            text: ("no host has an address in {net}, the first network of `{name}`, so it cannot be the client"),
+            hint: ("write an address, as `from: {}`", hint::value("from")),
+        }
     }
 
     // Values that do not fit together.
@@ -402,7 +450,7 @@ problems! {
         }
     }
     "mixed-families": Error, MixedFamilies {
-        meaning: "IPv4 and IPv6 in one forward that can have only one",
+        meaning: "IPv4 and IPv6 in one forward or test that can have only one",
         example: "`pod: [\"[fd00::10]:80\", 10.224.0.118:80]`",
         WrongFamily { key: &'static str, address: IpAddr, family: Family } => {
             text: ("`{key}` must be an {family} address, but {address} is not"),
@@ -412,6 +460,22 @@ problems! {
             text: ("this `{key}` is {family}, but the forward's first target is not"),
             hint: ("write two forwards, one for each family"),
             other: (target, "the target"),
+        }
+        TestOfTwoFamilies { key: &'static str, family: Family, of: &'static str, other: Span } => {
+            text: ("`{key}` is {family}, but `{of}` is not"),
+            hint: ("write two tests, one for each family"),
+            other: (other, "the other family"),
+        }
+        NoNetworkOfFamily { name: String, family: Family } => {
+            text: ("the other addresses of this test are {family}, but `{name}` has no {family} network"),
+            hint: ("add one to `networks`, or write an {family} address, as `from: {}`", hint::client_of(*family)),
+        }
+        TestOfEitherFamily { name: String } => {
+            text: ("`{name}` has networks of both families, and nothing else in this test has an address"),
+            hint: (
+                "write an address, as `from: {}`, or `from: {}` for the other family",
+                hint::client_of(Family::V4), hint::client_of(Family::V6)
+            ),
         }
     }
     "no-snat": Error, NoSnat {
@@ -543,10 +607,10 @@ problems! {
         }
     }
     "unused-network": Warning, UnusedNetwork {
-        meaning: "named networks that no list has",
+        meaning: "named networks that no list and no test has",
         example: "`networks: {office: [198.51.100.0/24]}` alone",
         UnusedNetwork { name: String } => {
-            text: ("no list has the networks `{name}`"),
+            text: ("no list and no test has the networks `{name}`"),
             hint: ("write `allow_from: [{name}]` where it belongs, or remove it; if it is for later, add `silence: [unused-network]` at the top"),
         }
     }

@@ -644,7 +644,7 @@ fn a_finding_about_some_clients_names_them() {
 /// A verdict that may depend on something the copy lacks is not certain, nor is a forward's metric.
 #[test]
 fn a_doubt_takes_the_certainty_away() {
-    let machine = crate::twin::machine::LiveMachine {
+    let machine = crate::twin::machine::Machine {
         filtered: vec!["eth1".to_owned()],
         ..Default::default()
     };

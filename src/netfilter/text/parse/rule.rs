@@ -2,6 +2,7 @@
 //! word for word.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::matches::{parsed, read_hex, read_mark, read_match, tokens};
 use crate::netfilter::mark::{BitShift, MarkCopy};
@@ -9,7 +10,7 @@ use crate::netfilter::matches::Match;
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, Mss, RejectWith, Target};
-use crate::netfilter::token::value;
+use crate::netfilter::token::{Token, value};
 
 pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
     let mut rule = Rule {
@@ -183,4 +184,55 @@ fn read_dnat(to: &str) -> Option<Target> {
         address: address.parse().ok()?,
         ports,
     })
+}
+
+/// Returns the first address to which a target redirects packets.
+#[must_use]
+pub fn first_destination(target: &Target) -> Option<IpAddr> {
+    match target {
+        Target::Dnat { address, .. } => Some(*address),
+        Target::Other(words) => first_address(words, "--to-destination"),
+        _ => None,
+    }
+}
+
+/// Returns the first source that a target gives packets.
+#[must_use]
+pub fn first_source(target: &Target) -> Option<IpAddr> {
+    match target {
+        Target::Snat { addresses, .. } => Some(addresses.first()),
+        Target::Other(words) => first_address(words, "--to-source"),
+        _ => None,
+    }
+}
+
+/// Returns the first address of an option's value, such as `10.0.0.8-10.0.0.9:80` or `[fd00::8]-[fd00::9]:80`.
+fn first_address(words: &[Token], option: &str) -> Option<IpAddr> {
+    let mut words = words.iter().map(Token::spelled);
+    words.find(|word| *word == option)?;
+    let first = words.next()?.split('-').next()?;
+    let bare = first.trim_start_matches('[').split(']').next()?;
+    let before_port = first.rsplit_once(':').map_or(first, |(address, _)| address);
+    bare.parse().or_else(|_| before_port.parse()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_targets_begins_with_its_first() {
+        for (value, address) in [
+            ("10.0.0.8-10.0.0.9", "10.0.0.8"),
+            ("10.0.0.8-10.0.0.9:80", "10.0.0.8"),
+            ("10.0.0.8:80-90", "10.0.0.8"),
+            ("[fd00::8]-[fd00::9]:80", "fd00::8"),
+            ("fd00::8-fd00::9", "fd00::8"),
+        ] {
+            let words = ["DNAT", "--to-destination", value, "--random"];
+            let words = words.map(Token::from);
+            let found = first_destination(&Target::Other(words.into()));
+            assert_eq!(found.map(|one| one.to_string()).as_deref(), Some(address));
+        }
+    }
 }

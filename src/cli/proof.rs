@@ -1,0 +1,155 @@
+//! The commands that try rules in a copy of a machine.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::values::number;
+use crate::forwards::OutboundProtocol;
+use crate::net::{Interface, Port};
+
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// A spec, a file with iptables-save text, or live for this machine.
+    #[arg(value_name = "SPEC|FILE|live")]
+    pub subject: Option<PathBuf>,
+
+    /// The client: an address, or an address and a port, with an IPv6 address in brackets then.
+    #[arg(long, value_name = "IP[:PORT]", value_parser = client)]
+    pub from: ClientArg,
+
+    /// What the client connects to: a port of this machine, or an address and a port; for a ping an address.
+    #[arg(long, value_name = "[IP:]PORT", value_parser = destination)]
+    pub to: DestinationArg,
+
+    /// The protocol: tcp, udp or ping.
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = protocol)]
+    pub protocol: OutboundProtocol,
+
+    /// The interface by which the client comes in [default: the one by which the machine would answer it].
+    #[arg(long = "in", value_name = "IFACE")]
+    pub ingress: Option<Interface>,
+
+    /// How many bytes the client sends, and how many the target answers.
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = size)]
+    pub size: usize,
+
+    /// Output format.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: TraceFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TraceFormat {
+    /// The path, hook by hook.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// A client's address, and its port if it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientArg {
+    pub address: IpAddr,
+    pub port: Option<Port>,
+}
+
+/// The place that a client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DestinationArg {
+    /// A port of the machine, at its address on the client's side.
+    Own(Port),
+    Address(IpAddr, Option<Port>),
+}
+
+/// A datagram holds no more bytes (RFC 768).
+const LARGEST: usize = 65_507;
+
+fn protocol(text: &str) -> Result<OutboundProtocol, String> {
+    let mut all = OutboundProtocol::ALL.into_iter();
+    all.find(|one| one.as_str() == text)
+        .ok_or_else(|| "not one of tcp, udp, ping".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size: usize = number(text)?;
+    if size > LARGEST {
+        return Err(format!("above {LARGEST}, the largest datagram"));
+    }
+    Ok(size)
+}
+
+fn client(text: &str) -> Result<ClientArg, String> {
+    let (address, port) = end(text)?;
+    Ok(ClientArg { address, port })
+}
+
+fn destination(text: &str) -> Result<DestinationArg, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let port: Result<Port, _> = text.parse();
+        return port
+            .map(DestinationArg::Own)
+            .map_err(|error| error.to_string());
+    }
+    let (address, port) = end(text)?;
+    Ok(DestinationArg::Address(address, port))
+}
+
+/// Reads an address with or without a port.
+fn end(text: &str) -> Result<(IpAddr, Option<Port>), String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok((address, None));
+    }
+    let read = text.parse::<SocketAddr>().ok();
+    read.and_then(|at| Some((at.ip(), Some(Port::new(at.port())?))))
+        .ok_or_else(|| {
+            "not an address such as 198.51.100.7, 198.51.100.7:443 or [fd00::7]:443".to_owned()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_addresses_with_or_without_a_port() {
+        let port = |number| Port::new(number).expect("a port");
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for (text, wanted) in [
+            ("443", DestinationArg::Own(port(443))),
+            (
+                "10.3.0.4:443",
+                DestinationArg::Address(address("10.3.0.4"), Some(port(443))),
+            ),
+            (
+                "10.3.0.4",
+                DestinationArg::Address(address("10.3.0.4"), None),
+            ),
+            ("fd00::4", DestinationArg::Address(address("fd00::4"), None)),
+            (
+                "[fd00::4]:53",
+                DestinationArg::Address(address("fd00::4"), Some(port(53))),
+            ),
+        ] {
+            assert_eq!(destination(text), Ok(wanted), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "65536",
+            "10.3.0.4:0",
+            "10.3.0.4:",
+            "fd00::4:x",
+            "web:443",
+        ] {
+            assert!(destination(text).is_err(), "{text}");
+        }
+        let wanted = ClientArg {
+            address: address("198.51.100.7"),
+            port: Some(port(40_000)),
+        };
+        assert_eq!(client("198.51.100.7:40000"), Ok(wanted));
+        assert!(client("443").is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! `nvactl test`: opens the connections of a spec's tests through a copy of a machine.
+
+mod junit;
+mod report;
+mod run;
+
+use super::console::Console;
+use super::error::Result;
+use super::exit::Exit;
+use super::failure::CommandRefusal;
+use super::host::HostAccess;
+use super::spec::load_spec;
+use super::test_file::load_tests;
+use crate::cli::{TestArgs, TestFormat};
+use crate::forwards::{PacketTest, suggested};
+use crate::host;
+use crate::host::user_namespace::enter_own_namespaces;
+use crate::yaml;
+
+pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
+    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    if args.suggest {
+        console.print(&yaml::tests_text(&suggested(&set)));
+        return Ok(Exit::Done);
+    }
+    let more = match &args.tests {
+        Some(path) => load_tests(path, &source, console)?,
+        None => Vec::new(),
+    };
+    let tests: Vec<&PacketTest> = set.tests.iter().chain(&more).collect();
+    if tests.is_empty() {
+        let refusal = CommandRefusal::NoTests {
+            file: source.name.clone(),
+            suggest: format!("nvactl test --suggest {}", source.argument()),
+        };
+        return Err(refusal.into());
+    }
+    let report = if args.live {
+        host::require_root("test --live")?;
+        run::on_live_machine(&tests)?
+    } else {
+        enter_own_namespaces()?;
+        run::on_made_up_machine(&set, &tests, on.backend)?
+    };
+    match args.format {
+        TestFormat::Text => report.say(&source.name, console),
+        TestFormat::Json => console.say_json(&report.json(&source.name))?,
+        TestFormat::Junit => {
+            let text = junit::text(&report, &source.name);
+            console.print_exact(&text.map_err(super::error::Error::Output)?);
+        }
+        TestFormat::Github => report.say_for_github(&source.name, console),
+    }
+    Ok(if report.is_passed() {
+        Exit::Done
+    } else {
+        Exit::Differs
+    })
+}

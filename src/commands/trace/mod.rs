@@ -1,0 +1,192 @@
+//! `nvactl trace`: one connection through a copy of a machine, hook by hook.
+
+mod error;
+mod json;
+mod subject;
+pub mod text;
+mod traced;
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::console::Console;
+use super::error::Result;
+use super::exit::Exit;
+use super::host::HostAccess;
+use crate::cli::{DestinationArg, TraceArgs, TraceFormat};
+use crate::forwards::OutboundProtocol;
+use crate::host::network::{self, Packet};
+use crate::net::{Family, Port, printable};
+use crate::twin::connection::Connection;
+use crate::twin::netns;
+use crate::twin::talk::From;
+use crate::twin::traced::{TracedEnd, trace};
+use crate::twin::{Twin, TwinError};
+use subject::{CopySource, TraceSubject};
+use traced::Traced;
+
+pub use error::TraceError;
+
+pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
+    check(args)?;
+    let subject = TraceSubject::read(args.subject.as_deref(), console)?;
+    subject.enter_namespaces()?;
+    let traced = netns::aside(|| through(&subject, args, on)).map_err(TraceError::Thread)??;
+    let connection = &traced.connection;
+    match args.format {
+        TraceFormat::Text => {
+            if !traced.made_up.is_empty() {
+                let words = traced
+                    .made_up
+                    .iter()
+                    .map(|line| format!("\n  {}", printable::line(line)));
+                let words: String = words.collect();
+                let name = printable::line(subject.name());
+                console.note(format_args!("the machine is made up from `{name}`:{words}"));
+            }
+            console.print(&text::text(connection));
+        }
+        TraceFormat::Json => console.say_json(&json::object(&traced))?,
+    }
+    for rule in &traced.left_out {
+        console.warn(format_args!("the copy lacks this: {rule}"));
+    }
+    for rule in &traced.unknown {
+        console.warn(format_args!(
+            "the machine may treat the packets otherwise at this rule: {rule}"
+        ));
+    }
+    if let TracedEnd::Delivered(arrival) = &connection.end {
+        let target = text::end(arrival.reached.target);
+        let live = "`nvactl doctor` and `nvactl probe` try the target itself";
+        let asked = if subject.is_live() {
+            live
+        } else {
+            "try the target itself"
+        };
+        console.note(format_args!(
+            "targets of a copy answer on every port: rules cannot tell whether {target} does; {asked}"
+        ));
+        return Ok(Exit::Done);
+    }
+    Ok(Exit::Differs)
+}
+
+/// Refuses a destination that the protocol cannot have.
+fn check(args: &TraceArgs) -> Result<(), TraceError> {
+    let is_ping = args.protocol == OutboundProtocol::Ping;
+    match args.to {
+        DestinationArg::Own(_) | DestinationArg::Address(_, Some(_)) if is_ping => {
+            Err(TraceError::PortOfPing)
+        }
+        DestinationArg::Address(address, None) if !is_ping => Err(TraceError::NoPort(address)),
+        DestinationArg::Address(to, _) if Family::of(to) != Family::of(args.from.address) => {
+            Err(TraceError::Families {
+                client: args.from.address,
+                to,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Result<Traced> {
+    let client = args.from.address;
+    let side = args
+        .ingress
+        .clone()
+        .map(|interface| (IpNet::from(client), interface));
+    let CopySource {
+        machine,
+        filter,
+        words,
+    } = subject.copied(side, on)?;
+    let mut twin = Twin::make(machine, &filter, None).map_err(TraceError::Twin)?;
+    let from = place(&twin, args)?;
+    let (to, port) = destination(&twin, args, from)?;
+    let connection = Connection {
+        protocol: args.protocol,
+        client,
+        client_port: args.from.port,
+        from,
+        to,
+        port,
+        bytes: args.size,
+    };
+    let likely = subject.likely(args.protocol, to, port);
+    Ok(followed(&mut twin, &connection, &likely, words).map_err(TraceError::Twin)?)
+}
+
+fn followed(
+    twin: &mut Twin,
+    connection: &Connection,
+    likely: &[Port],
+    made_up: Vec<String>,
+) -> Result<Traced, TwinError> {
+    // Packets of the copy's own do not count.
+    twin.counted()?;
+    let connection = trace(twin, connection, likely)?;
+    let met = twin.counted()?;
+    let watched = twin.watched();
+    let met = met.into_iter().filter_map(|number| watched.get(number));
+    Ok(Traced {
+        connection,
+        made_up,
+        unknown: met
+            .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
+            .collect(),
+        left_out: twin.left_out(),
+    })
+}
+
+/// Returns the place of the client. The calling thread is in the twin's machine namespace.
+fn place(twin: &Twin, args: &TraceArgs) -> Result<From, TraceError> {
+    let client = args.from.address;
+    let worlds = twin.worlds();
+    let world = |name: &str| worlds.iter().position(|world| world.interface == name);
+    if let Some(ingress) = &args.ingress {
+        let name = ingress.as_str();
+        let known = || worlds.iter().map(|world| world.interface.clone()).collect();
+        return world(name)
+            .map(From::World)
+            .ok_or_else(|| TraceError::NoInterface {
+                name: name.to_owned(),
+                known: known(),
+            });
+    }
+    if twin.machine().addresses().contains(&client) {
+        return Ok(From::Machine);
+    }
+    let packet = Packet {
+        to: client,
+        came: None,
+    };
+    let routed = network::interfaces(&[packet].into());
+    let by = routed.get(&packet).and_then(|name| world(name));
+    by.map(From::World).ok_or(TraceError::NoSide(client))
+}
+
+/// Returns the address and port that the client connects to.
+fn destination(
+    twin: &Twin,
+    args: &TraceArgs,
+    from: From,
+) -> Result<(IpAddr, Option<Port>), TraceError> {
+    let port = match args.to {
+        DestinationArg::Own(port) => port,
+        DestinationArg::Address(address, port) => return Ok((address, port)),
+    };
+    let client = args.from.address;
+    let From::World(number) = from else {
+        return Ok((client, Some(port)));
+    };
+    let (interface, family) = (&twin.worlds()[number].interface, Family::of(client));
+    let link = twin.machine().link(interface);
+    let own = link.and_then(|link| link.first(family));
+    let own = own.ok_or_else(|| TraceError::NoAddress {
+        interface: interface.clone(),
+        family,
+    })?;
+    Ok((own, Some(port)))
+}

@@ -1,0 +1,173 @@
+//! The machine through which a connection is traced.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::error::TraceError;
+use crate::commands::console::Console;
+use crate::commands::error::{Error, Result};
+use crate::commands::host::HostAccess;
+use crate::commands::spec::{examine, spec_of, with_networks};
+use crate::forwards::{ForwardSet, OutboundProtocol, TargetPorts};
+use crate::host;
+use crate::host::spec_source::{self, SpecSource};
+use crate::host::user_namespace::enter_own_namespaces;
+use crate::net::{Family, Interface, Port};
+use crate::netfilter::text::parse;
+use crate::plan::plan;
+use crate::twin::TwinError;
+use crate::twin::machine::Machine;
+use crate::twin::made_up::MadeUp;
+use crate::twin::made_up::saved::family_of;
+use crate::twin::rules::PacketFilter;
+
+/// The name of this machine as a subject.
+const LIVE: &str = "live";
+
+/// The machine through which a connection goes.
+pub enum TraceSubject {
+    Live,
+    Spec {
+        name: String,
+        set: ForwardSet,
+    },
+    /// A text of iptables-save.
+    Rules {
+        name: String,
+        text: Vec<u8>,
+    },
+}
+
+/// A machine that a copy is made of.
+pub struct CopySource {
+    pub machine: Machine,
+    pub filter: PacketFilter,
+    /// The interfaces with their addresses and networks, if the machine is made up.
+    pub words: Vec<String>,
+}
+
+impl TraceSubject {
+    /// Reads the subject that the user has named, or the default spec.
+    pub fn read(named: Option<&Path>, console: &mut Console) -> Result<Self> {
+        if named == Some(Path::new(LIVE)) {
+            host::require_root("trace live")?;
+            return Ok(Self::Live);
+        }
+        let source = spec_source::read(named)?;
+        if let Some((name, text)) = saved(&source) {
+            return Ok(Self::Rules { name, text });
+        }
+        let source = with_networks(source);
+        let set = spec_of(&source, examine(&source), console)?;
+        let name = source.name.clone();
+        Ok(Self::Spec { name, set })
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Live)
+    }
+
+    /// Returns the name of the file of which the machine is made up.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Live => LIVE,
+            Self::Spec { name, .. } | Self::Rules { name, .. } => name,
+        }
+    }
+
+    /// Moves the process into namespaces of its own if a machine that is made up needs them. No thread exists yet.
+    pub fn enter_namespaces(&self) -> Result<(), TraceError> {
+        match self {
+            Self::Live => Ok(()),
+            Self::Spec { .. } | Self::Rules { .. } => Ok(enter_own_namespaces()?),
+        }
+    }
+
+    /// Returns the machine with its rules. The calling thread is in the machine's network namespace. `side`: a network
+    /// and its interface, if the user has named one.
+    pub fn copied(
+        &self,
+        side: Option<(IpNet, Interface)>,
+        on: HostAccess<'_>,
+    ) -> Result<CopySource> {
+        let sides: Vec<(IpNet, Interface)> = side.into_iter().collect();
+        let of = |made_up: MadeUp, filter: PacketFilter| CopySource {
+            machine: made_up.machine,
+            filter,
+            words: made_up.words,
+        };
+        Ok(match self {
+            Self::Live => {
+                let mut machine = Machine::read().map_err(twin_error)?;
+                machine.ask_routers_again().map_err(twin_error)?;
+                let filter = PacketFilter::read().map_err(twin_error)?;
+                let words = Vec::new();
+                CopySource {
+                    machine,
+                    filter,
+                    words,
+                }
+            }
+            Self::Spec { set, .. } => {
+                let texts = Family::ALL.map(|family| (family, plan(set, family).to_string()));
+                let texts = texts
+                    .iter()
+                    .map(|(family, text)| (*family, text.as_bytes()));
+                let filter = PacketFilter::of_texts(on.backend, texts)?;
+                of(MadeUp::of_spec(set, &sides), filter)
+            }
+            Self::Rules { name, text } => {
+                let read = || -> Result<CopySource> {
+                    let rules = parse::parse(&parse::text_of(text))?;
+                    let family = family_of(&rules);
+                    let filter = PacketFilter::of_texts(on.backend, [(family, text.as_slice())])?;
+                    Ok(of(MadeUp::of_rules(&[(family, rules)], &sides), filter))
+                };
+                read().map_err(|error| Error::RulesFile {
+                    file: name.clone(),
+                    source: Box::new(error),
+                })?
+            }
+        })
+    }
+
+    /// Returns the ports that a connection may reach.
+    pub fn likely(&self, protocol: OutboundProtocol, to: IpAddr, port: Option<Port>) -> Vec<Port> {
+        let mut ports: Vec<Port> = port.into_iter().collect();
+        if let (Self::Spec { set, .. }, Some(port)) = (self, port) {
+            let led = set.forwards.iter().filter(|forward| {
+                protocol.transport() == Some(forward.protocol)
+                    && forward.family() == Family::of(to)
+                    && forward.listen.ports.contains(port)
+            });
+            for forward in led {
+                let targets = forward.target.destinations.iter();
+                ports.extend(targets.filter_map(|target| match target.ports {
+                    TargetPorts::Kept => None,
+                    TargetPorts::Range(range) if range.count() == 1 => Some(range.first()),
+                    TargetPorts::Range(range) => {
+                        let offset = port.number() - forward.listen.ports.first().number();
+                        Port::new(range.first().number() + offset)
+                    }
+                }));
+            }
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+}
+
+fn twin_error(error: impl Into<TwinError>) -> TraceError {
+    TraceError::Twin(error.into())
+}
+
+/// Returns the name and the text of a file if it is iptables-save text.
+fn saved(source: &SpecSource) -> Option<(String, Vec<u8>)> {
+    let mut texts = source.texts();
+    let (name, text) = texts.next().filter(|_| texts.next().is_none())?;
+    let is_saved = !text.is_empty() && parse::is_saved(&parse::text_of(text));
+    is_saved.then(|| (name.to_owned(), text.to_vec()))
+}

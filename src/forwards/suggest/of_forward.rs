@@ -1,0 +1,267 @@
+//! The tests of one listener of a forward.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::attempt::{About, Attempt};
+use super::hosts::clients;
+use super::numbered::{beside, near_own, next_to, within};
+use super::suggestion::Suggestion;
+use crate::forwards::forward::Forward;
+use crate::forwards::packet_test::{TestDestination, TestHost};
+use crate::forwards::sources::Nets;
+use crate::net::{Family, Interface, Port, Protocol};
+
+/// The most networks of a list, and the most targets, that get a test each.
+const MOST: usize = 8;
+
+/// Adds the tests of a listener.
+pub fn suggest<'s>(forward: &'s Forward, suggestion: &mut Suggestion<'s>) {
+    suggestion.begin();
+    let mut tests = ListenerTests {
+        about: About {
+            name: &forward.name,
+            limits: forward.limits.as_ref(),
+        },
+        forward,
+        suggestion,
+    };
+    let Some(by) = forward.ingress.first() else {
+        return;
+    };
+    let client = tests.clients(by);
+    tests.entrances(by);
+    tests.refused_clients(by);
+    // A connection that the forward does not take may come from anybody.
+    if let Some(client) = client.or_else(|| tests.anybody(by)) {
+        tests.other_ports(client, by);
+        tests.other_hosts(client, by);
+    }
+}
+
+struct ListenerTests<'t, 's> {
+    about: About<'s>,
+    forward: &'s Forward,
+    suggestion: &'t mut Suggestion<'s>,
+}
+
+impl<'s> ListenerTests<'_, 's> {
+    /// Adds a client of each allowed network, and both ends of the ports. Returns the first client.
+    fn clients(&mut self, by: &'s Interface) -> Option<IpAddr> {
+        let ports = self.forward.listen.ports;
+        let nets = self.forward.sources.allow.as_ref();
+        let nets: Vec<Option<IpNet>> = match nets.map(Nets::as_slice) {
+            Some(nets) => nets.iter().take(MOST).copied().map(Some).collect(),
+            None => vec![None],
+        };
+        let mut first = None;
+        for net in nets {
+            let Some(client) = self.allowed(by, net) else {
+                continue;
+            };
+            let words = match (first, net) {
+                (Some(_), Some(net)) => format!("clients of {net}"),
+                _ => format!("port {}", ports.first()),
+            };
+            self.passes(client, by, ports.first(), &words);
+            first = first.or(Some(client));
+        }
+        if ports.count() > 1 {
+            let words = format!("port {}", ports.last());
+            self.passes(first?, by, ports.last(), &words);
+        }
+        first
+    }
+
+    /// Adds a client by each other interface of arrival, and one by an interface that is none.
+    fn entrances(&mut self, first: &'s Interface) {
+        let forward = self.forward;
+        let port = forward.listen.ports.first();
+        for by in forward.ingress.iter().filter(|by| *by != first) {
+            if let Some(client) = self.any_allowed(by) {
+                self.passes(client, by, port, &format!("in by {by}"));
+            }
+        }
+        if forward.hairpin {
+            let by = &forward.egress;
+            let beside = forward.target.destinations.iter();
+            let beside = beside.flat_map(|to| next_to(to.address));
+            let admits = |address| forward.sources.admits(address);
+            if let Some(client) = self.suggestion.hosts.client(by, beside, admits) {
+                self.passes(client, by, port, &format!("hairpin in by {by}"));
+            }
+        }
+        let interfaces = &self.suggestion.routes.interfaces;
+        let mut others = interfaces.iter().copied();
+        let other = others.find(|by| !forward.entrances().any(|one| one == *by));
+        if let Some(by) = other
+            && let Some(client) = self.any_allowed(by)
+        {
+            self.ends(client, by, self.at(port), &format!("not in by {by}"));
+        }
+    }
+
+    /// Adds clients that the lists refuse.
+    fn refused_clients(&mut self, by: &'s Interface) {
+        let sources = &self.forward.sources;
+        let port = self.forward.listen.ports.first();
+        for net in sources.deny.as_slice().iter().take(MOST) {
+            let allowed = |address| {
+                let allow = sources.allow.as_ref();
+                allow.is_none_or(|nets| nets.contains(address))
+            };
+            let hosts = &mut self.suggestion.hosts;
+            // Both lists have the first one, so that only the denial refuses it.
+            let client = hosts.client(by, within(*net), allowed);
+            let client = client.or_else(|| hosts.client(by, within(*net), |_| true));
+            if let Some(client) = client {
+                self.ends(client, by, self.at(port), &format!("denied {net}"));
+            }
+        }
+        if let Some(allow) = &sources.allow {
+            let near = allow.as_slice().iter().take(MOST);
+            let near = near.flat_map(|net| beside(*net));
+            let some = near.chain(clients(self.family()));
+            let outside = |address| !allow.contains(address) && !sources.deny.contains(address);
+            if let Some(client) = self.suggestion.hosts.client(by, some, outside) {
+                self.ends(client, by, self.at(port), "a client that is not allowed");
+            }
+        }
+    }
+
+    /// Adds the ports beside the listener's, and the other protocol.
+    fn other_ports(&mut self, client: IpAddr, by: &'s Interface) {
+        let ports = self.forward.listen.ports;
+        let below = ports.first().number().checked_sub(1);
+        let above = ports.last().number().checked_add(1);
+        for port in [below, above].into_iter().flatten().filter_map(Port::new) {
+            let words = format!("port {port} is not forwarded");
+            self.ends(client, by, self.at(port), &words);
+        }
+        let mut others = Protocol::ALL.into_iter();
+        if let Some(other) = others.find(|other| *other != self.forward.protocol) {
+            let attempt = Attempt {
+                from: client,
+                ingress: by,
+                to: self.at(ports.first()),
+                protocol: other.into(),
+            };
+            let words = format!("no {other}");
+            self.suggestion.ends(self.about, attempt, &words);
+        }
+    }
+
+    /// Adds connections past the listener: to a target, to a host beside it, and to another address of the machine.
+    fn other_hosts(&mut self, client: IpAddr, by: &'s Interface) {
+        let forward = self.forward;
+        let port = forward.listen.ports.first();
+        let host = |address, port| {
+            TestDestination::Host(TestHost {
+                address,
+                port: Some(port),
+            })
+        };
+        for to in forward.target.destinations.iter().take(MOST) {
+            let at = host(to.address, forward.port_at(to, port));
+            self.ends(client, by, at, &format!("{at} asked directly"));
+        }
+        if let Some(to) = forward.target.destinations.first() {
+            let neighbour = self.suggestion.hosts.server(next_to(to.address), |_| true);
+            for port in [port, forward.port_at(to, port)] {
+                if let Some(address) = neighbour {
+                    let at = host(address, port);
+                    self.ends(client, by, at, &format!("transit to {at}"));
+                }
+            }
+        }
+        if let Some(listen) = forward.listen.address {
+            let own = self.suggestion.routes.own(forward.family());
+            let own: Vec<IpAddr> = own.filter(|own| *own != listen).collect();
+            let beside = self.suggestion.hosts.server(near_own(listen), |_| true);
+            for address in own.into_iter().take(1).chain(beside) {
+                let at = host(address, port);
+                self.ends(client, by, at, &format!("{at} does not listen"));
+            }
+        }
+    }
+
+    /// Returns a client of a network, or of the Internet, that the forward admits.
+    fn allowed(&mut self, by: &'s Interface, net: Option<IpNet>) -> Option<IpAddr> {
+        let sources = &self.forward.sources;
+        let admits = |address| sources.admits(address);
+        let hosts = &mut self.suggestion.hosts;
+        match net {
+            Some(net) => hosts.client(by, within(net), admits),
+            None => hosts.client(by, clients(self.forward.family()), admits),
+        }
+    }
+
+    /// Returns a client of any network that the forward admits.
+    fn any_allowed(&mut self, by: &'s Interface) -> Option<IpAddr> {
+        let Some(nets) = &self.forward.sources.allow else {
+            return self.allowed(by, None);
+        };
+        let mut nets = nets.as_slice().iter().take(MOST);
+        nets.find_map(|net| self.allowed(by, Some(*net)))
+    }
+
+    fn anybody(&mut self, by: &'s Interface) -> Option<IpAddr> {
+        let some = clients(self.family());
+        self.suggestion.hosts.client(by, some, |_| true)
+    }
+
+    fn passes(&mut self, from: IpAddr, ingress: &'s Interface, port: Port, words: &str) {
+        let (attempt, words) = self.attempt(from, ingress, self.at(port), words);
+        self.suggestion.passes(self.about, attempt, &words);
+    }
+
+    fn ends(&mut self, from: IpAddr, ingress: &'s Interface, to: TestDestination, words: &str) {
+        let (attempt, words) = self.attempt(from, ingress, to, words);
+        self.suggestion.ends(self.about, attempt, &words);
+    }
+
+    /// Returns a connection of the forward's protocol. A forward may have both, so its words name UDP.
+    fn attempt(
+        &self,
+        from: IpAddr,
+        ingress: &'s Interface,
+        to: TestDestination,
+        words: &str,
+    ) -> (Attempt<'s>, String) {
+        let attempt = Attempt {
+            from,
+            ingress,
+            to,
+            protocol: self.forward.protocol.into(),
+        };
+        let words = match self.forward.protocol {
+            Protocol::Tcp => words.to_owned(),
+            Protocol::Udp => format!("{words}, udp"),
+        };
+        (attempt, words)
+    }
+
+    /// Returns a port at the address of the listener.
+    fn at(&self, port: Port) -> TestDestination {
+        let (family, protocol) = (self.family(), self.forward.protocol);
+        let Suggestion { judge, routes, .. } = &*self.suggestion;
+        let of_listener = self.forward.listen.address;
+        let address = of_listener.or_else(|| {
+            // A listener for one address of the machine may take the port at some addresses.
+            let is_taken = judge.is_addressed(family, protocol, port);
+            let mut own = routes.own(family).filter(|_| is_taken);
+            own.find(|address| !routes.is_listener(*address))
+        });
+        address.map_or(TestDestination::Machine(port), |address| {
+            TestDestination::Host(TestHost {
+                address,
+                port: Some(port),
+            })
+        })
+    }
+
+    fn family(&self) -> Family {
+        self.forward.family()
+    }
+}

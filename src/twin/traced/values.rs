@@ -1,0 +1,109 @@
+//! A connection with its path through the machine, as values.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::twin::cause::{DecidingRule, Taken};
+use crate::twin::connection::Connection;
+use crate::twin::talk::Reached;
+
+/// A connection, its path and its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracedConnection {
+    /// The connection, with the port that the client had.
+    pub connection: Connection,
+    /// The interface by which the client comes in; `None` for the machine itself.
+    pub ingress: Option<String>,
+    pub request: TracedPath,
+    /// `None` if no answer was seen.
+    pub reply: Option<TracedPath>,
+    pub end: TracedEnd,
+    /// Whether the kernel traced packets. Without nft, only the counters of iptables-legacy are known.
+    pub is_traced: bool,
+}
+
+/// The end of a connection, with the reason if it did not come through.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TracedEnd {
+    Delivered(Arrival),
+    /// A target was reached, but the rest of the request or the answer did not come through.
+    Stuck(Arrival, Option<Taken>),
+    /// The machine itself received it. No program listens in a copy.
+    Machine,
+    /// The kind of refusal is that of the client's socket.
+    Refused(io::ErrorKind, Option<Taken>),
+    Silent(Option<Taken>),
+}
+
+/// The place where a connection came out of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// The machine's interface behind which the target is.
+    pub interface: String,
+    pub reached: Reached,
+}
+
+/// The path of one packet, in the order of the hooks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TracedPath {
+    pub parts: Vec<PathPart>,
+    /// Source and destination of the packet as it came to the machine, and as it was last seen there. The ports of a
+    /// ping are 0.
+    pub came: Option<(SocketAddr, SocketAddr)>,
+    pub left: Option<(SocketAddr, SocketAddr)>,
+    /// The interface by which it left.
+    pub egress: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum PathPart {
+    Rule(PathRule),
+    Route(PathRoute),
+}
+
+/// A rule or a policy that decided about a packet or changed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathRule {
+    pub rule: DecidingRule,
+    pub effect: RuleEffect,
+    /// The part of nvactl's spec to which the rule belongs.
+    pub part: Option<SpecPart>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleEffect {
+    Accepts,
+    Drops,
+    Rejects,
+    /// Gives the packet to a program or to another module of the kernel.
+    Diverts,
+    /// Gives it this destination or source.
+    Destination(SocketAddr),
+    Source(SocketAddr),
+    /// Changes its mark, a field of its header or its tracking.
+    Changes,
+}
+
+/// The name of a forward or an outbound entry, as rules have it in their comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpecPart {
+    Forward(String),
+    Outbound(String),
+}
+
+/// A routing decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathRoute {
+    pub destination: IpAddr,
+    pub to: RouteTo,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteTo {
+    Machine,
+    Interface {
+        name: String,
+        /// The next router; `None` on the machine's own network.
+        gateway: Option<IpAddr>,
+    },
+}

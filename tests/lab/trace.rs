@@ -1,0 +1,331 @@
+//! `nvactl trace`: the path of one connection, on this machine, through rules as text, and through a spec.
+
+use serde_json::Value;
+
+use crate::lab::{Backend, CLIENT, CLIENT_V6, Lab, host_with};
+use crate::nvactl;
+
+const SPEC: &str = "
+firewall: {interface: {ingress: eth0, egress: eth1}, snat: {v4: 10.4.0.4, v6: \"fd00:4::4\"}}
+forwards:
+  - {name: api, listen: 443, target: {pod: 10.224.0.118:8443}}
+  - {name: dns, listen: 53, protocol: udp, target: {pod: 10.224.0.118:5353}}
+  - {name: six, listen: 444, target: {pod: \"[fd00:224::118]:8444\"}}
+outbound:
+  - {name: out, allow_from: [10.224.0.0/16]}
+";
+
+/// The facts of a trace in one line each: the parts of the request, those of the reply, and the end.
+fn facts(trace: &Value) -> Vec<String> {
+    let word = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let at = |value: &Value| format!("{}:{}", word(&value["address"]), word(&value["port"]));
+    let part = |side: &str, part: &Value| {
+        if part["kind"] == "route" {
+            let [to, out, via] = ["destination", "out", "via"].map(|key| word(&part[key]));
+            return format!("{side} route to {to} by {out} via {via}");
+        }
+        let [hook, table, effect] = ["hook", "table", "effect"].map(|key| word(&part[key]));
+        let mut line = format!("{side} {hook} {table} {effect}");
+        if !part["to"].is_null() {
+            line += &format!(" {}", at(&part["to"]));
+        }
+        for key in ["forward", "outbound"] {
+            if let Some(name) = part[key].as_str() {
+                line += &format!(" of {key} {name}");
+            }
+        }
+        line
+    };
+    let mut facts = Vec::new();
+    for side in ["request", "reply"] {
+        let parts = trace[side]["path"].as_array().into_iter().flatten();
+        facts.extend(parts.map(|one| part(side, one)));
+    }
+    facts.push(match trace["end"].as_str() {
+        Some(end @ ("delivered" | "unanswered")) => format!(
+            "{end} {} behind {} from {}, the reply by {}",
+            at(&trace["target"]),
+            word(&trace["behind"]),
+            word(&trace["source"]["address"]),
+            word(&trace["reply"]["out"]),
+        ),
+        end => end.unwrap_or("no end").to_owned(),
+    });
+    if let Some(words) = trace["cause"]["words"].as_str() {
+        facts.push(words.to_owned());
+    }
+    facts
+}
+
+/// Traces a connection through this machine, with this exit code.
+fn traced(lab: &Lab, options: &str, code: i32) -> Vec<String> {
+    let options: Vec<&str> = options.split(' ').collect();
+    let args = [&["trace", "live", "--format", "json"], &options[..]].concat();
+    let said = lab.nvactl(&args);
+    assert_eq!(said.code, code, "{said:?}");
+    facts(&serde_json::from_str(&said.stdout).expect("it is JSON"))
+}
+
+lab_test!(a_connection_that_comes_through_shows_its_rules_translations_and_reply);
+fn a_connection_that_comes_through_shows_its_rules_translations_and_reply(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    lab.apply(SPEC);
+    for (options, port, forward, target, gateway, source) in [
+        (
+            format!("--from {CLIENT} --to 443"),
+            8443,
+            "api",
+            "10.224.0.118",
+            "10.4.0.1",
+            "10.4.0.4",
+        ),
+        (
+            format!("--from {CLIENT} --to 53 --protocol udp --size 3000"),
+            5353,
+            "dns",
+            "10.224.0.118",
+            "10.4.0.1",
+            "10.4.0.4",
+        ),
+        (
+            format!("--from {CLIENT_V6} --to 444"),
+            8444,
+            "six",
+            "fd00:224::118",
+            "fd00:4::1",
+            "fd00:4::4",
+        ),
+    ] {
+        let found = traced(&lab, &options, 0);
+        let source_port = found
+            .iter()
+            .find_map(|line| line.strip_prefix(&format!("request postrouting nat snat {source}:")));
+        let source_port = source_port.and_then(|rest| rest.split(' ').next());
+        let source_port = source_port.expect("it shows the source");
+        assert_eq!(
+            found,
+            [
+                format!("request prerouting nat dnat {target}:{port} of forward {forward}"),
+                format!("request route to {target} by eth1 via {gateway}"),
+                format!("request forward filter accept of forward {forward}"),
+                format!("request postrouting nat snat {source}:{source_port} of forward {forward}"),
+                format!(
+                    "reply route to {} by eth0 via {}",
+                    if target.contains(':') {
+                        CLIENT_V6
+                    } else {
+                        CLIENT
+                    },
+                    if target.contains(':') {
+                        "fd00:3::1"
+                    } else {
+                        "10.3.0.1"
+                    }
+                ),
+                "reply forward filter accept".to_owned(),
+                format!("delivered {target}:{port} behind eth1 from {source}, the reply by eth0"),
+            ],
+            "{options}"
+        );
+    }
+}
+
+lab_test!(a_ping_goes_out_by_an_outbound_entry);
+fn a_ping_goes_out_by_an_outbound_entry(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    lab.apply(
+        &SPEC
+            .replace("{v4: 10.4.0.4, v6: \"fd00:4::4\"}", "10.4.0.4")
+            .replace(
+                "  - {name: six, listen: 444, target: {pod: \"[fd00:224::118]:8444\"}}\n",
+                "",
+            ),
+    );
+    let found = traced(
+        &lab,
+        "--from 10.224.0.118 --to 192.0.2.80 --protocol ping",
+        0,
+    );
+    assert_eq!(
+        found,
+        [
+            "request route to 192.0.2.80 by eth0 via 10.3.0.1",
+            "request forward filter accept of outbound out",
+            "request postrouting nat snat 10.3.0.4:- of outbound out",
+            "reply route to 10.224.0.118 by eth1 via 10.4.0.1",
+            "reply forward filter accept",
+            "delivered 192.0.2.80:- behind eth0 from 10.3.0.4, the reply by eth1",
+        ]
+    );
+}
+
+lab_test!(a_connection_that_does_not_come_through_shows_why);
+fn a_connection_that_does_not_come_through_shows_why(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    lab.apply(SPEC);
+    let last = |options: &str| {
+        let found = traced(&lab, options, 1);
+        found[found.len().saturating_sub(2)..].join("; ")
+    };
+    let api = format!("--from {CLIENT} --to 443");
+    let legacy = if backend == Backend::Legacy {
+        " of iptables-legacy"
+    } else {
+        ""
+    };
+
+    // The rule for the forward is one for packets that come in by eth0.
+    for (options, own) in [
+        (format!("--from {CLIENT} --to 22"), "10.3.0.4"),
+        (format!("{api} --in eth1"), "10.4.0.4"),
+    ] {
+        let found = traced(&lab, &options, 1);
+        let routed = format!("request route to {own} by - via -");
+        assert_eq!(found.first(), Some(&routed), "{found:?}");
+        assert_eq!(
+            found.last().map(String::as_str),
+            Some("machine"),
+            "{found:?}"
+        );
+    }
+
+    lab.firewall
+        .run("iptables -I FORWARD -p tcp --dport 8443 -j DROP");
+    let found = traced(&lab, &api, 1);
+    assert!(
+        found.contains(&"request forward filter drop".to_owned()),
+        "{found:?}"
+    );
+    let dropped = format!("FORWARD rule 1 in filter{legacy} drops the packet");
+    assert_eq!(found.last(), Some(&dropped), "{found:?}");
+    let text = lab.nvactl(&["trace", "live", "--from", CLIENT, "--to", "443"]);
+    assert!(
+        text.stdout
+            .contains("-A FORWARD -p tcp -m tcp --dport 8443 -j DROP\n"),
+        "{text:?}"
+    );
+    lab.firewall
+        .run("iptables -D FORWARD -p tcp --dport 8443 -j DROP");
+
+    lab.firewall
+        .run("iptables -I FORWARD -p tcp --sport 8443 -j DROP");
+    assert_eq!(
+        last(&api),
+        format!(
+            "unanswered 10.224.0.118:8443 behind eth1 from 10.4.0.4, the reply by -; \
+             FORWARD rule 1 in filter{legacy} drops the reply"
+        )
+    );
+    lab.firewall
+        .run("iptables -D FORWARD -p tcp --sport 8443 -j DROP");
+
+    lab.firewall.run("ip route del 10.224.0.0/16");
+    lab.firewall.run("ip route del default");
+    assert_eq!(
+        last(&format!("{api} --in eth0")),
+        "lost; the packet has no route to its destination"
+    );
+}
+
+lab_test!(either a_hairpin_comes_back_by_the_one_nic);
+fn a_hairpin_comes_back_by_the_one_nic(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.apply(
+        "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards: [{name: web, listen: 8080, target: {pod: 10.224.0.118:80}}]
+",
+    );
+    let found = traced(&lab, "--from 10.224.0.118 --to 8080", 0);
+    let end = "delivered 10.224.0.118:80 behind eth0 from 10.3.0.4, the reply by eth0";
+    assert_eq!(found.last().map(String::as_str), Some(end), "{found:?}");
+}
+
+/// The article's commands as iptables-save prints them.
+fn article(to: &str, port: u16) -> String {
+    format!(
+        "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+-A FORWARD -p tcp -m tcp --dport {port} --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate NEW -j ACCEPT
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A PREROUTING -i eth0 -p tcp -m tcp --dport 49181 -j DNAT --to-destination {to}
+-A POSTROUTING -d {host}/32 -o eth0 -p tcp -m tcp --dport {port} -j SNAT --to-source 10.3.0.4
+COMMIT
+",
+        host = to.split(':').next().expect("it has an address"),
+    )
+}
+
+lab_test!(the_article_s_rules_lead_where_they_say);
+fn the_article_s_rules_lead_where_they_say(backend: Backend) {
+    let host = host_with(backend);
+    let trace = |text: &str, options: &[&str], code: i32| {
+        let args = [&["trace", "-", "--from", "198.51.100.7"], options].concat();
+        let said = nvactl(&host, &args, text);
+        assert_eq!(said.code, code, "{said:?}");
+        said
+    };
+    let first = article("10.224.0.222", 49181);
+    let said = trace(&first, &["--to", "49181"], 0);
+    let delivered = "delivered: 10.224.0.222:49181 behind eth0 sees 10.3.0.4:40000\n";
+    assert!(said.stdout.contains(delivered), "{said:?}");
+    assert!(
+        said.stderr.contains("the machine is made up from"),
+        "{said:?}"
+    );
+    let note =
+        "targets of a copy answer on every port: rules cannot tell whether 10.224.0.222:49181 does";
+    assert!(said.stderr.contains(note), "{said:?}");
+    assert!(
+        said.stdout.lines().all(|line| line.chars().count() <= 100),
+        "{said:?}"
+    );
+
+    let second = article("10.224.0.118:80", 80);
+    let said = trace(&second, &["--to", "49181"], 0);
+    assert!(
+        said.stdout
+            .contains("delivered: 10.224.0.118:80 behind eth0"),
+        "{said:?}"
+    );
+    // A packet that is routed straight at the pod comes through as well.
+    let said = trace(&second, &["--to", "10.224.0.118:80"], 0);
+    assert!(
+        said.stdout
+            .contains("delivered: 10.224.0.118:80 behind eth0"),
+        "{said:?}"
+    );
+    let said = trace(&second, &["--to", "10.224.0.118:81"], 1);
+    assert!(
+        said.stdout.contains("policy of FORWARD in filter"),
+        "{said:?}"
+    );
+}
+
+lab_test!(a_spec_alone_is_enough);
+fn a_spec_alone_is_enough(backend: Backend) {
+    let host = host_with(backend);
+    let args = ["trace", "-", "--from", "198.51.100.7", "--to", "443"];
+    let said = nvactl(&host, &args, SPEC);
+    assert_eq!(said.code, 0, "{said:?}");
+    let delivered = "delivered: 10.224.0.118:8443 behind eth1 sees 10.4.0.4:40000\n";
+    assert!(said.stdout.contains(delivered), "{said:?}");
+    let dnat = "PREROUTING   nat      DNAT to 10.224.0.118:8443     forward `api` (NVACTL-PREROUTING rule 1)\n";
+    assert!(said.stdout.contains(dnat), "{said:?}");
+    assert!(
+        said.stdout.lines().all(|line| line.chars().count() <= 100),
+        "{said:?}"
+    );
+}
