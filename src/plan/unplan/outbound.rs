@@ -13,7 +13,7 @@ use crate::forwards::{
 use crate::net::{Family, PortRange};
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::negatable::Negatable::{self, Is};
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
@@ -262,10 +262,16 @@ fn protocol(rule: &Rule) -> Option<OutboundProtocol> {
 
 fn ports_of(rule: &Rule) -> Vec<PortRange> {
     let each = rule.matches.iter().flat_map(|condition| match condition {
-        Match::Tcp { destination, .. } | Match::Udp { destination, .. } => {
-            let ports = destination.as_ref().and_then(Negatable::wanted);
-            ports.map(|ports| vec![*ports]).unwrap_or_default()
+        // No rule of nvactl rules out flags or source ports.
+        Match::Tcp {
+            source: None,
+            destination: Some(Is(ports)),
+            flags: None | Some(Is(_)),
         }
+        | Match::Udp {
+            source: None,
+            destination: Some(Is(ports)),
+        } => vec![*ports],
         Match::Multiport {
             ports: Is(ports), ..
         } => ports.clone(),
