@@ -9,12 +9,8 @@ use nvactl::twin::made_up::MadeUp;
 use nvactl::twin::rules::PacketFilter;
 use nvactl::twin::talk::{From, Question, Reached, TalkOutcome};
 use nvactl::twin::{Twin, netns};
-use nvactl::yaml;
-use proptest::strategy::{Strategy as _, ValueTree as _};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::asked::{cases, set_of, tried};
-use crate::generate::any_spec;
 use crate::lab::Backend;
 use crate::long;
 use crate::twin::answered;
@@ -44,28 +40,6 @@ fn every_case_works_on_a_made_up_machine(backend: Backend) {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(connections > 200, "{connections}");
-}
-
-lab_test!(sampled generated_specs_work_on_made_up_machines);
-fn generated_specs_work_on_made_up_machines(backend: Backend) {
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let (mut connections, mut wrong) = (0, Vec::new());
-    for n in 0..long::count(20_usize, 200) {
-        let spec = any_spec().new_tree(&mut runner).expect("it makes one");
-        let text = serde_yaml::to_string(&spec.current()).expect("it can be written");
-        let set = yaml::read(text.as_bytes()).expect("it is valid");
-        if !long::is_turn(n, backend) {
-            continue;
-        }
-        let tried = tried(&set, programs(backend));
-        connections += tried.connections;
-        if !tried.wrong.is_empty() {
-            wrong.push(format!("{text}\n{}", tried.wrong.join("\n")));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(connections > 100, "{connections}");
 }
 
 /// The end of a connection: the interface of the world that answered, the target, and the source that it saw.

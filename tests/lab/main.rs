@@ -89,6 +89,7 @@ mod marks;
 mod matrix;
 mod measure;
 mod mss;
+mod mutate;
 mod namespace;
 mod networks;
 mod no_ipv6;

@@ -162,6 +162,9 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
 
     /// Returns whether this entry is the first that decides on a connection, and accepts it.
     fn passes(&self, way: &Way<'_, '_>) -> bool {
+        if self.is_direct(way) {
+            return false;
+        }
         let (from, by) = (way.from.0.address, way.from.1);
         let decides = |one: &&&Outbound| {
             one.egress == self.entry.egress
@@ -210,6 +213,15 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
             self.entry.ports.is_empty() || ranges.any(|ports| ports.contains(*port))
         };
         http.filter(of_entry).or_else(|| ports(self.entry).next())
+    }
+
+    /// Returns whether the hosts behind an interface reach a server on their link without the machine, so that a twin
+    /// cannot show what the machine does with their packets.
+    fn is_direct(&self, way: &Way<'_, 'f>) -> bool {
+        let (_, by) = way.from;
+        let mut worlds = self.worlds.iter();
+        let world = worlds.find(|world| world.interface == by.as_str());
+        **by == self.entry.egress && world.is_some_and(|world| world.is_on_link(way.to))
     }
 
     /// Returns the question; `None` if the interface has no world.
