@@ -199,7 +199,7 @@ fn churn(host: &Host, over: &Arc<AtomicBool>) -> thread::JoinHandle<usize> {
     })
 }
 
-lab_test!(sampled every_change_during_churn_is_made);
+lab_test!(sampled either every_change_during_churn_is_made);
 /// Many changes beside somebody who never rests: each is made, and nothing of others is lost.
 fn every_change_during_churn_is_made(backend: Backend) {
     let host = firewall(backend);

@@ -61,7 +61,7 @@ fn load_time(host: &Host) -> Duration {
     time
 }
 
-lab_test!(sampled a_killed_load_leaves_the_old_rules);
+lab_test!(sampled either a_killed_load_leaves_the_old_rules);
 /// iptables-restore is killed in the middle: the tables that it had committed are undone.
 fn a_killed_load_leaves_the_old_rules(backend: Backend) {
     let host = firewall(backend);
@@ -133,7 +133,7 @@ fn kill_after(host: &Host, time: Duration, args: &[&str]) {
     run.wait().expect("it ends");
 }
 
-lab_test!(sampled apply_converges_after_a_killed_nvactl);
+lab_test!(sampled either apply_converges_after_a_killed_nvactl);
 /// nvactl is killed in the middle: the next apply converges, whatever is loaded.
 fn apply_converges_after_a_killed_nvactl(backend: Backend) {
     let host = firewall(backend);
@@ -151,7 +151,7 @@ fn apply_converges_after_a_killed_nvactl(backend: Backend) {
     }
 }
 
-lab_test!(sampled the_watchdog_outlives_a_nvactl_killed_at_any_point);
+lab_test!(sampled either the_watchdog_outlives_a_nvactl_killed_at_any_point);
 /// The same with a watchdog: nobody has to come.
 fn the_watchdog_outlives_a_nvactl_killed_at_any_point(backend: Backend) {
     let host = firewall(backend);
@@ -224,7 +224,7 @@ forwards:
   - {name: PORT, listen: PORT, target: {pod: 10.224.0.118:81}}
 ";
 
-lab_test!(sampled no_packet_is_lost_or_let_through_while_rules_change);
+lab_test!(sampled either no_packet_is_lost_or_let_through_while_rules_change);
 /// Two specs in turn, and connections all the while: those of the shared forward all get through,
 /// and none reaches what is in neither spec.
 fn no_packet_is_lost_or_let_through_while_rules_change(backend: Backend) {

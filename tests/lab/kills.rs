@@ -87,7 +87,7 @@ fn tables(saved: &str) -> [&str; 2] {
     })
 }
 
-lab_test!(sampled no_kill_ends_between_two_tables);
+lab_test!(sampled either no_kill_ends_between_two_tables);
 /// Killed at any moment, nvactl leaves both tables old or both new.
 fn no_kill_ends_between_two_tables(backend: Backend) {
     let host = firewall(backend);

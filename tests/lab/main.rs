@@ -3,7 +3,7 @@
 /// Makes the tests `NAME::nft` and `NAME::legacy` of a function that takes a backend. With `sampled` they
 /// are `NAME::sampled::nft` and `NAME::sampled::legacy`, and `tests/long` runs them at full length. With `either`,
 /// for what has little to do with the backend, they are `NAME::nft` and `NAME::long::legacy`: `tests/run` leaves the
-/// second one to `tests/long`.
+/// second one to `tests/long`. `sampled either` is both: a sample with nft in `tests/run`.
 macro_rules! lab_test {
     ($name:ident) => {
         mod $name {
@@ -14,6 +14,16 @@ macro_rules! lab_test {
         mod $name {
             mod sampled {
                 lab_test!(both super::super::$name);
+            }
+        }
+    };
+    (sampled either $name:ident) => {
+        mod $name {
+            mod sampled {
+                lab_test!(nft super::super::$name);
+                mod long {
+                    lab_test!(legacy super::super::super::$name);
+                }
             }
         }
     };

@@ -11,7 +11,7 @@ forwards:
   - {name: closed, listen: 8081, target: {pod: 10.224.0.118:80}, deny_from: [198.51.100.10]}
 ";
 
-lab_test!(a_foreign_rule_that_writes_nvactl_s_mark_is_named);
+lab_test!(either a_foreign_rule_that_writes_nvactl_s_mark_is_named);
 fn a_foreign_rule_that_writes_nvactl_s_mark_is_named(backend: Backend) {
     const DANGER: &str = "CONNMARK --set-xmark 0x10000001/0xffffffff";
     const CURE: &str = "CONNMARK --set-xmark 0x1/0xefffffff";

@@ -197,7 +197,7 @@ fn with(mss: &str) -> String {
     SPEC.replace("snat:", &format!("mss: {mss}, snat:"))
 }
 
-lab_test!(mangle_is_used_only_while_the_spec_limits_segments);
+lab_test!(either mangle_is_used_only_while_the_spec_limits_segments);
 fn mangle_is_used_only_while_the_spec_limits_segments(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);

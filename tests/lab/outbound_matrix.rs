@@ -193,7 +193,7 @@ fn assert_open_without_rules(lab: &Lab) {
     }
 }
 
-lab_test!(sampled a_named_source_gets_out_with_the_entry_s_source_and_nothing_else_does);
+lab_test!(sampled either a_named_source_gets_out_with_the_entry_s_source_and_nothing_else_does);
 fn a_named_source_gets_out_with_the_entry_s_source_and_nothing_else_does(backend: Backend) {
     let setups = long::cases(&SETUPS, |setup| setup.has_two_nics);
     for has_two_nics in [false, true] {

@@ -67,7 +67,7 @@ fn tried(lab: &Lab, spec: &str) -> usize {
     as_specified.count()
 }
 
-lab_test!(sampled doctor_finds_nothing_wrong_with_an_entry_that_works);
+lab_test!(sampled either doctor_finds_nothing_wrong_with_an_entry_that_works);
 fn doctor_finds_nothing_wrong_with_an_entry_that_works(backend: Backend) {
     let sources = [
         ("", FIREWALL, FIREWALL_V6),

@@ -102,7 +102,7 @@ fn the_kernel_gives_back_every_form_of_others(backend: Backend) {
     }
 }
 
-lab_test!(sampled the_kernel_returns_every_form_of_rule);
+lab_test!(sampled either the_kernel_returns_every_form_of_rule);
 fn the_kernel_returns_every_form_of_rule(backend: Backend) {
     let host = host_with(backend);
     let config = Config {

@@ -124,7 +124,7 @@ fn counters_and_connections_match_the_packets_sent(backend: Backend) {
     drop(held);
 }
 
-lab_test!(each_forward_has_its_state);
+lab_test!(either each_forward_has_its_state);
 fn each_forward_has_its_state(backend: Backend) {
     let host = firewall(backend);
     let spec = SPEC;

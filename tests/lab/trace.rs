@@ -134,7 +134,7 @@ fn a_connection_that_comes_through_shows_its_rules_translations_and_reply(backen
     }
 }
 
-lab_test!(a_ping_goes_out_by_an_outbound_entry);
+lab_test!(either a_ping_goes_out_by_an_outbound_entry);
 fn a_ping_goes_out_by_an_outbound_entry(backend: Backend) {
     let lab = Lab::two_nics(backend);
     lab.apply(
@@ -314,7 +314,7 @@ fn the_article_s_rules_lead_where_they_say(backend: Backend) {
     );
 }
 
-lab_test!(a_spec_alone_is_enough);
+lab_test!(either a_spec_alone_is_enough);
 fn a_spec_alone_is_enough(backend: Backend) {
     let host = host_with(backend);
     let args = ["trace", "-", "--from", "198.51.100.7", "--to", "443"];

@@ -424,7 +424,7 @@ fn a_drop_reason_of_the_kernel_is_named(backend: Backend) {
     assert_eq!(words(watch(&lab, conversation_v6(), 10)), "none");
 }
 
-lab_test!(more_rules_start_no_more_programs_for_a_watch);
+lab_test!(either more_rules_start_no_more_programs_for_a_watch);
 /// The last of many rules is found, too.
 fn more_rules_start_no_more_programs_for_a_watch(backend: Backend) {
     let lab = lab(backend);

@@ -265,7 +265,7 @@ fn targets_that_rules_choose_by_chance_are_all_found(backend: Backend) {
     assert_eq!(targets, BTreeSet::from([9001, 9002, 9003, 9004]));
 }
 
-lab_test!(a_limit_of_one_connection_does_not_hide_a_target);
+lab_test!(either a_limit_of_one_connection_does_not_hide_a_target);
 /// A connection to a port without a listener is opened twice, and the second one does not come through.
 fn a_limit_of_one_connection_does_not_hide_a_target(backend: Backend) {
     let lab = lab(backend);
@@ -292,7 +292,7 @@ fn a_limit_of_one_connection_does_not_hide_a_target(backend: Backend) {
 /// How many connections are opened to measure.
 const MANY: u16 = 1000;
 
-lab_test!(a_thousand_connections_take_about_a_second);
+lab_test!(either a_thousand_connections_take_about_a_second);
 fn a_thousand_connections_take_about_a_second(backend: Backend) {
     let lab = lab(backend);
     lab.firewall.run(

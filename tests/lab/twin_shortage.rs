@@ -129,7 +129,7 @@ fn processes(mark: &str) -> usize {
     marked.count()
 }
 
-lab_test!(sampled many_doctors_leave_nothing_behind);
+lab_test!(sampled either many_doctors_leave_nothing_behind);
 fn many_doctors_leave_nothing_behind(backend: Backend) {
     const SPARED: u64 = 7;
     const KILLED: u64 = 3;
