@@ -1,7 +1,8 @@
 //! The command line, as types. The doc comments are the help text; parsing has no side effects.
 //!
 //! Each group of commands has a file: `plan` reads a spec and changes nothing, `change` changes the rules,
-//! `health` reports, `proof` tries rules in a copy, `boot` is about the next boot. `values` holds the values of several groups.
+//! `health` reports, `proof` tries rules in a copy, `boot` is about the next boot. `values` holds the values of several
+//! groups.
 //!
 //! The room must not know how a command works.
 //!
@@ -13,7 +14,6 @@ mod change;
 mod health;
 mod plan;
 mod proof;
-mod test;
 mod values;
 
 use std::path::PathBuf;
@@ -27,8 +27,7 @@ pub use plan::{
     Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
     Render,
 };
-pub use proof::{ClientArg, DestinationArg, TraceArgs, TraceFormat};
-pub use test::{TestArgs, TestFormat};
+pub use proof::{ClientArg, DestinationArg, TestArgs, TestFormat, TraceArgs, TraceFormat};
 pub use values::SpecArg;
 
 use crate::netfilter::backend::Backend;

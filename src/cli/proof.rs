@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::values::number;
+use super::values::{SpecArg, number};
 use crate::forwards::OutboundProtocol;
 use crate::net::{Interface, Port};
 
@@ -19,7 +19,7 @@ pub struct TraceArgs {
     #[arg(long, value_name = "IP[:PORT]", value_parser = client)]
     pub from: ClientArg,
 
-    /// What the client connects to: a port of this machine, or an address and a port; for a ping an address.
+    /// The destination: a port of this machine, or an address and a port; for a ping an address.
     #[arg(long, value_name = "[IP:]PORT", value_parser = destination)]
     pub to: DestinationArg,
 
@@ -46,6 +46,42 @@ pub enum TraceFormat {
     Text,
     /// One JSON object.
     Json,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    #[command(flatten)]
+    pub spec: SpecArg,
+
+    /// Run the tests of this file too.
+    #[arg(long, value_name = "FILE")]
+    pub tests: Option<PathBuf>,
+
+    /// Open the connections in a copy of this machine with the rules that are loaded now.
+    ///
+    /// By default the machine is made up from the spec, and has only the rules of the spec.
+    #[arg(long)]
+    pub live: bool,
+
+    /// Print tests that hold what the spec does now, and run none.
+    #[arg(long, conflicts_with_all = ["live", "tests"])]
+    pub suggest: bool,
+
+    /// Output format.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: TestFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TestFormat {
+    /// A line for each test, and the path of each failed connection.
+    Text,
+    /// One JSON object.
+    Json,
+    /// `JUnit` XML, which most CI systems show.
+    Junit,
+    /// Annotations of a GitHub workflow.
+    Github,
 }
 
 /// A client's address, and its port if it matters.

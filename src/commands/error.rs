@@ -66,7 +66,7 @@ pub enum Error {
     Resolve { name: String, source: ResolveError },
     #[error(transparent)]
     UserNamespace(#[from] UserNamespaceError),
-    #[error(transparent)]
+    #[error("no connection can be tried in a copy of the machine")]
     Twin(#[from] TwinError),
     #[error("no thread could be started")]
     Thread(#[source] io::Error),
@@ -102,7 +102,7 @@ impl Error {
             Error::Sysctl(error) => error.hint(),
             Error::RulesFile { source, .. } => source.hint(),
             Error::UserNamespace(error) => Some(error.hint()),
-            Error::Trace(error) => error.hint(),
+            Error::Trace(error) => Some(error.hint()),
             Error::RefusedLine(_)
             | Error::Twin(_)
             | Error::Thread(_)

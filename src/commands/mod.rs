@@ -15,6 +15,7 @@ mod boot;
 mod check;
 mod confirm;
 mod console;
+mod copy_source;
 mod diff;
 mod disabled;
 mod doctor;

@@ -59,6 +59,17 @@ pub struct TestPlace {
     pub line: usize,
 }
 
+impl Reaches {
+    /// Returns the hosts; none for [`Reaches::Nothing`].
+    #[must_use]
+    pub fn hosts(&self) -> &[TestHost] {
+        match self {
+            Reaches::Nothing => &[],
+            Reaches::OneOf(hosts) => hosts,
+        }
+    }
+}
+
 impl PacketTest {
     #[must_use]
     pub fn family(&self) -> Family {

@@ -67,7 +67,7 @@ pub fn enter_own_namespaces() -> Result<(), UserNamespaceError> {
     };
     unshare(UnshareFlags::NEWUSER).map_err(failed(EntryStep::User))?;
     for (file, text) in [
-        // Without it, only a privileged process may map groups.
+        // Only a privileged process may map groups otherwise.
         ("setgroups", "deny".to_owned()),
         ("uid_map", format!("0 {user} 1")),
         ("gid_map", format!("0 {group} 1")),

@@ -74,7 +74,7 @@ pub fn end(pending: &Pending) -> UndoneFlows {
     let live = live.iter().flat_map(PerFamily::iter);
     let facts = FlowFacts::new(&links, live.map(|(family, live)| (family, *live)));
     let families = pending.families();
-    // Without `conntrack`, no connection is ended.
+    // No connection is ended if `conntrack` is missing.
     let flows = families
         .as_slice()
         .iter()

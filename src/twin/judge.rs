@@ -11,6 +11,7 @@ use super::talk::{Reached, TalkOutcome, Talker};
 use super::verdict::{Blame, Death, Judged, Verdict};
 use super::{Twin, TwinError};
 use crate::forwards::Snat;
+use crate::net::Family;
 
 /// The kernel has done any work that it put off after this time.
 const LATE: Duration = Duration::from_millis(50);
@@ -149,7 +150,7 @@ fn through(twin: &Twin, ask: &Ask<'_>, reached: &Reached) -> Verdict {
         return Verdict::Behind(behind.clone());
     }
     let seen = source.ip();
-    let meant = sources(twin, ask);
+    let meant = sources_of(twin, ask);
     if meant.iter().any(|addresses| addresses.contains(&seen)) {
         Verdict::AsWanted
     } else {
@@ -161,13 +162,26 @@ fn through(twin: &Twin, ask: &Ask<'_>, reached: &Reached) -> Verdict {
 }
 
 /// Returns the source addresses that the spec gives a connection.
-pub(super) fn sources(twin: &Twin, ask: &Ask<'_>) -> Vec<RangeInclusive<IpAddr>> {
-    match ask.of.snat() {
+pub(super) fn sources_of(twin: &Twin, ask: &Ask<'_>) -> Vec<RangeInclusive<IpAddr>> {
+    let (client, egress) = (ask.client.address, ask.of.egress().as_str());
+    sources(twin, ask.of.snat(), client, egress)
+}
+
+/// Returns the source addresses that a connection of a client may have behind an egress.
+pub(super) fn sources(
+    twin: &Twin,
+    snat: Snat,
+    client: IpAddr,
+    egress: &str,
+) -> Vec<RangeInclusive<IpAddr>> {
+    match snat {
         Snat::Addresses(range) => vec![range.first()..=range.last()],
-        Snat::Client => vec![ask.client.address..=ask.client.address],
+        Snat::Client => vec![client..=client],
         Snat::Masquerade => {
-            let link = twin.machine().link(ask.of.egress().as_str());
-            let own = link.into_iter().flat_map(|link| link.of(ask.of.family()));
+            let link = twin.machine().link(egress);
+            let own = link
+                .into_iter()
+                .flat_map(|link| link.of(Family::of(client)));
             let own = own.map(|address| address.net.addr());
             own.map(|address| address..=address).collect()
         }

@@ -2,7 +2,7 @@
 
 use super::battery::{Ask, Subject};
 use super::cause::{Conversation, Taken, Watch, WatchReport};
-use super::judge::{sources, tried, verdict};
+use super::judge::{sources_of, tried, verdict};
 use super::sniff::{Sighting, Sniffer};
 use super::talk::{From, Question, TalkOutcome};
 use super::verdict::Verdict;
@@ -127,6 +127,6 @@ pub(super) fn conversation(twin: &Twin, ask: &Ask<'_>) -> Conversation {
         listen: ask.question.to.ip(),
         port: ask.question.to.port(),
         targets: targets.map(|at| (at.ip(), at.port())).collect(),
-        sources: sources(twin, ask),
+        sources: sources_of(twin, ask),
     }
 }

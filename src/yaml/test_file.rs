@@ -61,7 +61,7 @@ pub fn examine_tests(file: &TestFile<'_>) -> TestReading {
     let of_spec = of_spec.iter().copied().zip(file.spec_networks);
     let mut networks = NetworkNames::new(of_spec, values, true);
     for (text, start) in file.spec.iter().zip(spec) {
-        // Whoever reads tests has reported the problems of the spec.
+        // The problems of the spec have been reported by then.
         if let Ok(document) = load(text, *start, &mut values) {
             networks_of(&document.root, &mut networks);
         }

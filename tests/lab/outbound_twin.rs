@@ -348,7 +348,7 @@ fn apply(lab: &Lab, spec: &str, more: &[&str]) -> Said {
 }
 
 lab_test!(either doctor_and_diff_show_a_missing_line_of_a_list);
-/// Without it, pods reach a private network. None of the connections that are tried goes there.
+/// The rule keeps pods out of a private network. None of the connections that are tried goes there.
 fn doctor_and_diff_show_a_missing_line_of_a_list(backend: Backend) {
     let lab = lab(Nics::Two, backend);
     let spec = spec(Nics::Two, ", protocol: tcp");

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use nvactl::forwards::OutboundProtocol;
 use nvactl::net::Port;
@@ -292,14 +291,13 @@ fn a_limit_of_one_connection_does_not_hide_a_target(backend: Backend) {
 /// How many connections are opened to measure.
 const MANY: u16 = 1000;
 
-lab_test!(either a_thousand_connections_take_about_a_second);
-fn a_thousand_connections_take_about_a_second(backend: Backend) {
+lab_test!(either one_opener_finds_the_ends_of_a_thousand_connections);
+fn one_opener_finds_the_ends_of_a_thousand_connections(backend: Backend) {
     let lab = lab(backend);
     lab.firewall.run(
         "iptables -t nat -A PREROUTING -p tcp --dport 10000:20000 -j DNAT --to-destination 10.224.0.118",
     );
-    let took = with_opener(&lab, |_, opener| {
-        let begin = Instant::now();
+    with_opener(&lab, |_, opener| {
         for number in 0..MANY {
             let of = connection(OutboundProtocol::Tcp, CLIENT, FIREWALL, 10_000 + number);
             let end = opener.open(&of, &[]).expect("it can be opened");
@@ -310,9 +308,5 @@ fn a_thousand_connections_take_about_a_second(backend: Backend) {
             let is_refused = end == ConnectionEnd::Refused(ErrorKind::ConnectionRefused);
             assert!(is_refused || end == ConnectionEnd::Silent, "{end:?}");
         }
-        begin.elapsed()
     });
-    eprintln!("{MANY} connections of each protocol: {took:?}");
-    // The debug build on a busy machine is slower.
-    assert!(took.as_secs() < 20, "{took:?}");
 }

@@ -95,10 +95,7 @@ pub fn ask_twin<'e>(
             });
         let kept_in = kept_in.collect();
         let (left_out, doubts) = (twin.left_out(), twin.doubts());
-        let watched = twin.watched().iter();
-        let watched = watched
-            .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
-            .collect();
+        let watched = twin.watched().iter().map(ToString::to_string).collect();
         let mut search = CauseSearch {
             twin: &mut twin,
             change: change.as_ref(),

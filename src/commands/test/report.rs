@@ -40,7 +40,7 @@ struct JsonTest<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
     outcome: &'static str,
-    /// What happened instead.
+    /// The end that the connection had instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     found: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,22 +135,10 @@ impl TestReport<'_> {
         }
     }
 
-    /// Says what happened to the connection of a test that did not pass.
+    /// Returns the end that the connection of a test had instead; `None` if the test passed.
     #[must_use]
     pub fn found(&self, outcome: &TestOutcome) -> Option<String> {
-        match outcome {
-            TestOutcome::Passed => None,
-            TestOutcome::Failed(mismatch) => Some(mismatch.to_string()),
-            TestOutcome::NotOpened(why) => Some(format!("it was not opened: {why}")),
-            TestOutcome::Unknown(met) => {
-                let rules = met.iter().filter_map(|number| self.watched.get(*number));
-                let rules: Vec<&str> = rules.map(String::as_str).collect();
-                Some(format!(
-                    "its packets met a rule whose effect a copy cannot show: {}",
-                    rules.join("; ")
-                ))
-            }
-        }
+        outcome.found(&self.watched)
     }
 }
 

@@ -6,16 +6,13 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::report::TestReport;
+use crate::commands::copy_source::CopySource;
 use crate::commands::error::{Error, Result};
 use crate::commands::trace::text::text;
 use crate::forwards::{ForwardSet, PacketTest};
-use crate::net::{Family, Interface};
+use crate::net::Interface;
 use crate::netfilter::backend::Backend;
-use crate::plan::plan;
-use crate::twin::machine::Machine;
-use crate::twin::made_up::MadeUp;
-use crate::twin::packet_tests::{TestOutcome, TestedPacket, run_tests};
-use crate::twin::rules::PacketFilter;
+use crate::twin::packet_tests::{TestOutcome, TestedPacket, ports, run_tests};
 use crate::twin::traced::trace;
 use crate::twin::{Twin, TwinError, netns};
 
@@ -24,11 +21,7 @@ const LIMIT: Duration = Duration::from_mins(5);
 
 /// Runs tests in a twin of the live machine.
 pub fn on_live_machine<'t>(tests: &[&'t PacketTest]) -> Result<TestReport<'t>> {
-    aside(|| {
-        let mut machine = Machine::read()?;
-        machine.ask_routers_again()?;
-        in_twin(machine, &PacketFilter::read()?, tests)
-    })
+    aside(|| in_twin(CopySource::live()?, tests))
 }
 
 /// Runs tests in a twin of a machine that is made up from the spec, with the rules of the spec alone.
@@ -37,16 +30,12 @@ pub fn on_made_up_machine<'t>(
     tests: &[&'t PacketTest],
     backend: Backend,
 ) -> Result<TestReport<'t>> {
-    let rendered = Family::ALL.map(|family| (family, plan(set, family).to_string()));
-    let rules = rendered.iter();
-    let rules = rules.map(|(family, text)| (*family, text.as_bytes()));
-    let filter = PacketFilter::of_texts(backend, rules)?;
     let sides = tests.iter().filter_map(|test| {
         let ingress: &Interface = test.ingress.as_ref()?;
         Some((IpNet::from(test.from), ingress.clone()))
     });
-    let made_up = MadeUp::of_spec(set, &sides.collect::<Vec<_>>());
-    aside(|| in_twin(made_up.machine, &filter, tests))
+    let source = CopySource::of_spec(set, &sides.collect::<Vec<_>>(), backend)?;
+    aside(|| in_twin(source, tests))
 }
 
 fn aside<'t>(
@@ -58,20 +47,14 @@ fn aside<'t>(
     }
 }
 
-fn in_twin<'t>(
-    machine: Machine,
-    filter: &PacketFilter,
-    tests: &[&'t PacketTest],
-) -> Result<TestReport<'t>, TwinError> {
+fn in_twin<'t>(source: CopySource, tests: &[&'t PacketTest]) -> Result<TestReport<'t>, TwinError> {
     let deadline = Instant::now() + LIMIT;
-    let mut twin = Twin::make(machine, filter, Some(deadline))?;
+    let mut twin = Twin::make(source.machine, &source.filter, Some(deadline))?;
     let tested = run_tests(&mut twin, tests, deadline)?;
     let traces = traces(&mut twin, &tested, deadline)?;
-    let watched = twin.watched().iter();
-    let watched = watched.map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why));
     Ok(TestReport {
         tested,
-        watched: watched.collect(),
+        watched: twin.watched().iter().map(ToString::to_string).collect(),
         doubts: twin.doubts().iter().map(ToString::to_string).collect(),
         traces,
     })
@@ -99,7 +82,7 @@ fn traces(
             break;
         }
         twin.renew()?;
-        let path = trace(twin, connection, &one.ports())?;
+        let path = trace(twin, connection, &ports(one.test.reaches.hosts()))?;
         traces.insert(number, text(&path));
     }
     Ok(traces)

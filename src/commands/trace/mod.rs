@@ -11,19 +11,19 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::console::Console;
-use super::error::Result;
+use super::copy_source::CopySource;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::host::HostAccess;
 use crate::cli::{DestinationArg, TraceArgs, TraceFormat};
 use crate::forwards::OutboundProtocol;
-use crate::host::network::{self, Packet};
 use crate::net::{Family, Port, printable};
-use crate::twin::connection::Connection;
+use crate::twin::connection::{ClientSides, Connection, PlaceError, own_address};
 use crate::twin::netns;
 use crate::twin::talk::From;
 use crate::twin::traced::{TracedEnd, trace};
 use crate::twin::{Twin, TwinError};
-use subject::{CopySource, TraceSubject};
+use subject::TraceSubject;
 use traced::Traced;
 
 pub use error::TraceError;
@@ -32,7 +32,7 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
     check(args)?;
     let subject = TraceSubject::read(args.subject.as_deref(), console)?;
     subject.enter_namespaces()?;
-    let traced = netns::aside(|| through(&subject, args, on)).map_err(TraceError::Thread)??;
+    let traced = netns::aside(|| through(&subject, args, on)).map_err(Error::Thread)??;
     let connection = &traced.connection;
     match args.format {
         TraceFormat::Text => {
@@ -102,9 +102,11 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         filter,
         words,
     } = subject.copied(side, on)?;
-    let mut twin = Twin::make(machine, &filter, None).map_err(TraceError::Twin)?;
-    let from = place(&twin, args)?;
-    let (to, port) = destination(&twin, args, from)?;
+    let mut twin = Twin::make(machine, &filter, None)?;
+    let sides = ClientSides::of(&twin, [client]);
+    let from = sides.place(client, args.ingress.as_ref());
+    let from = from.map_err(TraceError::Place)?;
+    let (to, port) = destination(&twin, args, from).map_err(TraceError::Place)?;
     let connection = Connection {
         protocol: args.protocol,
         client,
@@ -115,7 +117,7 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         bytes: args.size,
     };
     let likely = subject.likely(args.protocol, to, port);
-    Ok(followed(&mut twin, &connection, &likely, words).map_err(TraceError::Twin)?)
+    Ok(followed(&mut twin, &connection, &likely, words)?)
 }
 
 fn followed(
@@ -133,38 +135,9 @@ fn followed(
     Ok(Traced {
         connection,
         made_up,
-        unknown: met
-            .map(|one| format!("{}: `{}`: {}", one.place, one.text, one.why))
-            .collect(),
+        unknown: met.map(ToString::to_string).collect(),
         left_out: twin.left_out(),
     })
-}
-
-/// Returns the place of the client. The calling thread is in the twin's machine namespace.
-fn place(twin: &Twin, args: &TraceArgs) -> Result<From, TraceError> {
-    let client = args.from.address;
-    let worlds = twin.worlds();
-    let world = |name: &str| worlds.iter().position(|world| world.interface == name);
-    if let Some(ingress) = &args.ingress {
-        let name = ingress.as_str();
-        let known = || worlds.iter().map(|world| world.interface.clone()).collect();
-        return world(name)
-            .map(From::World)
-            .ok_or_else(|| TraceError::NoInterface {
-                name: name.to_owned(),
-                known: known(),
-            });
-    }
-    if twin.machine().addresses().contains(&client) {
-        return Ok(From::Machine);
-    }
-    let packet = Packet {
-        to: client,
-        came: None,
-    };
-    let routed = network::interfaces(&[packet].into());
-    let by = routed.get(&packet).and_then(|name| world(name));
-    by.map(From::World).ok_or(TraceError::NoSide(client))
 }
 
 /// Returns the address and port that the client connects to.
@@ -172,21 +145,9 @@ fn destination(
     twin: &Twin,
     args: &TraceArgs,
     from: From,
-) -> Result<(IpAddr, Option<Port>), TraceError> {
-    let port = match args.to {
-        DestinationArg::Own(port) => port,
-        DestinationArg::Address(address, port) => return Ok((address, port)),
-    };
-    let client = args.from.address;
-    let From::World(number) = from else {
-        return Ok((client, Some(port)));
-    };
-    let (interface, family) = (&twin.worlds()[number].interface, Family::of(client));
-    let link = twin.machine().link(interface);
-    let own = link.and_then(|link| link.first(family));
-    let own = own.ok_or_else(|| TraceError::NoAddress {
-        interface: interface.clone(),
-        family,
-    })?;
-    Ok((own, Some(port)))
+) -> Result<(IpAddr, Option<Port>), PlaceError> {
+    match args.to {
+        DestinationArg::Own(port) => Ok((own_address(twin, args.from.address, from)?, Some(port))),
+        DestinationArg::Address(address, port) => Ok((address, port)),
+    }
 }

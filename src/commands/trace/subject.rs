@@ -5,23 +5,17 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use super::error::TraceError;
 use crate::commands::console::Console;
+use crate::commands::copy_source::CopySource;
 use crate::commands::error::{Error, Result};
 use crate::commands::host::HostAccess;
 use crate::commands::spec::{examine, spec_of, with_networks};
-use crate::forwards::{ForwardSet, OutboundProtocol, TargetPorts};
+use crate::forwards::{ForwardSet, OutboundProtocol};
 use crate::host;
 use crate::host::spec_source::{self, SpecSource};
-use crate::host::user_namespace::enter_own_namespaces;
+use crate::host::user_namespace::{UserNamespaceError, enter_own_namespaces};
 use crate::net::{Family, Interface, Port};
 use crate::netfilter::text::parse;
-use crate::plan::plan;
-use crate::twin::TwinError;
-use crate::twin::machine::Machine;
-use crate::twin::made_up::MadeUp;
-use crate::twin::made_up::saved::family_of;
-use crate::twin::rules::PacketFilter;
 
 /// The name of this machine as a subject.
 const LIVE: &str = "live";
@@ -38,14 +32,6 @@ pub enum TraceSubject {
         name: String,
         text: Vec<u8>,
     },
-}
-
-/// A machine that a copy is made of.
-pub struct CopySource {
-    pub machine: Machine,
-    pub filter: PacketFilter,
-    /// The interfaces with their addresses and networks, if the machine is made up.
-    pub words: Vec<String>,
 }
 
 impl TraceSubject {
@@ -78,10 +64,10 @@ impl TraceSubject {
     }
 
     /// Moves the process into namespaces of its own if a machine that is made up needs them. No thread exists yet.
-    pub fn enter_namespaces(&self) -> Result<(), TraceError> {
+    pub fn enter_namespaces(&self) -> Result<(), UserNamespaceError> {
         match self {
             Self::Live => Ok(()),
-            Self::Spec { .. } | Self::Rules { .. } => Ok(enter_own_namespaces()?),
+            Self::Spec { .. } | Self::Rules { .. } => enter_own_namespaces(),
         }
     }
 
@@ -93,44 +79,16 @@ impl TraceSubject {
         on: HostAccess<'_>,
     ) -> Result<CopySource> {
         let sides: Vec<(IpNet, Interface)> = side.into_iter().collect();
-        let of = |made_up: MadeUp, filter: PacketFilter| CopySource {
-            machine: made_up.machine,
-            filter,
-            words: made_up.words,
-        };
-        Ok(match self {
-            Self::Live => {
-                let mut machine = Machine::read().map_err(twin_error)?;
-                machine.ask_routers_again().map_err(twin_error)?;
-                let filter = PacketFilter::read().map_err(twin_error)?;
-                let words = Vec::new();
-                CopySource {
-                    machine,
-                    filter,
-                    words,
-                }
-            }
-            Self::Spec { set, .. } => {
-                let texts = Family::ALL.map(|family| (family, plan(set, family).to_string()));
-                let texts = texts
-                    .iter()
-                    .map(|(family, text)| (*family, text.as_bytes()));
-                let filter = PacketFilter::of_texts(on.backend, texts)?;
-                of(MadeUp::of_spec(set, &sides), filter)
-            }
+        match self {
+            Self::Live => Ok(CopySource::live()?),
+            Self::Spec { set, .. } => CopySource::of_spec(set, &sides, on.backend),
             Self::Rules { name, text } => {
-                let read = || -> Result<CopySource> {
-                    let rules = parse::parse(&parse::text_of(text))?;
-                    let family = family_of(&rules);
-                    let filter = PacketFilter::of_texts(on.backend, [(family, text.as_slice())])?;
-                    Ok(of(MadeUp::of_rules(&[(family, rules)], &sides), filter))
-                };
-                read().map_err(|error| Error::RulesFile {
+                CopySource::of_rules(text, &sides, on.backend).map_err(|error| Error::RulesFile {
                     file: name.clone(),
                     source: Box::new(error),
-                })?
+                })
             }
-        })
+        }
     }
 
     /// Returns the ports that a connection may reach.
@@ -144,24 +102,13 @@ impl TraceSubject {
             });
             for forward in led {
                 let targets = forward.target.destinations.iter();
-                ports.extend(targets.filter_map(|target| match target.ports {
-                    TargetPorts::Kept => None,
-                    TargetPorts::Range(range) if range.count() == 1 => Some(range.first()),
-                    TargetPorts::Range(range) => {
-                        let offset = port.number() - forward.listen.ports.first().number();
-                        Port::new(range.first().number() + offset)
-                    }
-                }));
+                ports.extend(targets.map(|to| forward.port_at(to, port)));
             }
         }
         ports.sort_unstable();
         ports.dedup();
         ports
     }
-}
-
-fn twin_error(error: impl Into<TwinError>) -> TraceError {
-    TraceError::Twin(error.into())
 }
 
 /// Returns the name and the text of a file if it is iptables-save text.

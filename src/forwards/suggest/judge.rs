@@ -1,4 +1,4 @@
-//! What the whole spec does with a connection.
+//! The end of a connection by the whole spec.
 //!
 //! The order is that of the plan: the listener that takes the connection, its clients, then outbound entries, then the
 //! policy. Limits are not looked at.

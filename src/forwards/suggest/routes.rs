@@ -1,4 +1,4 @@
-//! What a spec tells about the machine's addresses and routes.
+//! The machine's addresses and routes, as far as a spec tells them.
 //!
 //! The routes are those of a machine on which the whole spec works: packets that an entry or a forward needs leave by
 //! its egress. If two parts of the spec need different interfaces for one packet, nothing is known.

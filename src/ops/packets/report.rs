@@ -42,7 +42,7 @@ pub fn told(
         return PacketTrial::Cuts(lost(tried, backend, &foreign_snat()));
     }
     if !tried.failed_tests.is_empty() {
-        return PacketTrial::TestsFail(failed_tests(&tried.failed_tests));
+        return PacketTrial::TestsFail(failed_tests(&tried.failed_tests, &tried.watched));
     }
     dead(&tried.dead, remarks);
     let all = Family::ALL.into_iter();

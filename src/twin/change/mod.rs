@@ -81,6 +81,9 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     let mut kept = judge::ask(&mut twin, in_question.asks, trying.deadline)?;
     kept.retain(is_cut);
     tried.failed_tests = failed_tests(trying, &mut twin)?;
+    if !tried.failed_tests.is_empty() {
+        tried.watched = twin.watched().iter().map(ToString::to_string).collect();
+    }
     let bad = sort_out(judged, &mut tried);
     if bad.is_empty() && kept.is_empty() {
         return Ok(Some(tried));

@@ -51,6 +51,8 @@ pub struct Tried<'f> {
     pub dead: Vec<Judged<'f>>,
     /// The tests of the spec that do not pass after the change.
     pub failed_tests: Vec<TestedPacket<'f>>,
+    /// The twin's watched rules, in words, if there are such tests.
+    pub watched: Vec<String>,
     /// Connections that rules of others refused before the change, and that come through after it.
     pub opened: Vec<Opened<'f>>,
     /// Connections outside the forwards and outbound entries.

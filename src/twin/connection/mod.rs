@@ -7,6 +7,7 @@
 
 mod ends;
 mod ping;
+mod place;
 mod tcp;
 mod udp;
 mod values;
@@ -15,6 +16,7 @@ use crate::forwards::OutboundProtocol;
 use crate::net::{Family, Port};
 use crate::twin::{Twin, TwinError};
 
+pub use place::{ClientSides, PlaceError, own_address};
 pub use values::{Connection, ConnectionEnd};
 
 use ends::Ends;

@@ -187,7 +187,7 @@ fn detours<'s>(demands: &[&'s Demand<'s>], sides: &Sides) -> Vec<Detour<'s>> {
         let (met, unmet): (Vec<&Demand<'_>>, Vec<&Demand<'_>>) = demands
             .into_iter()
             .partition(|demand| sides.exact(to) == Some(demand.by));
-        // Without ports, a detour takes the packets of other demands too.
+        // A detour that asks for no port takes the packets of other demands too.
         let is_wide = unmet.iter().any(|demand| demand.service.is_none());
         let mut taken: BTreeSet<Conditions> = BTreeSet::new();
         if !is_wide {

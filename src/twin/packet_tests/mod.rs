@@ -8,12 +8,12 @@ use std::time::Instant;
 
 pub use values::{Mismatch, TestOutcome, TestedPacket};
 
-use super::connection::{Connection, ConnectionEnd, Opener};
-use super::talk::{From, Reached};
+use super::connection::{ClientSides, Connection, ConnectionEnd, Opener, PlaceError, own_address};
+use super::judge::sources;
+use super::talk::Reached;
 use super::{Twin, TwinError};
 use crate::forwards::{PacketTest, Reaches, Snat, TestDestination, TestHost};
-use crate::host::network::{self, Packet};
-use crate::net::{Family, Port};
+use crate::net::Port;
 
 /// The bytes of a request and of its answer.
 const BYTES: usize = 64;
@@ -34,14 +34,20 @@ pub fn run_tests<'t>(
 ) -> Result<Vec<TestedPacket<'t>>, TwinError> {
     let connections = connections(twin, tests);
     answer_for(twin, tests)?;
-    let each = tests.iter().zip(connections);
-    let mut tested: Vec<TestedPacket<'t>> = each
-        .map(|(test, connection)| TestedPacket::new(test, connection))
-        .collect();
     let _ = counted(twin);
     let mut opener = Opener::of(twin)?;
-    for one in &mut tested {
-        one.outcome = in_time(deadline, || outcome(twin, &mut opener, one));
+    let mut tested = Vec::with_capacity(tests.len());
+    for (test, connection) in tests.iter().zip(connections) {
+        let outcome = if Instant::now() < deadline {
+            outcome(twin, &mut opener, test, &connection)
+        } else {
+            TestOutcome::NotOpened("the time limit was reached first".to_owned())
+        };
+        tested.push(TestedPacket {
+            test,
+            connection,
+            outcome,
+        });
     }
     drop(opener);
     twin.enter()?;
@@ -64,7 +70,7 @@ fn alone(twin: &mut Twin, tested: &TestedPacket<'_>) -> Result<TestOutcome, Twin
     twin.renew()?;
     let _ = counted(twin);
     let mut opener = Opener::of(twin)?;
-    let outcome = outcome(twin, &mut opener, tested);
+    let outcome = outcome(twin, &mut opener, tested.test, &tested.connection);
     drop(opener);
     twin.enter()?;
     let met = counted(twin)?;
@@ -82,55 +88,28 @@ fn counted(twin: &mut Twin) -> Result<Vec<usize>, TwinError> {
     twin.counted()
 }
 
-fn in_time(deadline: Instant, outcome: impl FnOnce() -> TestOutcome) -> TestOutcome {
-    if Instant::now() >= deadline {
-        TestOutcome::NotOpened("the time limit was reached first".to_owned())
-    } else {
-        outcome()
-    }
-}
-
 /// Returns the connection of each test, or the reason why there is none.
 fn connections(twin: &Twin, tests: &[&PacketTest]) -> Vec<Result<Connection, String>> {
-    let back = |test: &PacketTest| Packet {
-        to: test.from,
-        came: None,
-    };
-    let unplaced = tests.iter().filter(|test| test.ingress.is_none());
-    let sides = network::interfaces(&unplaced.map(|test| back(test)).collect());
-    let connection = |test: &&PacketTest| {
-        let by = match &test.ingress {
-            Some(ingress) => ingress.as_str(),
-            None => match sides.get(&back(test)) {
-                Some(side) => side.as_str(),
-                None => return Err(format!("the machine has no route to {}", test.from)),
-            },
-        };
-        let mut worlds = twin.worlds().iter();
-        let world = worlds
-            .position(|world| world.interface == by)
-            .ok_or_else(|| format!("the machine has no interface {by} on which packets arrive"))?;
+    let sides = ClientSides::of(twin, tests.iter().map(|test| test.from));
+    let connection = |test: &&PacketTest| -> Result<Connection, PlaceError> {
+        let from = sides.place(test.from, test.ingress.as_ref())?;
         let (to, port) = match test.to {
             TestDestination::Host(TestHost { address, port }) => (address, port),
-            TestDestination::Machine(port) => {
-                let link = twin.machine().link(by);
-                let family = test.family();
-                let own = link.and_then(|link| link.first(family));
-                let own = own.ok_or_else(|| format!("{by} has no {family} address"))?;
-                (own, Some(port))
-            }
+            TestDestination::Machine(port) => (own_address(twin, test.from, from)?, Some(port)),
         };
         Ok(Connection {
             protocol: test.protocol,
             client: test.from,
             client_port: None,
-            from: From::World(world),
+            from,
             to,
             port,
             bytes: BYTES,
         })
     };
-    tests.iter().map(connection).collect()
+    let each = tests.iter().map(connection);
+    each.map(|one| one.map_err(|error| error.to_string()))
+        .collect()
 }
 
 /// Lets the worlds answer for all addresses of the tests.
@@ -142,20 +121,24 @@ fn answer_for(twin: &mut Twin, tests: &[&PacketTest]) -> Result<(), TwinError> {
         if let TestDestination::Host(host) = test.to {
             addresses.insert(host.address);
         }
-        if let Reaches::OneOf(hosts) = &test.reaches {
-            addresses.extend(hosts.iter().map(|host| host.address));
-        }
+        addresses.extend(test.reaches.hosts().iter().map(|host| host.address));
     }
     twin.answer_for(&addresses.difference(&own).copied().collect())
 }
 
 /// Opens the connection of a test, one with several hosts until each was reached.
-fn outcome(twin: &Twin, opener: &mut Opener<'_>, tested: &TestedPacket<'_>) -> TestOutcome {
-    let connection = match &tested.connection {
+fn outcome(
+    twin: &Twin,
+    opener: &mut Opener<'_>,
+    test: &PacketTest,
+    connection: &Result<Connection, String>,
+) -> TestOutcome {
+    let connection = match connection {
         Ok(connection) => connection,
         Err(why) => return TestOutcome::NotOpened(why.clone()),
     };
-    let (hosts, ports) = (tested.hosts(), tested.ports());
+    let hosts = test.reaches.hosts();
+    let ports = ports(hosts);
     let times = if hosts.len() > 1 {
         hosts.len() * ROUNDS
     } else {
@@ -167,7 +150,7 @@ fn outcome(twin: &Twin, opener: &mut Opener<'_>, tested: &TestedPacket<'_>) -> T
             Ok(end) => end,
             Err(error) => return TestOutcome::NotOpened(error.words()),
         };
-        if let Some(mismatch) = mismatch(twin, tested.test, &end) {
+        if let Some(mismatch) = mismatch(twin, test, &end) {
             return TestOutcome::Failed(mismatch);
         }
         seen.extend(end.reached().map(host));
@@ -176,6 +159,12 @@ fn outcome(twin: &Twin, opener: &mut Opener<'_>, tested: &TestedPacket<'_>) -> T
         }
     }
     TestOutcome::Passed
+}
+
+/// Returns the ports of hosts.
+#[must_use]
+pub fn ports(hosts: &[TestHost]) -> Vec<Port> {
+    hosts.iter().filter_map(|host| host.port).collect()
 }
 
 /// Returns the host that was reached, as a test writes it.
@@ -222,14 +211,7 @@ fn behind<'w>(twin: &'w Twin, reached: &Reached) -> &'w str {
 
 /// Returns whether a host saw the source that a test wants.
 fn is_source(twin: &Twin, test: &PacketTest, snat: Snat, reached: &Reached) -> bool {
+    let meant = sources(twin, snat, test.from, behind(twin, reached));
     let seen = reached.source.ip();
-    match snat {
-        Snat::Addresses(range) => range.first() <= seen && seen <= range.last(),
-        Snat::Client => seen == test.from,
-        Snat::Masquerade => {
-            let link = twin.machine().link(behind(twin, reached));
-            let mut own = link.into_iter().flat_map(|link| link.of(Family::of(seen)));
-            own.any(|address| address.net.addr() == seen)
-        }
-    }
+    meant.iter().any(|addresses| addresses.contains(&seen))
 }

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::forwards::{PacketTest, Reaches, TestHost};
-use crate::net::Port;
+use crate::forwards::{PacketTest, TestHost};
 use crate::twin::connection::Connection;
 
 /// A test and its outcome.
@@ -16,31 +15,7 @@ pub struct TestedPacket<'t> {
     pub outcome: TestOutcome,
 }
 
-impl<'t> TestedPacket<'t> {
-    /// Returns a test that was not opened yet.
-    pub(super) fn new(test: &'t PacketTest, connection: Result<Connection, String>) -> Self {
-        Self {
-            test,
-            connection,
-            outcome: TestOutcome::NotOpened("nobody opened it".to_owned()),
-        }
-    }
-
-    /// Returns the hosts that the connection may reach.
-    #[must_use]
-    pub fn hosts(&self) -> &'t [TestHost] {
-        match &self.test.reaches {
-            Reaches::Nothing => &[],
-            Reaches::OneOf(hosts) => hosts,
-        }
-    }
-
-    /// Returns the ports of these hosts.
-    #[must_use]
-    pub fn ports(&self) -> Vec<Port> {
-        self.hosts().iter().filter_map(|host| host.port).collect()
-    }
-
+impl TestedPacket<'_> {
     #[must_use]
     pub fn is_passed(&self) -> bool {
         self.outcome == TestOutcome::Passed
@@ -56,6 +31,27 @@ pub enum TestOutcome {
     Unknown(Vec<usize>),
     /// The connection could not be opened, for this reason.
     NotOpened(String),
+}
+
+impl TestOutcome {
+    /// Returns the end that the connection had instead, in words; `None` if the test passed. `watched` are the twin's
+    /// watched rules, in words.
+    #[must_use]
+    pub fn found(&self, watched: &[String]) -> Option<String> {
+        match self {
+            TestOutcome::Passed => None,
+            TestOutcome::Failed(mismatch) => Some(mismatch.to_string()),
+            TestOutcome::NotOpened(why) => Some(format!("it was not opened: {why}")),
+            TestOutcome::Unknown(met) => {
+                let rules = met.iter().filter_map(|number| watched.get(*number));
+                let rules: Vec<&str> = rules.map(String::as_str).collect();
+                let rules = rules.join("; ");
+                Some(format!(
+                    "its packets met a rule whose effect a copy cannot show: {rules}"
+                ))
+            }
+        }
+    }
 }
 
 /// The end of a connection that is not the one that its test wants.
@@ -77,7 +73,7 @@ pub enum Mismatch {
     NoAnswer(TestHost),
 }
 
-/// Says what happened instead, in words for a line of its own.
+/// Prints the end for a line of its own.
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -80,6 +80,12 @@ impl fmt::Display for LeftOut {
     }
 }
 
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}`: {}", self.place, self.text, self.why)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// The program that loads it refused it with these words.

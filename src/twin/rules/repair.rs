@@ -23,7 +23,7 @@ pub fn repair(
     facts: &FilterFacts,
     copied: &mut Copied,
 ) -> Result<(), FilterError> {
-    // Without tables to compare with, a list of thousands of rules is needless.
+    // A list of thousands of rules is needless if there is no table to compare with.
     if live.is_empty() {
         return Ok(());
     }
