@@ -1,5 +1,7 @@
 //! The tests of a spec: `nvactl test` asks a kernel, and `apply` loads nothing with which one fails.
 
+use serde_json::Value;
+
 use crate::lab::{Backend, FIREWALL, Lab, Said, save};
 use crate::traffic::{answer, serve_tcp};
 
@@ -65,12 +67,31 @@ fn apply_loads_nothing_with_which_a_test_fails(backend: Backend) {
         "forwards:\n  - {name: shell, listen: 22, target: {pod: 10.224.0.118:22}, silence: [takes-ssh]}\n",
     );
     for (spec, words) in [
-        (&moved, "<stdin>:6: web is reached: tcp from 198.51.100.7"),
-        (
-            &opened,
-            "<stdin>:8: ssh is not forwarded: tcp from 198.51.100.7",
-        ),
+        (&moved, "  failed      web is reached: tcp from 198.51.100.7 to port 49182 reaches 10.224.0.118:80
+              <stdin>:6: it reached 10.224.0.118:81 behind eth0
+              tcp from 198.51.100.7:40000 to 10.3.0.4:49182, in by eth0
+
+              PREROUTING   nat      DNAT to 10.224.0.118:81       forward `web` (NVACTL-PREROUTING rule 1)
+"),
+        (&opened, "              <stdin>:8: it reached 10.224.0.118:22 behind eth0, with the source 10.3.0.4
+              tcp from 198.51.100.7:40000 to 10.3.0.4:22, in by eth0
+
+              PREROUTING   nat      DNAT to 10.224.0.118:22       forward `shell` (NVACTL-PREROUTING rule 1)
+"),
     ] {
+        // The same lines as those of `test`.
+        let alone = test(&lab, spec, &[]);
+        let lines = words.lines().map(|line| line.get(2..).unwrap_or_default());
+        let lines: Vec<&str> = lines.collect();
+        assert!(alone.stdout.contains(&lines.join("\n")), "{alone:?}");
+        let said = lab.nvactl_with(&["apply", "-", "--format", "json"], spec);
+        assert_eq!(said.code, 2, "{said:?}");
+        let json: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+        let test: Value = json["failed_tests"][0].clone();
+        assert_eq!((&json["changed"], &test["outcome"]), (&false.into(), &"failed".into()));
+        let path = test["trace"].as_str().expect("it has a path");
+        assert!(path.contains("DNAT to 10.224.0.118"), "{json}");
+
         for more in [&["--dry-run"][..], &[], &["--confirm", "60"]] {
             let said = lab.nvactl_with(&[&["apply", "-"], more].concat(), spec);
             assert_eq!(said.code, 2, "{more:?}: {said:?}");

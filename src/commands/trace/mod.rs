@@ -3,7 +3,6 @@
 mod error;
 mod json;
 mod subject;
-pub mod text;
 mod traced;
 
 use std::net::IpAddr;
@@ -17,6 +16,7 @@ use super::exit::Exit;
 use super::host::HostAccess;
 use crate::cli::{DestinationArg, TraceArgs, TraceFormat};
 use crate::forwards::OutboundProtocol;
+use crate::health::trace_text;
 use crate::net::{Family, Port, printable};
 use crate::twin::connection::{ClientSides, Connection, PlaceError, own_address};
 use crate::twin::netns;
@@ -45,7 +45,7 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
                 let name = printable::line(subject.name());
                 console.note(format_args!("the machine is made up from `{name}`:{words}"));
             }
-            console.print(&text::text(connection));
+            console.print(&trace_text::text(connection));
         }
         TraceFormat::Json => console.say_json(&json::object(&traced))?,
     }
@@ -58,7 +58,7 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
         ));
     }
     if let TracedEnd::Delivered(arrival) = &connection.end {
-        let target = text::end(arrival.reached.target);
+        let target = trace_text::end(arrival.reached.target);
         let live = "`nvactl doctor` and `nvactl probe` try the target itself";
         let asked = if subject.is_live() {
             live

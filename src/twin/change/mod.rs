@@ -17,7 +17,7 @@ use super::clients::ClientKind;
 use super::explain::explain;
 use super::judge;
 use super::machine::Machine;
-use super::packet_tests::{TestedPacket, run_tests};
+use super::packet_tests::{TestedPacket, run_tests, trace_failed};
 use super::repeat::{conversation, repeat, taken};
 use super::rules::PacketFilter;
 use super::search::CauseSearch;
@@ -82,6 +82,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     kept.retain(is_cut);
     tried.failed_tests = failed_tests(trying, &mut twin)?;
     if !tried.failed_tests.is_empty() {
+        tried.traces = trace_failed(&mut twin, &tried.failed_tests, trying.deadline)?;
         tried.watched = twin.watched().iter().map(ToString::to_string).collect();
     }
     let bad = sort_out(judged, &mut tried);

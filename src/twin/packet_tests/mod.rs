@@ -2,7 +2,7 @@
 
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ pub use values::{Mismatch, TestOutcome, TestedPacket};
 use super::connection::{ClientSides, Connection, ConnectionEnd, Opener, PlaceError, own_address};
 use super::judge::sources;
 use super::talk::Reached;
+use super::traced::{TracedConnection, trace};
 use super::{Twin, TwinError};
 use crate::forwards::{PacketTest, Reaches, Snat, TestDestination, TestHost};
 use crate::net::Port;
@@ -21,6 +22,8 @@ const BYTES: usize = 64;
 const ROUNDS: usize = 8;
 /// The most failed tests that are opened again in a new twin.
 const AGAIN: usize = 16;
+/// The most failed tests whose connections are followed.
+pub const MOST_TRACED: usize = 10;
 
 /// Opens the connection of each test, in order. A test that fails is opened again in a new twin, since a rule may have
 /// counted the connections of earlier tests. The calling thread is in the twin's machine namespace before and after.
@@ -63,6 +66,33 @@ pub fn run_tests<'t>(
         one.outcome = alone(twin, one)?;
     }
     Ok(tested)
+}
+
+/// Follows the connections of the first failed tests, each in a new twin. Returns their paths by the number of the test.
+/// The calling thread is in the twin's machine namespace before and after.
+///
+/// # Errors
+/// If the twin cannot be made again, or packets cannot be watched.
+pub fn trace_failed(
+    twin: &mut Twin,
+    tested: &[TestedPacket<'_>],
+    deadline: Instant,
+) -> Result<BTreeMap<usize, TracedConnection>, TwinError> {
+    let mut traces = BTreeMap::new();
+    let numbered = tested.iter().enumerate();
+    let failed = numbered.filter(|(_, one)| matches!(one.outcome, TestOutcome::Failed(_)));
+    for (number, one) in failed.take(MOST_TRACED) {
+        let Ok(connection) = &one.connection else {
+            continue;
+        };
+        if Instant::now() >= deadline {
+            break;
+        }
+        twin.renew()?;
+        let path = trace(twin, connection, &ports(one.test.reaches.hosts()))?;
+        traces.insert(number, path);
+    }
+    Ok(traces)
 }
 
 /// Opens the connection of a test in a new twin.
@@ -162,8 +192,7 @@ fn outcome(
 }
 
 /// Returns the ports of hosts.
-#[must_use]
-pub fn ports(hosts: &[TestHost]) -> Vec<Port> {
+fn ports(hosts: &[TestHost]) -> Vec<Port> {
     hosts.iter().filter_map(|host| host.port).collect()
 }
 

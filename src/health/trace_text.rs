@@ -21,6 +21,7 @@ const EFFECT: usize = HOOK_WIDTH + TABLE_WIDTH;
 const PLACE: usize = 52;
 
 /// Returns the trace.
+#[must_use]
 pub fn text(traced: &TracedConnection) -> String {
     let by = match &traced.ingress {
         Some(interface) => format!("in by {}", printable::line(interface)),
@@ -71,6 +72,7 @@ pub fn text(traced: &TracedConnection) -> String {
 }
 
 /// Prints an address and port; a ping has no port.
+#[must_use]
 pub fn end(at: SocketAddr) -> String {
     if at.port() == 0 {
         at.ip().to_string()
@@ -208,6 +210,7 @@ fn wrapped(text: &str) -> String {
 }
 
 /// Says why a connection did not come through.
+#[must_use]
 pub fn why(taken: Option<&Taken>, end: &TracedEnd) -> String {
     let Some(Taken {
         by,
