@@ -91,6 +91,15 @@ pub enum TwinError {
 }
 
 impl TwinError {
+    /// Returns the fix, if it is outside of nvactl.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Wiring(error) => error.hint(),
+            _ => None,
+        }
+    }
+
     /// Returns the error with its causes in one line.
     #[must_use]
     pub fn words(&self) -> String {

@@ -57,6 +57,26 @@ fn a_test_passes_or_shows_where_its_packets_went(backend: Backend) {
     }
 }
 
+/// Returns the lines of the first failed test of a report, without the ports of clients.
+fn path_of_failed(report: &str) -> Vec<String> {
+    let lines = report.lines().map(str::trim_start);
+    let mut lines = lines.skip_while(|line| !line.starts_with("failed "));
+    let first = lines.next();
+    let is_of_test = |line: &&str| {
+        !["passed ", "<stdin>: ", "hint: "]
+            .iter()
+            .any(|end| line.starts_with(end))
+    };
+    let lines = first.into_iter().chain(lines.take_while(is_of_test));
+    let is_port = |word: &&str| word.contains(":4000");
+    let words = |line: &str| -> Vec<String> {
+        line.split(' ')
+            .map(|word| if is_port(&word) { "PORT" } else { word }.to_owned())
+            .collect()
+    };
+    lines.map(|line| words(line).join(" ")).collect()
+}
+
 lab_test!(either apply_loads_nothing_with_which_a_test_fails);
 fn apply_loads_nothing_with_which_a_test_fails(backend: Backend) {
     let lab = working(backend);
@@ -67,34 +87,27 @@ fn apply_loads_nothing_with_which_a_test_fails(backend: Backend) {
         "forwards:\n  - {name: shell, listen: 22, target: {pod: 10.224.0.118:22}, silence: [takes-ssh]}\n",
     );
     for (spec, words) in [
-        (&moved, "  failed      web is reached: tcp from 198.51.100.7 to port 49182 reaches 10.224.0.118:80
-              <stdin>:6: it reached 10.224.0.118:81 behind eth0
-              tcp from 198.51.100.7:40000 to 10.3.0.4:49182, in by eth0
-
-              PREROUTING   nat      DNAT to 10.224.0.118:81       forward `web` (NVACTL-PREROUTING rule 1)
-"),
-        (&opened, "              <stdin>:8: it reached 10.224.0.118:22 behind eth0, with the source 10.3.0.4
-              tcp from 198.51.100.7:40000 to 10.3.0.4:22, in by eth0
-
-              PREROUTING   nat      DNAT to 10.224.0.118:22       forward `shell` (NVACTL-PREROUTING rule 1)
-"),
+        (&moved, "<stdin>:6: it reached 10.224.0.118:81 behind eth0"),
+        (
+            &opened,
+            "<stdin>:8: it reached 10.224.0.118:22 behind eth0, with the source 10.3.0.4",
+        ),
     ] {
-        // The same lines as those of `test`.
-        let alone = test(&lab, spec, &[]);
-        let lines = words.lines().map(|line| line.get(2..).unwrap_or_default());
-        let lines: Vec<&str> = lines.collect();
-        assert!(alone.stdout.contains(&lines.join("\n")), "{alone:?}");
+        let path = path_of_failed(&test(&lab, spec, &[]).stdout);
+        assert!(path.concat().contains("DNAT to 10.224.0.118"), "{path:?}");
         let said = lab.nvactl_with(&["apply", "-", "--format", "json"], spec);
         assert_eq!(said.code, 2, "{said:?}");
         let json: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
-        let test: Value = json["failed_tests"][0].clone();
-        assert_eq!((&json["changed"], &test["outcome"]), (&false.into(), &"failed".into()));
-        let path = test["trace"].as_str().expect("it has a path");
-        assert!(path.contains("DNAT to 10.224.0.118"), "{json}");
-
+        let failed = &json["failed_tests"][0];
+        let told = [&json["changed"], &failed["outcome"], &failed["line"]];
+        let line = if spec == &moved { 6 } else { 8 };
+        assert_eq!(told, [&false.into(), &"failed".into(), &Value::from(line)]);
+        let trace = failed["trace"].as_str().expect("it has a path");
+        assert!(trace.contains("DNAT to 10.224.0.118"), "{json}");
         for more in [&["--dry-run"][..], &[], &["--confirm", "60"]] {
             let said = lab.nvactl_with(&[&["apply", "-"], more].concat(), spec);
             assert_eq!(said.code, 2, "{more:?}: {said:?}");
+            assert_eq!(path_of_failed(&said.stderr), path);
             for words in [
                 words,
                 "tests of the spec do not pass",
@@ -129,6 +142,46 @@ fn apply_refuses_tests_that_it_cannot_run(backend: Backend) {
     let without = SPEC.split("tests:").next().expect("it is there");
     let said = Said::from(lab.firewall.feed("setpriv", &words, without));
     assert_eq!(said.code, 0, "without tests: {said:?}");
+}
+
+lab_test!(a_copy_whose_switches_are_read_only_is_an_error);
+/// As in a container: the copy would not forward, and every connection would seem to be lost.
+fn a_copy_whose_switches_are_read_only_is_an_error(backend: Backend) {
+    let lab = working(backend);
+    let before = save(&lab.firewall);
+    let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys";
+    let writable = "mount -o remount,bind,rw /proc/sys";
+    let run = |mounts: &str, command: &str, spec: &str| {
+        let script = format!("{mounts}; exec {NVACTL} {command}");
+        let words = ["--mount", "sh", "-c", &script];
+        Said::from(lab.firewall.feed("unshare", &words, spec))
+    };
+    let why =
+        "the settings in /proc/sys/net cannot be written here: /proc/sys is mounted read-only";
+    for command in [
+        "test -",
+        "test - --live",
+        "trace - --from 198.51.100.7 --to 49182",
+    ] {
+        let said = run(read_only, command, SPEC);
+        assert_eq!(
+            (said.code, said.stdout.as_str()),
+            (2, ""),
+            "{command}: {said:?}"
+        );
+        let hint = format!("hint: to make them writable, as root: {writable}\n");
+        assert!(said.stderr.contains(why), "{command}: {said:?}");
+        assert!(said.stderr.contains(&hint), "{command}: {said:?}");
+        let said = run(&format!("{read_only}; {writable}"), command, SPEC);
+        assert_eq!(said.code, 0, "{command}: {said:?}");
+    }
+    let other = SPEC.replace("listen: 49182", "listen: [49182, 49183]");
+    let said = run(read_only, "apply -", &other);
+    assert_eq!(said.code, 2, "{said:?}");
+    for words in ["the tests of the spec could not be run", why, "--no-trial"] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    assert_eq!(save(&lab.firewall), before);
 }
 
 lab_test!(either a_limit_counts_no_connection_of_another_test);
