@@ -314,6 +314,28 @@ fn the_article_s_rules_lead_where_they_say(backend: Backend) {
     );
 }
 
+lab_test!(an_interface_that_the_spec_does_not_name_is_a_warning);
+fn an_interface_that_the_spec_does_not_name_is_a_warning(backend: Backend) {
+    let host = host_with(backend);
+    let warning = "warning: `<stdin>` names no interface `eth7`, so one was made up
+  hint: the spec has: --in eth0, --in eth1\n";
+    for (by, is_warned) in [("eth7", true), ("eth1", false)] {
+        let args = [
+            "trace",
+            "-",
+            "--from",
+            "192.0.2.7",
+            "--to",
+            "443",
+            "--in",
+            by,
+        ];
+        let said = nvactl(&host, &args, SPEC);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert_eq!(said.stderr.contains(warning), is_warned, "{by}: {said:?}");
+    }
+}
+
 lab_test!(either a_spec_alone_is_enough);
 fn a_spec_alone_is_enough(backend: Backend) {
     let host = host_with(backend);

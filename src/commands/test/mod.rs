@@ -24,7 +24,7 @@ pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result
         return Ok(Exit::Done);
     }
     let more = match &args.tests {
-        Some(path) => load_tests(path, &source, console)?,
+        Some(path) => load_tests(path, (&source, &set), console)?,
         None => Vec::new(),
     };
     let tests: Vec<&PacketTest> = set.tests.iter().chain(&more).collect();

@@ -34,6 +34,10 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
     subject.enter_namespaces()?;
     let traced = netns::aside(|| through(&subject, args, on)).map_err(Error::Thread)??;
     let connection = &traced.connection;
+    let ingress = args.ingress.as_ref();
+    if let Some(warning) = ingress.and_then(|interface| subject.unnamed(interface)) {
+        console.warn(warning);
+    }
     match args.format {
         TraceFormat::Text => {
             if !traced.made_up.is_empty() {

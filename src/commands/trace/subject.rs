@@ -55,6 +55,22 @@ impl TraceSubject {
         matches!(self, Self::Live)
     }
 
+    /// Returns the warning that the spec does not name an interface; `None` for a subject that is no spec.
+    pub fn unnamed(&self, interface: &Interface) -> Option<String> {
+        let Self::Spec { set, name } = self else {
+            return None;
+        };
+        let known = set.interfaces();
+        let is_unnamed = !known.contains(&interface);
+        let known: Vec<String> = known.iter().map(|one| format!("--in {one}")).collect();
+        is_unnamed.then(|| {
+            format!(
+                "`{name}` names no interface `{interface}`, so one was made up\nhint: the spec has: {}",
+                known.join(", ")
+            )
+        })
+    }
+
     /// Returns the name of the file of which the machine is made up.
     pub fn name(&self) -> &str {
         match self {

@@ -97,6 +97,7 @@ mod tests {
                 networks: &[],
                 spec: &[],
                 spec_networks: &[],
+                interfaces: &[],
             });
             let tests = reading.tests.expect("it is valid");
             let read = tests[0].name.as_ref().map(TestName::as_str);
