@@ -307,6 +307,14 @@ impl Twin {
         Ok(self.copied.counted()?)
     }
 
+    /// Returns the packets that each watched rule has counted. The calling thread is in the twin's machine namespace.
+    ///
+    /// # Errors
+    /// As [`Twin::counted`].
+    pub fn packets(&self) -> Result<Vec<u64>, TwinError> {
+        Ok(self.copied.packets()?)
+    }
+
     #[must_use]
     pub fn watched(&self) -> &[Watched] {
         &self.copied.watched

@@ -201,6 +201,36 @@ tests:
     assert_eq!(said.code, 0, "{said:?}");
 }
 
+lab_test!(either a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown);
+/// Whom the live machine has seen recently is not copied.
+fn a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown(backend: Backend) {
+    let lab = working(backend);
+    lab.firewall
+        .run("iptables -I FORWARD -s 198.51.100.0/24 -m recent --name seen --rcheck -j DROP");
+    let mut spec = SPEC.split("tests:").next().expect("it is there").to_owned();
+    spec += "tests:\n";
+    for n in 1..=40 {
+        spec += &format!(
+            "  - {{from: 198.51.100.{n}, to: 49182, reaches: '10.224.0.118:80'}}
+  - {{from: 203.0.113.{n}, to: 49182, reaches: '10.224.0.118:80'}}
+  - {{from: 203.0.113.{n}, to: 22, reaches: nothing}}
+"
+        );
+    }
+    let said = test(&lab, &spec, &["--live", "--format", "json"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let json: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let tests = json["tests"].as_array().expect("it is a list");
+    assert_eq!(tests.len(), 120);
+    for (n, test) in tests.iter().enumerate() {
+        let is_met = n % 3 == 0;
+        let outcome = if is_met { "unknown" } else { "passed" };
+        assert_eq!(test["outcome"], outcome, "{test}");
+        let found = test["found"].as_str().unwrap_or_default();
+        assert_eq!(found.contains("--name seen"), is_met, "{test}");
+    }
+}
+
 lab_test!(the_failing_test_of_readme_is_true);
 fn the_failing_test_of_readme_is_true(backend: Backend) {
     let page = include_str!("../../README.md");
