@@ -100,6 +100,8 @@ pub fn decode(
             spec.outbound.push(entry);
         }
     }
+    let keys = files.iter().filter_map(|file| file.key("tests"));
+    spec.tests_key = keys.last().map(|key| key.span.start);
     for tests in files.iter().filter_map(|file| file.get("tests")) {
         let tests = packet_tests::decode(tests, &mut networks, problems);
         spec.tests.extend(tests);

@@ -32,6 +32,8 @@ pub struct WrittenSpec {
     pub silence: Vec<Code>,
     /// In the order of the file, without those that have a problem, which was reported.
     pub tests: Vec<WrittenTest>,
+    /// The first byte of the last key `tests`.
+    pub tests_key: Option<usize>,
     /// The names of networks that no list and no test has, each with its place.
     pub unused_networks: Vec<(String, Span)>,
 }

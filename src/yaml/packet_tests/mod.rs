@@ -2,9 +2,11 @@
 //! other tests, so it needs no form in between.
 
 mod ends;
+mod list;
 mod write;
 
-pub use write::tests_text;
+pub use list::TestList;
+pub use write::{test_lines, tests_text};
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
