@@ -20,6 +20,28 @@ const TABLE_WIDTH: usize = 9;
 const EFFECT: usize = HOOK_WIDTH + TABLE_WIDTH;
 const PLACE: usize = 52;
 
+/// The remark about rules that are known by their counters.
+const COUNTED: &str = "\
+(iptables-legacy counts packets of both directions: a rule above whose text fits both may have met
+the reply alone)
+";
+
+/// Returns whether a part is a rule of another program that iptables-legacy counted, and that translates nothing.
+fn is_counted(part: &PathPart) -> bool {
+    let PathPart::Rule(PathRule { rule, effect, .. }) = part else {
+        return false;
+    };
+    let is_legacy = matches!(
+        rule.holder,
+        Holder::Iptables {
+            backend: Backend::Legacy,
+            ..
+        }
+    );
+    let is_translation = matches!(effect, RuleEffect::Destination(_) | RuleEffect::Source(_));
+    is_legacy && !rule.is_nvactls() && !is_translation
+}
+
 /// Returns the trace.
 #[must_use]
 pub fn text(traced: &TracedConnection) -> String {
@@ -33,6 +55,9 @@ pub fn text(traced: &TracedConnection) -> String {
         text.push_str(
             "(nft is not installed: rules are known by their counters, and routes are not shown)\n",
         );
+    }
+    if traced.reply.is_some() && traced.request.parts.iter().any(is_counted) {
+        text.push_str(COUNTED);
     }
     match &traced.end {
         TracedEnd::Delivered(arrival) => {

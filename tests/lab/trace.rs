@@ -231,6 +231,36 @@ fn a_connection_that_does_not_come_through_shows_why(backend: Backend) {
     );
 }
 
+lab_test!(a_rule_that_only_replies_meet_is_on_their_path);
+fn a_rule_that_only_replies_meet_is_on_their_path(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    lab.apply(SPEC);
+    let remark = "(iptables-legacy counts packets of both directions";
+    let options = format!("--from {CLIENT} --to 443");
+    for rule in ["-s 10.224.0.118", "-p tcp --sport 8443", "-d 198.51.100.10"] {
+        lab.firewall
+            .run(&format!("iptables -I FORWARD {rule} -j ACCEPT"));
+        let found = traced(&lab, &options, 0);
+        let accepts = "forward filter accept";
+        let of_reply = format!("reply {accepts}");
+        assert!(found.contains(&of_reply), "{rule}: {found:?}");
+        assert!(
+            !found.contains(&format!("request {accepts}")),
+            "{rule}: {found:?}"
+        );
+        let said = lab.nvactl(&["trace", "live", "--from", CLIENT, "--to", "443"]);
+        assert!(!said.stdout.contains(remark), "{rule}: {said:?}");
+        lab.firewall
+            .run(&format!("iptables -D FORWARD {rule} -j ACCEPT"));
+    }
+    // Nothing tells which packets this one counted.
+    lab.firewall
+        .run("iptables -I FORWARD -m length --length 40:1500 -j ACCEPT");
+    let said = lab.nvactl(&["trace", "live", "--from", CLIENT, "--to", "443"]);
+    let is_said = said.stdout.contains(remark);
+    assert_eq!(is_said, backend == Backend::Legacy, "{said:?}");
+}
+
 lab_test!(either a_hairpin_comes_back_by_the_one_nic);
 fn a_hairpin_comes_back_by_the_one_nic(backend: Backend) {
     let lab = Lab::one_nic(backend);
