@@ -16,7 +16,7 @@ pub struct TestResult {
     pub file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
-    pub outcome: TestEnd,
+    pub outcome: OutcomeKind,
     /// The end that the connection had instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
@@ -40,7 +40,7 @@ impl TestResult {
             name: test.name.as_ref().map(ToString::to_string),
             file: place.map(|place| place.file.to_string()),
             line: place.map(|place| place.line),
-            outcome: TestEnd::of(&tested.outcome),
+            outcome: OutcomeKind::of(&tested.outcome),
             found: tested.outcome.found(watched),
             trace: trace.map(trace_text::text),
         }
@@ -69,14 +69,14 @@ impl TestResult {
 /// The kind of a test's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(into = "&'static str")]
-pub enum TestEnd {
+pub enum OutcomeKind {
     Passed,
     Failed,
     Unknown,
     NotOpened,
 }
 
-impl TestEnd {
+impl OutcomeKind {
     pub const ALL: [Self; 4] = [Self::Passed, Self::Failed, Self::Unknown, Self::NotOpened];
 
     fn of(outcome: &TestOutcome) -> Self {
@@ -100,8 +100,8 @@ impl TestEnd {
     }
 }
 
-impl From<TestEnd> for &'static str {
-    fn from(end: TestEnd) -> Self {
+impl From<OutcomeKind> for &'static str {
+    fn from(end: OutcomeKind) -> Self {
         end.as_str()
     }
 }

@@ -6,15 +6,15 @@ use quick_xml::Writer;
 use quick_xml::events::{BytesText, Event};
 
 use super::report::TestReport;
-use crate::health::test_result::{TestEnd, TestResult};
+use crate::health::test_result::{OutcomeKind, TestResult};
 
 /// Prints a suite with a case for each test. A test whose outcome is unknown, or that could not be opened, is an error.
 ///
 /// # Errors
 /// If the text cannot be written.
 pub fn text(report: &TestReport, spec: &str) -> io::Result<String> {
-    let failed = report.count(TestEnd::Failed).to_string();
-    let unknown = report.count(TestEnd::Unknown) + report.count(TestEnd::NotOpened);
+    let failed = report.count(OutcomeKind::Failed).to_string();
+    let unknown = report.count(OutcomeKind::Unknown) + report.count(OutcomeKind::NotOpened);
     let unknown = unknown.to_string();
     let all = report.results.len().to_string();
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
@@ -49,7 +49,7 @@ fn case(one: &TestResult, writer: &mut Writer<Vec<u8>>) -> io::Result<()> {
         case.write_empty()?;
         return Ok(());
     };
-    let kind = if one.outcome == TestEnd::Failed {
+    let kind = if one.outcome == OutcomeKind::Failed {
         "failure"
     } else {
         "error"

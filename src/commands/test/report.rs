@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::super::console::Console;
-use crate::health::test_result::{TestEnd, TestResult};
+use crate::health::test_result::{OutcomeKind, TestResult};
 use crate::net::words::counted;
 use crate::net::workflow::WorkflowCommand;
 
@@ -29,12 +29,12 @@ impl TestReport {
     #[must_use]
     pub fn is_passed(&self) -> bool {
         let mut results = self.results.iter();
-        results.all(|one| one.outcome == TestEnd::Passed)
+        results.all(|one| one.outcome == OutcomeKind::Passed)
     }
 
     /// Returns the number of tests with this outcome.
     #[must_use]
-    pub fn count(&self, outcome: TestEnd) -> usize {
+    pub fn count(&self, outcome: OutcomeKind) -> usize {
         let results = self.results.iter();
         results.filter(|one| one.outcome == outcome).count()
     }
@@ -56,7 +56,7 @@ impl TestReport {
 
     fn summary(&self) -> String {
         let all = counted(self.results.len(), "test");
-        let each = TestEnd::ALL.map(|outcome| (self.count(outcome), outcome.as_str()));
+        let each = OutcomeKind::ALL.map(|outcome| (self.count(outcome), outcome.as_str()));
         let each = each.iter().filter(|(count, _)| *count > 0);
         let each: Vec<String> = each
             .map(|(count, name)| format!("{count} {name}"))
