@@ -183,8 +183,7 @@ fn rule_line(text: &mut String, rule: &PathRule) {
         let _ = writeln!(text, "{line}\n{:EFFECT$}{place}", "");
     }
     // The line of a policy says all of it.
-    let is_policy = rule.handle.is_none() && rule.place.is_none();
-    if !rule.is_nvactls() && !is_policy {
+    if !rule.is_nvactls() && !is_policy(rule) {
         text.push_str(&wrapped(&printable::line(&rule.text).to_string()));
     }
 }
@@ -202,17 +201,21 @@ fn effect_words(effect: &RuleEffect) -> String {
     }
 }
 
-/// Names the place of a rule or a policy.
+fn is_policy(rule: &DecidingRule) -> bool {
+    rule.handle.is_none() && rule.place.is_none()
+}
+
+/// Names the place of a rule or a policy on the machine.
 fn place(rule: &DecidingRule) -> String {
     let chain = match &rule.holder {
         Holder::Iptables { chain, .. } => chain.to_string(),
         Holder::Nft(chain) => format!("{} {} {}", chain.family, chain.table, chain.name),
     };
     let chain = printable::line(chain);
-    match (rule.place, rule.handle) {
-        (Some(place), _) => format!("{chain} rule {place}"),
-        (None, Some(handle)) => format!("{chain} handle {handle}"),
-        (None, None) => format!("policy of {chain}"),
+    match rule.live_place {
+        Some(place) => format!("{chain} rule {place}"),
+        None if is_policy(rule) => format!("policy of {chain}"),
+        None => format!("a rule of {chain}"),
     }
 }
 

@@ -1,5 +1,13 @@
 //! The tests of a spec: `nvactl test` asks a kernel, and `apply` loads nothing with which one fails.
 
+use std::time::Instant;
+
+use nvactl::forwards::PacketTest;
+use nvactl::twin::machine::Machine;
+use nvactl::twin::packet_tests::{TestOutcome, run_tests};
+use nvactl::twin::rules::PacketFilter;
+use nvactl::twin::{Twin, netns};
+use nvactl::yaml;
 use serde_json::Value;
 
 use crate::lab::{Backend, FIREWALL, Lab, Said, save};
@@ -184,21 +192,59 @@ fn a_copy_whose_switches_are_read_only_is_an_error(backend: Backend) {
     assert_eq!(save(&lab.firewall), before);
 }
 
-lab_test!(either a_limit_counts_no_connection_of_another_test);
-/// Each failed test is tried alone before it is reported.
-fn a_limit_counts_no_connection_of_another_test(backend: Backend) {
-    let lab = Lab::one_nic(backend);
-    let spec = "
+const LIMITED: &str = "
 firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:
-  - {name: web, listen: 80, target: {pod: 10.224.0.118:80}, limits: {new_per_second: 1, burst: 1}}
+  - {name: web, listen: 80, target: {pod: [10.224.0.118:80, 10.224.0.119:80]}, limits: {new_per_second: 1, burst: 1}}
 tests:
-  - {from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80'}
-  - {from: 198.51.100.8, to: 80, reaches: '10.224.0.118:80'}
-  - {from: 198.51.100.9, to: 80, reaches: '10.224.0.118:80'}
+  - {from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
+  - {from: 198.51.100.8, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
+  - {from: 198.51.100.9, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
 ";
-    let said = test(&lab, spec, &[]);
+
+/// The limit would refuse this connection after another one.
+const FALSE: &str = "  - {name: closed, from: 203.0.113.9, to: 80, reaches: nothing}\n";
+
+lab_test!(either a_limit_counts_no_connection_of_another_test);
+fn a_limit_counts_no_connection_of_another_test(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let said = test(&lab, LIMITED, &[]);
     assert_eq!(said.code, 0, "{said:?}");
+    let with_false = LIMITED.to_owned() + FALSE;
+    let wrong = "closed: tcp from 203.0.113.9 to port 80 reaches nothing";
+    let said = test(&lab, &with_false, &[]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let failed = format!("failed      {wrong}");
+    assert!(said.stdout.contains(&failed), "{said:?}");
+    assert!(said.stdout.contains("3 passed, 1 failed"), "{said:?}");
+    // The connections that `apply` opens before count no less.
+    let said = lab.nvactl_with(&["apply", "-"], &with_false);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains(wrong), "{said:?}");
+    lab.apply(LIMITED);
+    let said = test(&lab, &with_false, &["--live"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("3 passed, 1 failed"), "{said:?}");
+}
+
+lab_test!(either a_test_that_is_not_opened_in_time_has_not_passed);
+fn a_test_that_is_not_opened_in_time_has_not_passed(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let set = yaml::read(LIMITED.as_bytes()).expect("the spec is valid");
+    let outcomes = lab.firewall.enter(move || {
+        let done = netns::aside(move || {
+            let machine = Machine::read().expect("it is listed");
+            let filter = PacketFilter::read().expect("it is listed");
+            let mut twin = Twin::make(machine, &filter, None).expect("it can be made");
+            let tests: Vec<&PacketTest> = set.tests.iter().collect();
+            let tested = run_tests(&mut twin, &tests, &[&set], Instant::now());
+            let tested = tested.expect("they run").into_iter();
+            tested.map(|one| one.outcome).collect::<Vec<_>>()
+        });
+        done.expect("there is a thread")
+    });
+    let late = TestOutcome::NotOpened("the time limit was reached first".to_owned());
+    assert_eq!(outcomes, [late.clone(), late.clone(), late]);
 }
 
 lab_test!(either a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown);

@@ -61,7 +61,8 @@ fn failing(
             return None;
         }
         let tests: Vec<&PacketTest> = tests.iter().collect();
-        let tested = run_tests(&mut twin, &tests, Instant::now() + LIMIT).expect("they run");
+        let tested =
+            run_tests(&mut twin, &tests, &[set], Instant::now() + LIMIT).expect("they run");
         let failed = tested.iter().filter(|one| !one.is_passed());
         Some(
             failed

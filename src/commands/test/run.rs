@@ -19,7 +19,11 @@ const LIMIT: Duration = Duration::from_mins(5);
 
 /// Runs tests in a twin of the live machine.
 pub fn on_live_machine(tests: &[&PacketTest]) -> Result<TestReport> {
-    aside(|| in_twin(CopySource::live()?, tests))
+    aside(|| {
+        let source = CopySource::live()?;
+        let loaded = source.filter.loaded_sets();
+        in_twin(source, tests, &loaded.iter().collect::<Vec<_>>())
+    })
 }
 
 /// Runs tests in a twin of a machine that is made up from the spec, with the rules of the spec alone.
@@ -33,7 +37,7 @@ pub fn on_made_up_machine(
         Some((IpNet::from(test.from), ingress.clone()))
     });
     let source = CopySource::of_spec(set, &sides.collect::<Vec<_>>(), backend)?;
-    aside(|| in_twin(source, tests))
+    aside(|| in_twin(source, tests, &[set]))
 }
 
 fn aside(work: impl FnOnce() -> Result<TestReport, TwinError> + Send) -> Result<TestReport> {
@@ -43,10 +47,15 @@ fn aside(work: impl FnOnce() -> Result<TestReport, TwinError> + Send) -> Result<
     }
 }
 
-fn in_twin(source: CopySource, tests: &[&PacketTest]) -> Result<TestReport, TwinError> {
+/// Runs tests in a twin. `sets` are the specs whose rules it has.
+fn in_twin(
+    source: CopySource,
+    tests: &[&PacketTest],
+    sets: &[&ForwardSet],
+) -> Result<TestReport, TwinError> {
     let deadline = Instant::now() + LIMIT;
     let mut twin = Twin::make(source.machine, &source.filter, Some(deadline))?;
-    let tested = run_tests(&mut twin, tests, deadline)?;
+    let tested = run_tests(&mut twin, tests, sets, deadline)?;
     let traces = trace_failed(&mut twin, &tested, deadline)?;
     let watched: Vec<String> = twin.watched().iter().map(ToString::to_string).collect();
     let numbered = tested.iter().enumerate();

@@ -129,7 +129,7 @@ fn rule(decided: &DecidingRule) -> Value {
         "backend": backend,
         "table": table,
         "chain": chain,
-        "place": decided.place,
+        "place": decided.live_place,
         "text": decided.text,
     })
 }

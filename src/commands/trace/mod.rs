@@ -105,7 +105,7 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         machine,
         filter,
         words,
-    } = subject.copied(side, on)?;
+    } = subject.copied(client, side, on)?;
     let mut twin = Twin::make(machine, &filter, None)?;
     let sides = ClientSides::of(&twin, [client]);
     let from = sides.place(client, args.ingress.as_ref());
@@ -132,12 +132,18 @@ fn followed(
 ) -> Result<Traced, TwinError> {
     // Packets of the copy's own do not count.
     twin.counted()?;
-    let connection = trace(twin, connection, likely)?;
+    let mut traced = trace(twin, connection, likely)?;
+    if let Some(port) = traced.stuck_at().filter(|port| !likely.contains(port)) {
+        // It was opened twice. A rule that counts may have refused the second one.
+        twin.renew()?;
+        twin.counted()?;
+        traced = trace(twin, connection, &[likely, &[port]].concat())?;
+    }
     let met = twin.counted()?;
     let watched = twin.watched();
     let met = met.into_iter().filter_map(|number| watched.get(number));
     Ok(Traced {
-        connection,
+        connection: traced,
         made_up,
         unknown: met.map(ToString::to_string).collect(),
         left_out: twin.left_out(),

@@ -91,6 +91,7 @@ impl TraceSubject {
     /// and its interface, if the user has named one.
     pub fn copied(
         &self,
+        client: IpAddr,
         side: Option<(IpNet, Interface)>,
         on: HostAccess<'_>,
     ) -> Result<CopySource> {
@@ -99,9 +100,13 @@ impl TraceSubject {
             Self::Live => Ok(CopySource::live()?),
             Self::Spec { set, .. } => CopySource::of_spec(set, &sides, on.backend),
             Self::Rules { name, text } => {
-                CopySource::of_rules(text, &sides, on.backend).map_err(|error| Error::RulesFile {
-                    file: name.clone(),
-                    source: Box::new(error),
+                let copied = CopySource::of_rules(text, Family::of(client), &sides, on.backend);
+                copied.map_err(|error| match error {
+                    Error::Trace(_) => error,
+                    error => Error::RulesFile {
+                        file: name.clone(),
+                        source: Box::new(error),
+                    },
                 })
             }
         }

@@ -147,6 +147,7 @@ forwards:
             },
             handle: Some(7),
             place: Some(1),
+            live_place: Some(1),
             text: text.to_owned(),
             owner: None,
         }

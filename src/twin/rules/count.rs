@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::edit::COMMENT;
+use super::edit::{COMMENT, SHADOW};
 use super::filter::Copied;
 use super::listing::{ListedChain, words};
 use super::own;
@@ -139,7 +139,11 @@ fn of_iptables(text: &str) -> Counts {
 }
 
 fn index_of(comment: &str) -> Option<usize> {
-    comment.strip_prefix(COMMENT)?.parse().ok()
+    let counted = comment.strip_prefix(SHADOW);
+    counted
+        .or_else(|| comment.strip_prefix(COMMENT))?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -151,7 +155,7 @@ mod tests {
     fn counters_are_found_by_comment_and_by_handle() {
         let tables = tables(
             "table ip filter {\n\tchain FORWARD { # handle 1\n\
-             \t\ttcp dport 1 counter packets 3 bytes 0 comment \"nvactl-twin-7\" # handle 6\n\
+             \t\ttcp dport 1 counter packets 3 bytes 0 comment \"nvactl-twin-before-7\" # handle 6\n\
              \t\ttcp dport 2 counter packets 4 bytes 0 # handle 8\n\t}\n}\n",
         );
         let counts = of_chain(&tables[0].chains[0]);

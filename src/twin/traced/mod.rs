@@ -64,7 +64,7 @@ pub fn trace(
         ConnectionEnd::Refused(kind) => TracedEnd::Refused(kind, taken()?),
         ConnectionEnd::Silent => TracedEnd::Silent(taken()?),
     };
-    Ok(TracedConnection {
+    let mut traced = TracedConnection {
         connection: Connection {
             client_port: connection.client_port.or(port),
             ..connection.clone()
@@ -77,7 +77,13 @@ pub fn trace(
         reply: reply.transpose()?,
         end,
         is_traced: report.traced,
-    })
+    };
+    for rule in traced.rules_mut() {
+        if twin.lacks_rules_of(&rule.holder) {
+            rule.live_place = None;
+        }
+    }
+    Ok(traced)
 }
 
 fn conversation(connection: &Connection) -> Conversation {
