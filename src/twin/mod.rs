@@ -298,6 +298,15 @@ impl Twin {
         Ok(self.copied.counted()?)
     }
 
+    /// Returns how many packets the limits of nvactl's rules have counted; `None` if there are no such limits. The
+    /// calling thread is in the twin's machine namespace.
+    ///
+    /// # Errors
+    /// If iptables is missing or fails.
+    pub fn beyond_limits(&self) -> Result<Option<u64>, TwinError> {
+        Ok(self.filter.beyond_limits()?)
+    }
+
     #[must_use]
     pub fn watched(&self) -> &[Watched] {
         &self.copied.watched

@@ -6,6 +6,7 @@
 mod count;
 mod edit;
 mod filter;
+mod limits;
 mod listing;
 mod named;
 mod native;
