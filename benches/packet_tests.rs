@@ -91,7 +91,7 @@ fn spec(tests: u32) -> String {
     for n in 0..tests {
         let host = n % 250 + 1;
         let (tcp, udp) = (10_000 + n % FORWARDS, 20_000 + n % FORWARDS);
-        let test = match n % 4 {
+        let keys = match n % 4 {
             0 => format!(
                 "from: 198.51.100.{host}, to: {tcp}, reaches: '10.224.0.8:{tcp}', snat: 10.4.0.4"
             ),
@@ -101,7 +101,7 @@ fn spec(tests: u32) -> String {
             2 => format!("from: 198.51.100.{host}, to: '10.224.0.8:{tcp}', reaches: nothing"),
             _ => format!("from: 192.0.2.{host}, to: {tcp}, reaches: nothing"),
         };
-        let _ = writeln!(text, "  - {{{test}}}");
+        let _ = writeln!(text, "  - {{{keys}}}");
     }
     text
 }

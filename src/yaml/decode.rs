@@ -101,7 +101,7 @@ pub fn decode(
         }
     }
     let keys = files.iter().filter_map(|file| file.key("tests"));
-    spec.tests_key = keys.last().map(|key| key.span.start);
+    spec.tests_key = keys.map(|key| key.span.start).next_back();
     for tests in files.iter().filter_map(|file| file.get("tests")) {
         let tests = packet_tests::decode(tests, &mut networks, problems);
         spec.tests.extend(tests);
