@@ -356,13 +356,19 @@ fn refused_none(interface: &str, refused: Vec<RefusedCommand>) -> Result<(), Wir
 fn addresses(machine: &Machine) -> String {
     let mut text = String::new();
     for link in &machine.links {
+        // The kernel lists the IPv6 address first that was added last (`ipv6_link_dev_addr` in net/ipv6/addrconf.c), and
+        // takes the first of equally good ones as the source.
+        let (v6, v4): (Vec<&Address>, Vec<&Address>) = link
+            .addresses
+            .iter()
+            .partition(|one| one.net.addr().is_ipv6());
         for Address {
             net,
             peer,
             broadcast,
             scope,
             deprecated,
-        } in &link.addresses
+        } in v4.into_iter().chain(v6.into_iter().rev())
         {
             // The kernel gives `lo` these addresses itself.
             if link.kind == LinkKind::Loopback && net.addr().is_loopback() {

@@ -277,6 +277,25 @@ fn a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown(back
     }
 }
 
+lab_test!(either a_limit_does_not_fail_a_test_of_several_hosts);
+/// Such a test opens connections until each host was reached, more than the limit admits.
+fn a_limit_does_not_fail_a_test_of_several_hosts(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let spec = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 80, target: {pod: ['10.224.0.118:80', '10.224.0.119:80']}, limits: {new_per_second: 1, burst: 1}}
+tests:
+  - {from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
+";
+    let said = test(&lab, spec, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    // The entry does not admit the client, so no connection arrives whatever the limit is.
+    let denied = spec.replace("limits:", "deny_from: [198.51.100.7], limits:");
+    let said = test(&lab, &denied, &[]);
+    assert_eq!(said.code, 1, "{said:?}");
+}
+
 lab_test!(the_failing_test_of_readme_is_true);
 fn the_failing_test_of_readme_is_true(backend: Backend) {
     let page = include_str!("../../README.md");
