@@ -253,6 +253,7 @@ fn unknown(condition: &Match) -> Option<Unknown> {
     match condition.name() {
         "socket" => Some(Unknown::LocalProgram("socket".to_owned())),
         "bpf" if has(condition, "--object-pinned") => Some(Unknown::Bpf),
+        word @ ("bpf" | "string" | "u32") => Some(Unknown::Payload(word.to_owned())),
         _ => None,
     }
 }
@@ -348,6 +349,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_asks_for_the_bytes_of_a_client_is_undecidable() {
+        for (line, rest, word) in [
+            (
+                "-A x -p tcp -m string --string \"GET /admin\" --algo bm -j DROP",
+                "-A x -p tcp",
+                "string",
+            ),
+            ("-A x -m u32 --u32 \"0x6&0xff=0x6\" -j DROP", "-A x", "u32"),
+            (
+                "-A x -i eth0 -m bpf --bytecode \"1,6 0 0 1\" -j ACCEPT",
+                "-A x -i eth0",
+                "bpf",
+            ),
+        ] {
+            let why = Unknown::Payload(word.to_owned());
+            let expected = RuleEdit::Placeholder(rest.to_owned(), why);
+            assert_eq!(edit(line, &FilterFacts::default()), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_rule_that_decides_nothing_by_a_state_is_kept() {
         for line in [
             "-A INPUT -m limit --limit 3/min -j LOG --log-prefix \"a \"",
@@ -357,7 +379,7 @@ mod tests {
             "-A x -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-A",
             "-A x -p tcp -m statistic --mode nth --every 3 --packet 0 -j DNAT --to-destination 10.0.0.1",
             "-A INPUT -m comment --comment limit -j DROP",
-            "-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j DROP",
+            "-A INPUT -m string --string a --algo bm -j LOG",
             ":INPUT ACCEPT [0:0]",
         ] {
             assert_eq!(

@@ -165,10 +165,27 @@ fn undecidable(words: &[&str], facts: &FilterFacts) -> Option<(usize, Unknown)> 
             "tproxy" | "socket" => {
                 return Some((at, Unknown::LocalProgram(word.to_owned())));
             }
+            _ if is_payload(word) && words[at..].iter().any(|word| DECIDES.contains(word)) => {
+                return Some((at, Unknown::Payload(word.to_owned())));
+            }
             _ => {}
         }
     }
     None
+}
+
+/// The bits of the ports at the beginning of a transport header.
+const PORT_BITS: u32 = 32;
+
+/// Returns whether a word is a raw part of a packet behind the ports: `@th,160,32` or `@ih,0,32` (nft(8), RAW PAYLOAD
+/// EXPRESSION).
+fn is_payload(word: &str) -> bool {
+    let mut parts = word.split(',');
+    match (parts.next(), parts.next().map(str::parse::<u32>)) {
+        (Some("@ih"), Some(_)) => true,
+        (Some("@th"), Some(Ok(offset))) => offset >= PORT_BITS,
+        _ => false,
+    }
 }
 
 /// Returns where a statement starts whose state is not copied.
@@ -402,6 +419,13 @@ mod tests {
                 Some("meta l4proto tcp"),
             ),
             ("socket transparent 1 meta mark set 1 accept", Some("")),
+            (
+                "tcp dport 80 @ih,0,32 0x47455420 drop",
+                Some("tcp dport 80"),
+            ),
+            ("udp dport 53 @th,160,32 0x1 drop", Some("udp dport 53")),
+            ("@th,16,16 80 drop", None),
+            ("@ih,0,32 0x47455420 counter", None),
         ] {
             let edited = edit(rule, &facts);
             let counted = edited.counts.map(|(conditions, _)| conditions);
