@@ -159,6 +159,15 @@ pub struct Watched {
     pub(super) packets: u64,
 }
 
+impl Watched {
+    /// Returns whether the bytes that a client sends decide, so that the rule treats the connections that are tried as
+    /// on the machine.
+    #[must_use]
+    pub fn asks_for_bytes(&self) -> bool {
+        matches!(self.why, Unknown::Payload(_))
+    }
+}
+
 /// How a rule that counts is found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum At {

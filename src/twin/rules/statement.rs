@@ -82,6 +82,7 @@ pub fn edit(rule: &str, facts: &FilterFacts) -> Edited {
         };
         (conditions(&words[..at]), why)
     });
+    let counts = counts.or_else(|| payload(&words));
     let counts = counts.or_else(|| written(&words, facts));
     let text = match &words[..] {
         [] => "counter".to_owned(),
@@ -165,9 +166,6 @@ fn undecidable(words: &[&str], facts: &FilterFacts) -> Option<(usize, Unknown)> 
             "tproxy" | "socket" => {
                 return Some((at, Unknown::LocalProgram(word.to_owned())));
             }
-            _ if is_payload(word) && words[at..].iter().any(|word| DECIDES.contains(word)) => {
-                return Some((at, Unknown::Payload(word.to_owned())));
-            }
             _ => {}
         }
     }
@@ -186,6 +184,14 @@ fn is_payload(word: &str) -> bool {
         (Some("@th"), Some(Ok(offset))) => offset >= PORT_BITS,
         _ => false,
     }
+}
+
+/// Returns the conditions before a part of the packet that a client chooses, if the rule decides by it.
+fn payload(words: &[&str]) -> Option<(String, Unknown)> {
+    let (at, word) = statements(words).find(|(_, word)| is_payload(word))?;
+    let mut rest = words[at..].iter();
+    let decides = rest.any(|word| DECIDES.contains(word));
+    decides.then(|| (conditions(&words[..at]), Unknown::Payload(word.to_owned())))
 }
 
 /// Returns where a statement starts whose state is not copied.
@@ -355,6 +361,22 @@ mod tests {
                 None,
             ),
             ("limit rate 3/second log prefix \"a drop\"", None),
+            (
+                "tcp dport 80 @ih,0,32 0x47455420 drop",
+                Some((
+                    "tcp dport 80".to_owned(),
+                    Unknown::Payload("@ih,0,32".to_owned()),
+                )),
+            ),
+            (
+                "udp dport 53 @th,160,32 0x1 drop",
+                Some((
+                    "udp dport 53".to_owned(),
+                    Unknown::Payload("@th,160,32".to_owned()),
+                )),
+            ),
+            ("@th,16,16 80 drop", None),
+            ("@ih,0,32 0x47455420 counter", None),
             ("tcp dport 5 meta mark set 0x00000005", None),
             ("add @dyn { ip saddr timeout 1m } accept", None),
             ("ip saddr @limit drop comment \"limit rate 5\"", None),
@@ -419,13 +441,6 @@ mod tests {
                 Some("meta l4proto tcp"),
             ),
             ("socket transparent 1 meta mark set 1 accept", Some("")),
-            (
-                "tcp dport 80 @ih,0,32 0x47455420 drop",
-                Some("tcp dport 80"),
-            ),
-            ("udp dport 53 @th,160,32 0x1 drop", Some("udp dport 53")),
-            ("@th,16,16 80 drop", None),
-            ("@ih,0,32 0x47455420 counter", None),
         ] {
             let edited = edit(rule, &facts);
             let counted = edited.counts.map(|(conditions, _)| conditions);
