@@ -117,7 +117,14 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 fn client(text: &str) -> Result<ClientArg, String> {
-    let (address, port) = end(text)?;
+    let (address, port) = end(text).map_err(|error| {
+        let is_name = !text.contains([':', '/']) && text.contains(|one: char| one.is_alphabetic());
+        if is_name {
+            format!("{error}; names of networks are for tests alone")
+        } else {
+            error
+        }
+    })?;
     Ok(ClientArg { address, port })
 }
 
@@ -200,6 +207,11 @@ mod tests {
             assert_eq!(destination(text), Err(why.to_owned()));
             assert_eq!(client(text), Err(why.to_owned()));
         }
+        let error = client("office").expect_err("it is a name");
+        let words = "; names of networks are for tests alone";
+        assert!(error.ends_with(words), "{error}");
+        let error = client("198.51.100").expect_err("it is no address");
+        assert!(!error.contains(words), "{error}");
         let wanted = ClientArg {
             address: address("198.51.100.7"),
             port: Some(port(40_000)),

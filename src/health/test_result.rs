@@ -83,7 +83,7 @@ impl OutcomeKind {
         match outcome {
             TestOutcome::Passed => Self::Passed,
             TestOutcome::Failed(_) => Self::Failed,
-            TestOutcome::Unknown(_) => Self::Unknown,
+            TestOutcome::Unknown(_) | TestOutcome::InDoubt(_) => Self::Unknown,
             TestOutcome::NotOpened(_) => Self::NotOpened,
         }
     }

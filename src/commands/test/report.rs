@@ -13,6 +13,8 @@ pub struct TestReport {
     pub results: Vec<TestResult>,
     /// The parts of the machine that the copy lacks and that may decide about packets.
     pub doubts: Vec<String>,
+    /// Facts about the machine that was made up, for people.
+    pub notes: Vec<String>,
 }
 
 /// The results as JSON. docs/json.md documents the fields.
@@ -50,6 +52,18 @@ impl TestReport {
             console.note(format_args!(
                 "the copy of this machine is not complete: {doubt}"
             ));
+        }
+        for note in &self.notes {
+            console.note(note);
+        }
+        let failed = self
+            .results
+            .iter()
+            .filter(|one| one.outcome == OutcomeKind::Failed);
+        let without_path = failed.filter(|one| one.trace.is_none()).count();
+        if without_path > 0 {
+            let tests = counted(without_path, "more failed test");
+            console.note(format_args!("the paths of {tests} are left out"));
         }
         console.say(format_args!("{spec}: {}", self.summary()));
     }

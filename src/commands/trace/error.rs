@@ -17,6 +17,8 @@ pub enum TraceError {
     Families { client: IpAddr, to: IpAddr },
     #[error("the client has an {client} address, and these are {family} rules")]
     OtherRules { client: Family, family: Family },
+    #[error("`{name}` holds commands of iptables, and `trace` reads a spec or iptables-save text")]
+    Commands { name: String, argument: String },
     #[error(transparent)]
     Place(#[from] PlaceError),
 }
@@ -35,6 +37,9 @@ impl TraceError {
                 format!(
                     "name a client and a destination with {family} addresses, or the file with the other rules"
                 )
+            }
+            Self::Commands { argument, .. } => {
+                format!("to read commands: nvactl import {argument}")
             }
             Self::Place(PlaceError::NoSide(_)) => {
                 "name the interface by which it comes in: --in eth0".to_owned()

@@ -67,6 +67,20 @@ impl MadeUp {
         Self::of(spec::outline(set), routes)
     }
 
+    /// Makes up a machine as [`MadeUp::of_spec`] does, with more interfaces than the spec names.
+    #[must_use]
+    pub fn with_interfaces(
+        set: &ForwardSet,
+        interfaces: &[Interface],
+        routes: &[(IpNet, Interface)],
+    ) -> Self {
+        let mut outline = spec::outline(set);
+        for interface in interfaces {
+            outline.add_interface(interface);
+        }
+        Self::of(outline, routes)
+    }
+
     /// Makes up a machine on which rules may work. `routes` are as for [`MadeUp::of_spec`].
     #[must_use]
     pub fn of_rules(rules: &[(Family, Ruleset)], routes: &[(IpNet, Interface)]) -> Self {
@@ -78,6 +92,16 @@ impl MadeUp {
     #[must_use]
     pub fn side(&self, address: IpAddr) -> Option<&Interface> {
         self.sides.of(address)
+    }
+
+    /// Returns whether the machine has an address, or a fact names a network that holds it.
+    #[must_use]
+    pub fn knows(&self, address: IpAddr) -> bool {
+        let is_named = |net: IpNet| self.sides.exact(net).is_some();
+        let host = IpNet::from(address);
+        let lengths = (1..=host.max_prefix_len()).rev();
+        let mut nets = lengths.filter_map(|length| IpNet::new(address, length).ok());
+        nets.any(is_named) || self.machine.addresses().contains(&address)
     }
 
     fn of(mut outline: Outline<'_>, routes: &[(IpNet, Interface)]) -> Self {

@@ -1,12 +1,15 @@
 //! The tests of a spec, each opened as a connection through a twin.
 
+mod copies;
 mod rounds;
+mod targets;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
+pub use copies::{TestCopy, copies, entrances};
 pub use values::{Mismatch, TestOutcome, TestedPacket};
 
 use super::connection::{ClientSides, Connection, ConnectionEnd, Opener, PlaceError, own_address};
@@ -17,6 +20,7 @@ use super::{Twin, TwinError};
 use crate::forwards::{ForwardSet, PacketTest, Reaches, Snat, TestDestination, TestHost};
 use crate::net::Port;
 use rounds::PlannedTest;
+use targets::targets;
 
 /// The bytes of a request and of its answer.
 const BYTES: usize = 64;
@@ -24,6 +28,42 @@ const BYTES: usize = 64;
 const ROUNDS: usize = 8;
 /// The most failed tests whose connections are followed.
 pub const MOST_TRACED: usize = 10;
+
+/// Opens the connection of each test, as [`run_once`] does. If the order of chains for translation is not known, the
+/// tests are run with both orders, and a test whose outcome depends on it is unknown.
+///
+/// # Errors
+/// As [`run_once`].
+pub fn run_tests<'t>(
+    twin: &mut Twin,
+    tests: &[&'t PacketTest],
+    sets: &[&ForwardSet],
+    deadline: Instant,
+) -> Result<Vec<TestedPacket<'t>>, TwinError> {
+    let mut tested = run_once(twin, tests, sets, deadline)?;
+    let rivals = twin.rivals();
+    if rivals.is_empty() {
+        return Ok(tested);
+    }
+    twin.exchange_rivals()?;
+    let otherwise = run_once(twin, tests, sets, deadline)?;
+    twin.exchange_rivals()?;
+    for (one, other) in tested.iter_mut().zip(otherwise) {
+        if one.outcome != other.outcome {
+            one.outcome = TestOutcome::InDoubt(unordered(&rivals));
+        }
+    }
+    Ok(tested)
+}
+
+/// Says that the order of some chains is not known.
+#[must_use]
+pub fn unordered(rivals: &[String]) -> String {
+    format!(
+        "the kernel asks first whichever of these chains was made last: {}",
+        rivals.join(", ")
+    )
+}
 
 /// Opens the connection of each test. The answer of a test does not depend on the tests before it: limits of the spec,
 /// and rules of others that remember packets, see the connection of one test in each twin. The calling thread is in the
@@ -33,7 +73,7 @@ pub const MOST_TRACED: usize = 10;
 ///
 /// # Errors
 /// If the worlds cannot answer for the addresses of the tests. A later error becomes [`TestOutcome::NotOpened`].
-pub fn run_tests<'t>(
+fn run_once<'t>(
     twin: &mut Twin,
     tests: &[&'t PacketTest],
     sets: &[&ForwardSet],
@@ -45,6 +85,7 @@ pub fn run_tests<'t>(
     let each = each.map(|(test, connection)| TestedPacket {
         test,
         connection,
+        targets: targets(test, sets),
         outcome: late(),
     });
     let mut tested: Vec<TestedPacket<'_>> = each.collect();
@@ -53,15 +94,30 @@ pub fn run_tests<'t>(
     } else {
         rounds::by_limits(tests, sets)
     };
-    let mut rounds = rounds.iter();
-    if let Some(first) = rounds.next() {
+    if let Some(first) = rounds.first() {
         let opened = open(twin, &mut tested, first, deadline);
         note_error(opened, &mut tested, first);
     }
-    for round in rounds {
+    let all: Vec<PlannedTest> = rounds.iter().flatten().copied().collect();
+    for round in &rounds[1.min(rounds.len())..] {
         open_in_new_twin(twin, &mut tested, round, deadline);
     }
+    for one in all {
+        let is_short = one.most < times(&tested[one.number]);
+        let mut rounds = 1..ROUNDS;
+        while is_short && tested[one.number].is_passed() && rounds.next().is_some() {
+            open_in_new_twin(twin, &mut tested, &[one], deadline);
+        }
+    }
     Ok(tested)
+}
+
+/// Returns how many connections are opened for a test at most, until each host was reached.
+fn times(tested: &TestedPacket<'_>) -> usize {
+    match tested.hosts() {
+        0 | 1 => 1,
+        several => several * ROUNDS,
+    }
 }
 
 /// Returns the outcome of a test that is not opened in time.
@@ -164,7 +220,7 @@ fn find_met(
 /// Opens the connection of a test, at most `most` times.
 fn open_one(twin: &Twin, opener: &mut Opener<'_>, tested: &mut TestedPacket<'_>, most: usize) {
     tested.outcome = match &tested.connection {
-        Ok(connection) => outcome(twin, opener, tested.test, connection, most),
+        Ok(connection) => outcome(twin, opener, tested, connection, most),
         Err(why) => TestOutcome::NotOpened(why.clone()),
     };
 }
@@ -223,8 +279,13 @@ fn connections(twin: &Twin, tests: &[&PacketTest]) -> Vec<Result<Connection, Str
         })
     };
     let each = tests.iter().map(connection);
-    each.map(|one| one.map_err(|error| error.to_string()))
-        .collect()
+    let words = |error: PlaceError| match error {
+        PlaceError::NoSide(_) => {
+            format!("{error}; name the one by which it comes in, such as `in: eth0`")
+        }
+        error => error.to_string(),
+    };
+    each.map(|one| one.map_err(words)).collect()
 }
 
 /// Lets the worlds answer for all addresses of the tests.
@@ -241,32 +302,31 @@ fn answer_for(twin: &mut Twin, tests: &[&PacketTest]) -> Result<(), TwinError> {
     twin.answer_for(&addresses.difference(&own).copied().collect())
 }
 
-/// Opens the connection of a test; one with several hosts is opened until each was reached, and at most `most` times.
+/// Opens the connection of a test; one that may reach several hosts is opened until each was reached, and at most `most`
+/// times.
 fn outcome(
     twin: &Twin,
     opener: &mut Opener<'_>,
-    test: &PacketTest,
+    tested: &TestedPacket<'_>,
     connection: &Connection,
     most: usize,
 ) -> TestOutcome {
-    let hosts = test.reaches.hosts();
-    let ports = ports(hosts);
-    let times = if hosts.len() > 1 {
-        hosts.len() * ROUNDS
-    } else {
-        1
-    };
+    let test = tested.test;
+    let ports = ports(test.reaches.hosts());
     let mut seen: BTreeSet<TestHost> = BTreeSet::new();
-    for _ in 0..times.min(most.max(1)) {
+    for _ in 0..times(tested).min(most.max(1)) {
         let end = match opener.open(connection, &ports) {
             Ok(end) => end,
             Err(error) => return TestOutcome::NotOpened(error.words()),
         };
+        if let Some(doubt) = twin.doubted(connection, &end) {
+            return TestOutcome::InDoubt(doubt);
+        }
         if let Some(mismatch) = mismatch(twin, test, &end) {
             return TestOutcome::Failed(mismatch);
         }
         seen.extend(end.reached().map(host));
-        if seen.len() == hosts.len() {
+        if seen.len() == tested.hosts() {
             break;
         }
     }

@@ -310,11 +310,19 @@ fn route(packet: &PacketPath, last: &TraceStep) -> Option<PathRoute> {
     let came_to = |stage: Stage| packet.steps.iter().find(|step| step.stage == stage);
     if came_to(Stage::Input).is_some() {
         let to = RouteTo::Machine;
-        return Some(PathRoute { destination, to });
+        return Some(PathRoute {
+            destination,
+            next_hops: None,
+            to,
+        });
     }
     let name = came_to(Stage::Forward)?.interfaces().1?;
     let route = last.route().and_then(Result::ok);
     let gateway = route.filter(|route| route.interface == name)?.gateway;
     let to = RouteTo::Interface { name, gateway };
-    Some(PathRoute { destination, to })
+    Some(PathRoute {
+        destination,
+        next_hops: None,
+        to,
+    })
 }
