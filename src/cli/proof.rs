@@ -24,7 +24,7 @@ pub struct TraceArgs {
     pub to: DestinationArg,
 
     /// The protocol: tcp, udp or ping.
-    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = protocol)]
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
     pub protocol: OutboundProtocol,
 
     /// The interface by which the client comes in [default: the one by which the machine would answer it].
@@ -64,7 +64,7 @@ pub struct TestArgs {
     pub live: bool,
 
     /// Print tests that hold what the spec does now, and run none.
-    #[arg(long, conflicts_with_all = ["live", "tests"])]
+    #[arg(long, conflicts_with_all = ["live", "tests", "format"])]
     pub suggest: bool,
 
     /// Output format.
@@ -101,12 +101,6 @@ pub enum DestinationArg {
 
 /// A datagram holds no more bytes (RFC 768).
 const LARGEST: usize = 65_507;
-
-fn protocol(text: &str) -> Result<OutboundProtocol, String> {
-    let mut all = OutboundProtocol::ALL.into_iter();
-    all.find(|one| one.as_str() == text)
-        .ok_or_else(|| "not one of tcp, udp, ping".to_owned())
-}
 
 fn size(text: &str) -> Result<usize, String> {
     let size: usize = number(text)?;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::error::Result;
 use super::trace::TraceError;
 use crate::forwards::ForwardSet;
-use crate::net::{Family, Interface};
+use crate::net::{Family, Interface, printable};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::text::parse;
 use crate::plan::plan;
@@ -151,4 +151,14 @@ pub(super) fn stranger(address: IpAddr) -> String {
         "nothing in the spec names {address}, so it is a host somewhere behind the machine that is made up. \
          A port of the machine itself is written alone, such as `443`"
     )
+}
+
+/// Names the file of which a machine is made up, and the machine that came of it.
+pub(super) fn made_up_note(name: &str, words: &[String]) -> String {
+    let words = words.iter();
+    let words: String = words
+        .map(|line| format!("\n  {}", printable::line(line)))
+        .collect();
+    let name = printable::line(name);
+    format!("the machine is made up from `{name}`:{words}")
 }

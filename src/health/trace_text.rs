@@ -133,17 +133,21 @@ fn replied(reply: &TracedPath) -> String {
         ends.map(|(from, to)| format!("{} -> {}", end(from), end(to)))
     };
     let (came, left) = (ends(reply.came), ends(reply.left));
-    let egress = reply.egress.as_deref().unwrap_or("an unknown interface");
-    let out = format!("leaves by {}", printable::line(egress));
-    match (came, left) {
-        (Some(came), Some(left)) if came != left => {
-            format!(
-                "reply:     {came}\n           leaves as {left} by {}\n",
-                printable::line(egress)
-            )
+    let Some(came) = came else {
+        return String::new();
+    };
+    let changed = left.filter(|left| *left != came);
+    let egress = reply.egress.as_deref().map(printable::line);
+    match (changed, egress) {
+        (Some(left), Some(egress)) => {
+            format!("reply:     {came}\n           leaves as {left} by {egress}\n")
         }
-        (Some(came), _) => format!("reply:     {came}, {out}\n"),
-        _ => String::new(),
+        (None, Some(egress)) => format!("reply:     {came}, leaves by {egress}\n"),
+        // The machine itself is the client.
+        (Some(left), None) => {
+            format!("reply:     {came}\n           ends at the machine as {left}\n")
+        }
+        (None, None) => format!("reply:     {came}, ends at the machine\n"),
     }
 }
 
@@ -183,6 +187,8 @@ fn rule_line(text: &mut String, rule: &PathRule) {
         Holder::Nft(chain) => (hook.to_owned(), format!("nft {}", chain.family)),
     };
     let what = effect_words(effect);
+    // `nft netdev` is as wide as the column.
+    let table = format!("{table} ");
     let line = format!("{hook:HOOK_WIDTH$}{table:TABLE_WIDTH$}{what}");
     let part = match part {
         Some(SpecPart::Forward(name)) => format!("forward `{}` ", printable::line(name)),

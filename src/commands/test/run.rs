@@ -80,6 +80,7 @@ struct RunTests<'t> {
     deadline: Instant,
     /// By the place of the test in the list of all tests.
     results: BTreeMap<usize, TestResult>,
+    made_up: Vec<String>,
     doubts: Vec<String>,
     strangers: BTreeSet<IpAddr>,
 }
@@ -91,6 +92,7 @@ impl<'t> RunTests<'t> {
             sets,
             deadline,
             results: BTreeMap::new(),
+            made_up: Vec::new(),
             doubts: Vec::new(),
             strangers: BTreeSet::new(),
         }
@@ -100,9 +102,14 @@ impl<'t> RunTests<'t> {
     fn run(&mut self, mut source: CopySource, some: &[usize]) -> Result<(), TwinError> {
         self.strangers.extend(std::mem::take(&mut source.strangers));
         let tests: Vec<&PacketTest> = some.iter().map(|number| self.tests[*number]).collect();
+        for line in std::mem::take(&mut source.words) {
+            if !self.made_up.contains(&line) {
+                self.made_up.push(line);
+            }
+        }
         let mut twin = source.twin(Some(self.deadline))?;
         let tested = run_tests(&mut twin, &tests, &self.sets, self.deadline)?;
-        let traces = trace_failed(&mut twin, &tested, self.deadline)?;
+        let traces = trace_failed(&mut twin, &tested, self.deadline);
         let watched: Vec<String> = twin.watched().iter().map(ToString::to_string).collect();
         for (place, one) in tested.iter().enumerate() {
             let result = TestResult::of(one, &watched, traces.get(&place));
@@ -120,6 +127,7 @@ impl<'t> RunTests<'t> {
     fn report(self) -> TestReport {
         TestReport {
             results: self.results.into_values().collect(),
+            made_up: self.made_up,
             doubts: self.doubts,
             notes: self.strangers.into_iter().map(stranger).collect(),
         }

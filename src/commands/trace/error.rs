@@ -41,12 +41,14 @@ impl TraceError {
             Self::Commands { argument, .. } => {
                 format!("to read commands: nvactl import {argument}")
             }
-            Self::Place(PlaceError::NoSide(_)) => {
-                "name the interface by which it comes in: --in eth0".to_owned()
-            }
-            Self::Place(PlaceError::NoInterface { known, .. }) => {
+            Self::Place(
+                PlaceError::NoSide { known, .. } | PlaceError::NoInterface { known, .. },
+            ) => {
                 let known: Vec<String> = known.iter().map(|name| format!("--in {name}")).collect();
-                format!("one of these: {}", known.join(", "))
+                format!(
+                    "name the interface by which it comes in: {}",
+                    known.join(", ")
+                )
             }
             Self::Place(PlaceError::NoAddress { .. }) => {
                 "name the address: --to 203.0.113.10:443".to_owned()

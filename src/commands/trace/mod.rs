@@ -10,14 +10,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::console::Console;
-use super::copy_source::stranger;
+use super::copy_source::{made_up_note, stranger};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::host::HostAccess;
 use crate::cli::{DestinationArg, TraceArgs, TraceFormat};
 use crate::forwards::OutboundProtocol;
 use crate::health::trace_text;
-use crate::net::{Family, Port, printable};
+use crate::net::{Family, Port};
 use crate::twin::connection::{ClientSides, Connection, PlaceError, own_address};
 use crate::twin::netns;
 use crate::twin::packet_tests::unordered;
@@ -42,13 +42,7 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
     match args.format {
         TraceFormat::Text => {
             if !traced.made_up.is_empty() {
-                let words = traced
-                    .made_up
-                    .iter()
-                    .map(|line| format!("\n  {}", printable::line(line)));
-                let words: String = words.collect();
-                let name = printable::line(subject.name());
-                console.note(format_args!("the machine is made up from `{name}`:{words}"));
+                console.note(made_up_note(subject.name(), &traced.made_up));
             }
             console.print(&trace_text::text(connection));
         }
@@ -64,6 +58,9 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
         console.warn(format_args!(
             "the machine may treat the packets otherwise because of this: {rule}"
         ));
+    }
+    if !traced.unknown.is_empty() {
+        console.warn("the end of the connection on the machine is unknown");
     }
     if let TracedEnd::Delivered(arrival) = &connection.end {
         let target = trace_text::end(arrival.reached.target);

@@ -31,6 +31,7 @@ pub mod saved;
 mod sides;
 mod spec;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -122,7 +123,7 @@ impl MadeUp {
             switches: switches(&outline.interfaces),
             ..Machine::default()
         };
-        let mut special = Vec::new();
+        let mut special = BTreeSet::new();
         for family in &outline.families {
             let demands = outline.demands.iter();
             let of_family = |net: IpNet| Family::of(net.addr()) == *family;
@@ -144,9 +145,8 @@ impl MadeUp {
             sides.claim(link.own, link.interface);
         }
         let mut words = words(&outline, &on_links, &sides);
-        special.dedup();
         words.extend(special.iter().map(|interface| {
-            format!("packets that come in by {interface} have routes of their own, since the entries of the spec need them")
+            format!("packets that come in by {interface} have routes of their own, since forwards of the spec need them")
         }));
         // A family that the outline does not use has the kernel's own rules.
         for family in Family::ALL {

@@ -1,24 +1,24 @@
 //! The tests of a spec, each opened as a connection through a twin.
 
+mod compare;
 mod copies;
+mod paths;
 mod rounds;
 mod targets;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 pub use copies::{TestCopy, copies, entrances};
+pub use paths::{FailedPath, MOST_TRACED, trace_failed};
 pub use values::{Mismatch, TestOutcome, TestedPacket};
 
-use super::connection::{ClientSides, Connection, ConnectionEnd, Opener, PlaceError, own_address};
-use super::judge::sources;
-use super::talk::Reached;
-use super::traced::{TracedConnection, trace};
+use super::connection::{ClientSides, Connection, Opener, PlaceError, own_address};
 use super::{Twin, TwinError};
-use crate::forwards::{ForwardSet, PacketTest, Reaches, Snat, TestDestination, TestHost};
-use crate::net::Port;
+use crate::forwards::{ForwardSet, PacketTest, TestDestination, TestHost};
+use compare::{host, mismatch, ports};
 use rounds::PlannedTest;
 use targets::targets;
 
@@ -26,8 +26,6 @@ use targets::targets;
 const BYTES: usize = 64;
 /// How many connections are opened for each of several hosts at most, until each was reached.
 const ROUNDS: usize = 8;
-/// The most failed tests whose connections are followed.
-pub const MOST_TRACED: usize = 10;
 
 /// Opens the connection of each test, as [`run_once`] does. If the order of chains for translation is not known, the
 /// tests are run with both orders, and a test whose outcome depends on it is unknown.
@@ -225,33 +223,6 @@ fn open_one(twin: &Twin, opener: &mut Opener<'_>, tested: &mut TestedPacket<'_>,
     };
 }
 
-/// Follows the connections of the first failed tests, each in a new twin. Returns their paths by the number of the test.
-/// The calling thread is in the twin's machine namespace before and after.
-///
-/// # Errors
-/// If the twin cannot be made again, or packets cannot be watched.
-pub fn trace_failed(
-    twin: &mut Twin,
-    tested: &[TestedPacket<'_>],
-    deadline: Instant,
-) -> Result<BTreeMap<usize, TracedConnection>, TwinError> {
-    let mut traces = BTreeMap::new();
-    let numbered = tested.iter().enumerate();
-    let failed = numbered.filter(|(_, one)| matches!(one.outcome, TestOutcome::Failed(_)));
-    for (number, one) in failed.take(MOST_TRACED) {
-        let Ok(connection) = &one.connection else {
-            continue;
-        };
-        if Instant::now() >= deadline {
-            break;
-        }
-        twin.renew()?;
-        let path = trace(twin, connection, &ports(one.test.reaches.hosts()))?;
-        traces.insert(number, path);
-    }
-    Ok(traces)
-}
-
 fn counted(twin: &mut Twin) -> Result<Vec<usize>, TwinError> {
     if twin.watched().is_empty() {
         return Ok(Vec::new());
@@ -280,7 +251,7 @@ fn connections(twin: &Twin, tests: &[&PacketTest]) -> Vec<Result<Connection, Str
     };
     let each = tests.iter().map(connection);
     let words = |error: PlaceError| match error {
-        PlaceError::NoSide(_) => {
+        PlaceError::NoSide { .. } => {
             format!("{error}; name the one by which it comes in, such as `in: eth0`")
         }
         error => error.to_string(),
@@ -322,7 +293,7 @@ fn outcome(
         if let Some(doubt) = twin.doubted(connection, &end) {
             return TestOutcome::InDoubt(doubt);
         }
-        if let Some(mismatch) = mismatch(twin, test, &end) {
+        if let Some(mismatch) = mismatch(twin, test, end.reached(), end.is_delivered()) {
             return TestOutcome::Failed(mismatch);
         }
         seen.extend(end.reached().map(host));
@@ -331,58 +302,4 @@ fn outcome(
         }
     }
     TestOutcome::Passed
-}
-
-/// Returns the ports of hosts.
-fn ports(hosts: &[TestHost]) -> Vec<Port> {
-    hosts.iter().filter_map(|host| host.port).collect()
-}
-
-/// Returns the host that was reached, as a test writes it.
-fn host(reached: &Reached) -> TestHost {
-    TestHost {
-        address: reached.target.ip(),
-        // A ping has port 0.
-        port: Port::new(reached.target.port()),
-    }
-}
-
-/// Returns how a connection ended otherwise than a test wants.
-fn mismatch(twin: &Twin, test: &PacketTest, end: &ConnectionEnd) -> Option<Mismatch> {
-    let Reaches::OneOf(hosts) = &test.reaches else {
-        let reached = end.reached()?;
-        return Some(Mismatch::Reached {
-            host: host(reached),
-            behind: behind(twin, reached).to_owned(),
-            source: reached.source.ip(),
-        });
-    };
-    let Some(reached) = end.reached() else {
-        return Some(Mismatch::NotReached);
-    };
-    let at = host(reached);
-    if !hosts.contains(&at) {
-        return Some(Mismatch::Elsewhere {
-            host: at,
-            behind: behind(twin, reached).to_owned(),
-        });
-    }
-    if let Some(snat) = test.snat
-        && !is_source(twin, test, snat, reached)
-    {
-        return Some(Mismatch::Source(reached.source.ip()));
-    }
-    (!end.is_delivered()).then_some(Mismatch::NoAnswer(at))
-}
-
-/// Returns the interface behind which a host was reached.
-fn behind<'w>(twin: &'w Twin, reached: &Reached) -> &'w str {
-    &twin.worlds()[reached.world].interface
-}
-
-/// Returns whether a host saw the source that a test wants.
-fn is_source(twin: &Twin, test: &PacketTest, snat: Snat, reached: &Reached) -> bool {
-    let meant = sources(twin, snat, test.from, behind(twin, reached));
-    let seen = reached.source.ip();
-    meant.iter().any(|addresses| addresses.contains(&seen))
 }

@@ -85,6 +85,17 @@ pub enum Mismatch {
     NoAnswer(TestHost),
 }
 
+impl Mismatch {
+    /// Returns the host that was reached and is none of the test's.
+    #[must_use]
+    pub fn host(&self) -> Option<TestHost> {
+        match self {
+            Mismatch::Reached { host, .. } | Mismatch::Elsewhere { host, .. } => Some(*host),
+            Mismatch::NotReached | Mismatch::Source(_) | Mismatch::NoAnswer(_) => None,
+        }
+    }
+}
+
 /// Prints the end for a line of its own.
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
