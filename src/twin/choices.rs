@@ -148,9 +148,9 @@ mod tests {
             |family: Family, routes: &[Value], policy: &str| choices(family, routes, policy, true);
         let wide = several("10.0.0.0/8", two);
         let words = "the choice among the 2 next hops of the route to 10.0.0.0/8";
-        assert_eq!(found(Family::V4, &[wide.clone()], "1"), [words]);
+        assert_eq!(found(Family::V4, std::slice::from_ref(&wide), "1"), [words]);
         // The kernel chooses the same hop in both.
-        assert!(found(Family::V4, &[wide.clone()], "0").is_empty());
+        assert!(found(Family::V4, std::slice::from_ref(&wide), "0").is_empty());
         // Both hops lead to the same world.
         let same = several("10.0.0.0/8", ["eth1", "eth1"]);
         assert!(found(Family::V4, &[same], "1").is_empty());

@@ -178,8 +178,9 @@ pub fn rule(rule: &Value) -> Result<String, String> {
     };
     for (key, value) in rule {
         let (word, value) = match key.as_str() {
+            // Other keys say these, or they say nothing about packets.
             "not" | "srclen" | "dstlen" | "fwmask" | "dport_end" | "sport_end" | "uid_end"
-            | "flow_from" => continue,
+            | "flow_from" | "nop" | "iif_detached" | "oif_detached" => continue,
             "src" => ("from", with_length("src", "srclen")),
             "dst" => ("to", with_length("dst", "dstlen")),
             "fwmark" => {
@@ -214,7 +215,6 @@ pub fn rule(rule: &Value) -> Result<String, String> {
                 words.push(text(rule, "action").ok_or("action")?.to_owned());
                 continue;
             }
-            "nop" | "iif_detached" | "oif_detached" => continue,
             other => return Err(other.to_owned()),
         };
         words.push(word.to_owned());
