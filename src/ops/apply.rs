@@ -130,7 +130,7 @@ fn run(
     };
     interrupted?;
     say_before(request, machine, &found, remarks)?;
-    // Without a change there is nothing to try but the tests, which may be new.
+    // If nothing changes, only the tests are tried, which may be new.
     let is_tried = !changes.is_empty() || !set.tests.is_empty();
     let trial = if request.trial && is_tried {
         tried(request, machine, &found, &changes, remarks)?
