@@ -29,6 +29,7 @@ pub mod change;
 mod choices;
 pub mod clients;
 pub mod connection;
+pub mod connection_end;
 pub mod cure;
 pub mod doubt;
 mod doubted;

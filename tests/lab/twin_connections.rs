@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use nvactl::forwards::ForwardSet;
 use nvactl::twin::Twin;
-use nvactl::twin::connection::{Connection, ConnectionEnd, Opener};
+use nvactl::twin::connection::{Connection, Opener};
+use nvactl::twin::connection_end::ConnectionEnd;
 use nvactl::twin::talk::From;
 
 use crate::chance::Chance;

@@ -11,7 +11,7 @@ use crate::forwards::{ForwardSet, PacketTest, TestDestination};
 use crate::health::test_result::TestResult;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
-use crate::twin::packet_tests::{copies, entrances, run_tests, trace_failed};
+use crate::twin::packet_tests::{MOST_TRACED, copies, entrances, run_tests, trace_failed};
 use crate::twin::{TwinError, netns};
 
 /// 10,000 forwards load in seconds, and 1,000 tests take a tenth of one (`benches/packet_tests.rs`). Those that a limit may
@@ -81,6 +81,8 @@ struct RunTests<'t> {
     deadline: Instant,
     /// The key is the place of the test in the list of all tests.
     results: BTreeMap<usize, TestResult>,
+    /// How many failed connections were followed so far.
+    traced: usize,
     made_up: Vec<String>,
     doubts: Vec<String>,
     strangers: BTreeSet<IpAddr>,
@@ -93,6 +95,7 @@ impl<'t> RunTests<'t> {
             sets,
             deadline,
             results: BTreeMap::new(),
+            traced: 0,
             made_up: Vec::new(),
             doubts: Vec::new(),
             strangers: BTreeSet::new(),
@@ -110,7 +113,9 @@ impl<'t> RunTests<'t> {
         }
         let mut twin = source.twin(Some(self.deadline))?;
         let tested = run_tests(&mut twin, &tests, &self.sets, self.deadline)?;
-        let traces = trace_failed(&mut twin, &tested, self.deadline);
+        let most = MOST_TRACED.saturating_sub(self.traced);
+        let traces = trace_failed(&mut twin, &tested, most, self.deadline);
+        self.traced += traces.len();
         let watched: Vec<String> = twin.watched().iter().map(ToString::to_string).collect();
         for (place, one) in tested.iter().enumerate() {
             let result = TestResult::of(one, &watched, traces.get(&place));

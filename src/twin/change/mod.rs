@@ -14,14 +14,15 @@ pub use trial::{Opened, Others, Tried, Trying};
 use super::battery::{Ask, InDoubt, Wanted, battery, plain, plain_outward};
 use super::cause::{By, Conversation, DecidingRule, Holder, Taken};
 use super::clients::ClientKind;
+use super::connection_end::ConnectionEnd;
 use super::explain::explain;
 use super::judge;
 use super::machine::Machine;
-use super::packet_tests::{run_tests, trace_failed};
+use super::packet_tests::{MOST_TRACED, run_tests, trace_failed};
 use super::repeat::{conversation, repeat, taken};
 use super::rules::PacketFilter;
 use super::search::CauseSearch;
-use super::talk::{Question, TalkOutcome};
+use super::talk::Question;
 use super::verdict::{Judged, Verdict};
 use super::{Twin, TwinError, switches};
 use crate::forwards::{Forward, ForwardSet, Outbound, PacketTest};
@@ -129,7 +130,7 @@ fn run_spec_tests<'f>(
     tried.failed_tests = run_tests(twin, &tests, &sets, deadline)?;
     tried.failed_tests.retain(|one| !one.is_passed());
     if !tried.failed_tests.is_empty() {
-        tried.traces = trace_failed(twin, &tried.failed_tests, deadline);
+        tried.traces = trace_failed(twin, &tried.failed_tests, MOST_TRACED, deadline);
         tried.watched = twin.watched().iter().map(ToString::to_string).collect();
     }
     Ok(())
@@ -317,7 +318,7 @@ fn after<'f>(
     tried.opened.retain(|opened| {
         let outcome = talker.ask(&opened.ask.question);
         let listeners = &opened.ask.question.listeners;
-        matches!(outcome, Ok(TalkOutcome::Answered(reached)) if listeners.contains(&reached.target))
+        matches!(outcome, Ok(ConnectionEnd::Delivered(reached)) if listeners.contains(&reached.target))
     });
     drop(talker);
     let mut left = [SHUT; 2];

@@ -9,10 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
 use super::ends::Ends;
-use super::values::{Connection, ConnectionEnd};
+use super::values::Connection;
 use crate::net::{Family, Port};
+use crate::twin::connection_end::{ConnectionEnd, Reached};
 use crate::twin::sniff::{PacketKind, Sighting};
-use crate::twin::talk::{From, Reached, payload};
+use crate::twin::talk::{From, payload};
 
 /// The types of messages (RFC 792, RFC 4443): the request, and the answer.
 const V4: (u8, u8) = (8, 0);

@@ -9,7 +9,7 @@ use crate::twin::connection::Connection;
 use crate::twin::traced::{TracedConnection, TracedEnd, trace};
 use crate::twin::{Twin, TwinError};
 
-/// The most failed tests whose connections are followed.
+/// The most failed tests of one command whose connections are followed.
 pub const MOST_TRACED: usize = 10;
 /// How often a connection is followed at most until it ends as the test found. Rules may choose a target by chance.
 const TRIES: usize = 16;
@@ -25,12 +25,13 @@ pub enum FailedPath {
     NotTraced(String),
 }
 
-/// Follows the connections of the first failed tests, each in a new twin, until they end as the tests found. Returns
-/// their paths by the number of the test. The calling thread is in the twin's machine namespace before and after.
+/// Follows the connections of the first failed tests, at most `most`, each in a new twin, until they end as the tests found.
+/// Returns their paths by the number of the test. The calling thread is in the twin's machine namespace before and after.
 #[must_use]
 pub fn trace_failed(
     twin: &mut Twin,
     tested: &[TestedPacket<'_>],
+    most: usize,
     deadline: Instant,
 ) -> BTreeMap<usize, FailedPath> {
     let failed = tested.iter().enumerate().filter_map(|(number, one)| {
@@ -40,7 +41,7 @@ pub fn trace_failed(
         Some((number, one, found, one.connection.as_ref().ok()?))
     });
     let mut paths = BTreeMap::new();
-    for (number, one, found, connection) in failed.take(MOST_TRACED) {
+    for (number, one, found, connection) in failed.take(most) {
         if Instant::now() >= deadline {
             break;
         }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::net::Port;
 use crate::twin::cause::{By, DecidingRule, Taken};
 use crate::twin::connection::Connection;
-use crate::twin::talk::Reached;
+use crate::twin::connection_end::Reached;
 
 /// A connection, its path and its end.
 #[derive(Debug, Clone, PartialEq)]
