@@ -94,6 +94,9 @@ pub fn text(traced: &TracedConnection) -> String {
                 io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
                 io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
                 io::ErrorKind::TimedOut => "timed out".to_owned(),
+                io::ErrorKind::InvalidInput => "invalid argument".to_owned(),
+                io::ErrorKind::AddrNotAvailable => "address not available".to_owned(),
+                io::ErrorKind::NetworkDown => "network is down".to_owned(),
                 // The library has no name for EMSGSIZE.
                 _ => "message too long".to_owned(),
             };

@@ -59,9 +59,6 @@ impl TestReport {
         for doubt in &self.doubts {
             console.note(doubt_note(doubt));
         }
-        for note in &self.notes {
-            console.note(note);
-        }
         let failed = self
             .results
             .iter()
@@ -97,7 +94,7 @@ impl TestReport {
                 file: one.file.as_deref(),
                 line: one.line,
                 columns: None,
-                title: "test failed",
+                title: &format!("test {}", one.outcome.as_str()),
                 message: &format!("{}\n{found}{trace}", one.test),
             };
             console.say(command);

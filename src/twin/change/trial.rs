@@ -54,8 +54,6 @@ pub struct Tried<'f> {
     pub failed_tests: Vec<TestedPacket<'f>>,
     /// The paths of the first ones that failed, by their number in `failed_tests`.
     pub traces: BTreeMap<usize, FailedPath>,
-    /// The twin's watched rules, in words, if there are such tests.
-    pub watched: Vec<String>,
     /// Connections that rules of others refused before the change, and that come through after it.
     pub opened: Vec<Opened<'f>>,
     /// Connections outside the forwards and outbound entries.

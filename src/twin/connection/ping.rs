@@ -153,7 +153,7 @@ fn answered(mut client: &Socket, family: Family, identifier: Port) -> io::Result
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            // A message of ICMP that something was not reached. The answer may come yet.
+            // A message of ICMP that something was not reached, which the kernel reports once. The answer may come yet.
             Err(_) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! A connection and its end, as values.
+//! A connection, as a value.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
