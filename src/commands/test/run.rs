@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::report::TestReport;
 use crate::commands::copy_source::{Asked, CopySource, stranger};
 use crate::commands::error::{Error, Result};
-use crate::forwards::{ForwardSet, PacketTest, TestDestination};
+use crate::forwards::{ForwardSet, PacketTest};
 use crate::health::test_result::TestResult;
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
@@ -43,10 +43,7 @@ pub fn on_made_up_machine(
 ) -> Result<TestReport> {
     let interfaces = entrances(tests);
     let families: BTreeSet<Family> = tests.iter().map(|test| test.family()).collect();
-    let destinations = tests.iter().filter_map(|test| match test.to {
-        TestDestination::Host(host) => Some(host.address),
-        TestDestination::Machine(_) => None,
-    });
+    let destinations = tests.iter().filter_map(|test| test.to.address());
     let destinations: BTreeSet<IpAddr> = destinations.collect();
     let machines = copies(tests).into_iter().map(|copy| {
         let asked = Asked {

@@ -282,9 +282,7 @@ fn answer_for(twin: &mut Twin, tests: &[&PacketTest]) -> Result<(), TwinError> {
     let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
     for test in tests {
         addresses.insert(test.from);
-        if let TestDestination::Host(host) = test.to {
-            addresses.insert(host.address);
-        }
+        addresses.extend(test.to.address());
         addresses.extend(test.reaches.hosts().iter().map(|host| host.address));
     }
     twin.answer_for(&addresses.difference(&own).copied().collect())

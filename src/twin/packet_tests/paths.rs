@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::compare::{mismatch, ports};
 use super::values::{Mismatch, TestOutcome, TestedPacket};
 use crate::twin::connection::Connection;
-use crate::twin::traced::{TracedConnection, TracedEnd, trace};
+use crate::twin::traced::{TracedConnection, trace};
 use crate::twin::{Twin, TwinError};
 
 /// The most failed tests of one command whose connections are followed.
@@ -64,25 +64,26 @@ fn traced(
     twin.renew()?;
     let mut traced = trace(twin, connection, &likely)?;
     for _ in 1..TRIES {
-        if is_as_found(twin, tested, found, &traced.end) || Instant::now() >= deadline {
+        if is_as_found(twin, tested, found, &traced) || Instant::now() >= deadline {
             break;
         }
         // The machine remembers a connection, and sends it to the same target again.
         twin.renew()?;
         traced = trace(twin, connection, &likely)?;
     }
-    Ok(if is_as_found(twin, tested, found, &traced.end) {
+    Ok(if is_as_found(twin, tested, found, &traced) {
         FailedPath::Same(traced)
     } else {
         FailedPath::OfAnother(traced)
     })
 }
 
-fn is_as_found(twin: &Twin, tested: &TestedPacket<'_>, found: &Mismatch, end: &TracedEnd) -> bool {
-    let (reached, is_delivered) = match end {
-        TracedEnd::Delivered(arrival) => (Some(&arrival.reached), true),
-        TracedEnd::Stuck(arrival, _) => (Some(&arrival.reached), false),
-        TracedEnd::Machine | TracedEnd::Refused(..) | TracedEnd::Silent(_) => (None, false),
-    };
-    mismatch(twin, tested.test, reached, is_delivered).as_ref() == Some(found)
+fn is_as_found(
+    twin: &Twin,
+    tested: &TestedPacket<'_>,
+    found: &Mismatch,
+    traced: &TracedConnection,
+) -> bool {
+    let ended = mismatch(twin, tested.test, traced.reached(), traced.is_delivered());
+    ended.as_ref() == Some(found)
 }
