@@ -2,8 +2,11 @@
 //!
 //! A reason for a change that a test sees is a failure.
 
+mod limits;
+mod tree;
+
 use ipnet::IpNet;
-use nvactl::forwards::{OutboundProtocol, PacketTest, Reaches, TestDestination};
+use nvactl::forwards::{Outbound, OutboundProtocol, PacketTest, Reaches, TestDestination};
 use nvactl::net::PortRange;
 use nvactl::netfilter::matches::Match;
 use nvactl::netfilter::names::{ChainName, TableName};
@@ -11,6 +14,9 @@ use nvactl::netfilter::negatable::Negatable::{Is, Not};
 use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::target::{DnatPorts, Target};
 use nvactl::netfilter::tracking::{Conntrack, CtState, CtStates, CtStatus};
+
+use limits::{of_limit, of_log};
+use tree::{is_of_tree, is_tree, of_leaf, of_tree};
 
 use super::changes::Case;
 use crate::mutate::Change::{Gone, Narrower, Negated, Wider};
@@ -22,14 +28,63 @@ pub fn reason(case: &Case<'_>) -> Option<&'static str> {
     if !tests.any(|test| test.family() == case.place.family) {
         return Some("the made-up machine has no addresses of this family");
     }
-    if matches!(case.place.chain.as_str(), "OUTPUT" | "NVACTL-OUTPUT") {
+    let chain = case.place.chain.as_str();
+    if matches!(chain, "OUTPUT" | "NVACTL-OUTPUT") || chain.starts_with("NVACTL-OUT-") {
         return Some("only the machine's own connections meet it, and tests have clients");
     }
-    of_packets(case).or_else(|| match case.place.table {
-        TableName::Mangle => of_mangle(case),
-        TableName::Nat => of_nat(case),
-        _ => of_filter(case),
+    if is_of_tree(case) {
+        return of_tree(case).or_else(|| of_packets(case));
+    }
+    if is_jump(case)
+        && case
+            .rule()
+            .leads_to()
+            .is_some_and(|chain| decides(case, chain))
+    {
+        return Some("the chain that it leads to decides on every packet");
+    }
+    of_packets(case)
+        .or_else(|| of_leaf(case))
+        .or_else(|| match case.place.table {
+            TableName::Mangle => of_mangle(case),
+            TableName::Nat => of_nat(case),
+            _ => of_filter(case),
+        })
+}
+
+/// Returns whether no packet returns from a chain.
+fn decides(case: &Case<'_>, chain: &ChainName) -> bool {
+    case.chain(chain).last().is_some_and(|last| {
+        let ends = matches!(last.target, Some(Target::Accept | Target::Drop));
+        ends && last.is_unconditional()
     })
+}
+
+/// Returns whether the changed rule takes packets of a later rule that asks for their network and does something else.
+fn takes_later(case: &Case<'_>) -> bool {
+    let Some(changed) = case.changed() else {
+        return false;
+    };
+    let mine = networks(changed);
+    let later = case.later().iter();
+    let later = later.filter(|later| later.target != changed.target);
+    let mut later = later.flat_map(networks);
+    later.any(|net| {
+        let mut mine = mine.iter();
+        mine.all(|one| one.contains(&net) || net.contains(one))
+    })
+}
+
+fn networks(rule: &Rule) -> Vec<IpNet> {
+    let nets = rule.matches.iter().filter_map(|one| match one {
+        Match::Source(Is(net)) | Match::Destination(Is(net)) => Some(*net),
+        _ => None,
+    });
+    nets.collect()
+}
+
+fn is_goto(rule: &Rule) -> bool {
+    matches!(rule.target, Some(Target::Goto(_)))
 }
 
 /// Returns the reason if no test sends a packet that the change concerns.
@@ -97,11 +152,17 @@ fn forwards_refuse_nobody(case: &Case<'_>) -> Option<&'static str> {
 
 /// Returns the reason why packets that were not redirected may match a rule of a forward.
 fn of_untouched(case: &Case<'_>) -> Option<&'static str> {
-    if !looks_untouched(case.rule()) {
+    let rule = case.rule();
+    if !looks_untouched(rule) {
         return Some("a packet sent straight at the target has another original port or address");
     }
+    let leads_there = |entry: &Outbound| {
+        let by = Match::Egress(Is(entry.egress.clone().into()));
+        rule.matches.contains(&by)
+    };
     let is_nat = case.place.table == TableName::Nat;
-    (is_nat && case.set.outbound.is_empty()).then_some("NVACTL-FORWARD lets no other packets pass")
+    (is_nat && !case.set.outbound.iter().any(leads_there))
+        .then_some("NVACTL-FORWARD lets no other packets pass")
 }
 
 /// Returns whether a packet that was never redirected may have the ports of one that came by the listener.
@@ -143,9 +204,15 @@ fn becomes(case: &Case<'_>, target: &Target) -> bool {
     case.mutation.field == Field::Target && changed == Some(target)
 }
 
+/// Returns whether a later rule has packets to the same target, and does something else.
+fn is_rival(rule: &Rule, later: &Rule) -> bool {
+    is_redirected(later) && net(rule) == net(later) && rule.target != later.target
+}
+
 /// Returns the reason for conditions of forwards' rules behind DNAT.
 fn of_redirected(case: &Case<'_>) -> Option<&'static str> {
     match (case.mutation.field, case.mutation.change) {
+        (Field::Ingress, Gone) if case.later().iter().any(|one| is_rival(case.rule(), one)) => None,
         (Field::Destination | Field::Ingress | Field::Port, Gone | Wider) => {
             Some("DNAT sends the listener's connections to this target and port alone")
         }
@@ -173,7 +240,7 @@ fn of_mangle(case: &Case<'_>) -> Option<&'static str> {
 fn of_nat(case: &Case<'_>) -> Option<&'static str> {
     let (rule, chain) = (case.rule(), case.place.chain.as_str());
     let (field, change) = (case.mutation.field, case.mutation.change);
-    if chain == "NVACTL-PREROUTING" {
+    if matches!(rule.target, Some(Target::Dnat { .. })) {
         return of_dnat(case);
     }
     if chain == "PREROUTING" && case.set.forwards.is_empty() {
@@ -191,7 +258,8 @@ fn of_nat(case: &Case<'_>) -> Option<&'static str> {
         }) = case.changed().and_then(|rule| rule.target.as_ref())
         && field == Field::Target
     {
-        let same = addresses == other;
+        let mut same = [other.first(), other.last()].into_iter();
+        let same = same.all(|one| addresses.first() <= one && one <= addresses.last());
         return same.then_some("a client gets one of the addresses either way");
     }
     if is_redirected(rule) {
@@ -204,7 +272,8 @@ fn of_nat(case: &Case<'_>) -> Option<&'static str> {
         return of_blocks(case, "NVACTL-FORWARD lets no packet to them pass");
     }
     match (field, change) {
-        (Field::Source, Gone) if !case.set.forwards.is_empty() => None,
+        (Field::Source, Gone) if !case.set.forwards.is_empty() && takes_later(case) => None,
+        _ if is_goto(rule) && takes_later(case) => None,
         (
             Field::Source
             | Field::Destination
@@ -238,7 +307,16 @@ fn accepts_only(case: &Case<'_>, chain: &ChainName) -> bool {
 
 fn of_dnat(case: &Case<'_>) -> Option<&'static str> {
     let (rule, changed) = (case.rule(), case.changed());
-    let takes_others = || case.later().iter().any(|one| competes(changed, one));
+    let takes_others = || {
+        let mut later = case.later().iter();
+        // The rules for marked packets do not ask for the port that they came to.
+        is_tree(case) || later.any(|one| competes(changed, one))
+    };
+    let is_share = |one: &Match| matches!(one, Match::Probability(_) | Match::Cluster(_));
+    let has_share = rule.matches.iter().any(is_share);
+    if has_share && changed.is_none_or(|changed| changed.target == rule.target) && !takes_others() {
+        return Some("a test with several targets passes if some of them are reached");
+    }
     match (case.mutation.field, case.mutation.change) {
         (Field::Ingress, Gone) => Some("NVACTL-FORWARD drops what another interface brings"),
         (Field::Port, Gone) if net(rule).is_some() && case.set.interfaces().len() == 1 => {
@@ -300,18 +378,33 @@ fn competes(changed: Option<&Rule>, later: &Rule) -> bool {
 fn of_filter(case: &Case<'_>) -> Option<&'static str> {
     let (rule, chain) = (case.rule(), case.place.chain.as_str());
     let (field, change) = (case.mutation.field, case.mutation.change);
+    if let Some(why) = of_limit(case).or_else(|| of_log(case)) {
+        return Some(why);
+    }
     let kind = chain
         .strip_prefix("NVACTL-")
         .and_then(|name| name.split('-').next());
     match kind {
         None if is_jump(case) => Some("no rule follows"),
         Some("ADMIT" | "LOG") => of_admission(case),
+        Some("EXIT") if is_of_confirmed(rule) => of_admission(case),
+        Some("ALLOW" | "DENY" | "NOTTO" | "FROM")
+            if rule.leads_to().is_some()
+                && matches!(field, Field::Source | Field::Destination)
+                && matches!(change, Gone | Wider)
+                && !takes_later(case) =>
+        {
+            Some("the chain that it leads to asks for its networks")
+        }
+        Some("DENY" | "NOTTO" | "FROM") if is_jump(case) => {
+            Some("no rule that follows takes the packets that return")
+        }
         Some("ALLOW") if becomes(case, &Target::Accept) => {
             (rule.target == Some(Target::Return)).then_some("an accepting rule follows")
         }
         Some("TO") => of_internet(case),
         Some("EXIT") => of_exit(case),
-        Some("FORWARD") if is_redirected(rule) => of_redirected(case),
+        Some("FORWARD" | "FWD") if is_redirected(rule) => of_redirected(case),
         Some("FORWARD") => match (field, change) {
             (Field::Ingress, Gone) if case.set.interfaces().len() == 1 => {
                 Some("the made-up machine has one interface")
@@ -319,7 +412,9 @@ fn of_filter(case: &Case<'_>) -> Option<&'static str> {
             (Field::Egress, Gone) if !case.is_asked("another sender") => {
                 Some("all destinations of the entry are behind its egress")
             }
-            _ if is_jump(case) => Some("no rule that follows takes the packets that return"),
+            // Without a network, the rule has packets of all entries.
+            _ if is_jump(case) => (!networks(rule).is_empty() || case.later().is_empty())
+                .then_some("no rule that follows takes the packets that return"),
             (Field::Target, _) if becomes(case, &Target::Accept) => of_every_protocol(case),
             _ => None,
         },
@@ -340,28 +435,22 @@ fn of_every_protocol(case: &Case<'_>) -> Option<&'static str> {
     is_all.then_some("tests have no other protocols")
 }
 
+/// Returns whether a rule has packets of a connection whose first packet has passed.
+fn is_of_confirmed(rule: &Rule) -> bool {
+    let status = rule.matches.iter().find_map(|one| match one {
+        Match::Conntrack(Conntrack {
+            status: Some(Is(status)),
+            ..
+        }) => Some(*status),
+        _ => None,
+    });
+    status == Some(CtStatus::Confirmed)
+}
+
 /// Returns the reason for rules that admit clients, by limits too.
 fn of_admission(case: &Case<'_>) -> Option<&'static str> {
     let (rule, field, change) = (case.rule(), case.mutation.field, case.mutation.change);
-    let mut matches = rule.matches.iter();
-    let is_limit = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
-    if matches.clone().any(is_limit) {
-        return (field != Field::Limit).then_some("tests stay within limits");
-    }
-    if matches!(rule.target, Some(Target::Reject(_))) {
-        return Some("tests stay within limits");
-    }
-    let confirmed = |one: &Match| {
-        let Match::Conntrack(Conntrack {
-            status: Some(Is(status)),
-            ..
-        }) = one
-        else {
-            return false;
-        };
-        *status == CtStatus::Confirmed
-    };
-    if matches.any(confirmed) {
+    if is_of_confirmed(rule) {
         let returns = rule.target == Some(Target::Return);
         let is_seen = returns && field == Field::Status;
         return (!is_seen).then_some("no test sends a SYN twice");
