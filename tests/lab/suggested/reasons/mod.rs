@@ -6,7 +6,9 @@ mod limits;
 mod tree;
 
 use ipnet::IpNet;
-use nvactl::forwards::{Outbound, OutboundProtocol, PacketTest, Reaches, TestDestination};
+use nvactl::forwards::{
+    Outbound, OutboundProtocol, PacketTest, Reaches, TestDestination, TestName,
+};
 use nvactl::net::PortRange;
 use nvactl::netfilter::matches::Match;
 use nvactl::netfilter::names::{ChainName, TableName};
@@ -16,9 +18,9 @@ use nvactl::netfilter::target::{DnatPorts, Target};
 use nvactl::netfilter::tracking::{Conntrack, CtState, CtStates, CtStatus};
 
 use limits::{of_limit, of_log};
-use tree::{is_of_tree, is_tree, of_leaf, of_tree};
+use tree::{comment, is_of_hairpin, is_of_tree, is_tree, of_leaf, of_tree};
 
-use super::changes::Case;
+use super::changes::{Case, has_share};
 use crate::mutate::Change::{Gone, Narrower, Negated, Wider};
 use crate::mutate::Field;
 
@@ -54,10 +56,13 @@ pub fn reason(case: &Case<'_>) -> Option<&'static str> {
 
 /// Returns whether no packet returns from a chain.
 fn decides(case: &Case<'_>, chain: &ChainName) -> bool {
-    case.chain(chain).last().is_some_and(|last| {
-        let ends = matches!(last.target, Some(Target::Accept | Target::Drop));
-        ends && last.is_unconditional()
-    })
+    let Some((last, others)) = case.chain(chain).split_last() else {
+        return false;
+    };
+    let ends = matches!(last.target, Some(Target::Accept | Target::Drop));
+    let mut others = others.iter();
+    let is_log = |rule: &Rule| matches!(rule.target, Some(Target::Log { .. }));
+    ends && last.is_unconditional() && others.all(is_log)
 }
 
 /// Returns whether the changed rule takes packets of a later rule that asks for their network and does something else.
@@ -81,6 +86,11 @@ fn networks(rule: &Rule) -> Vec<IpNet> {
         _ => None,
     });
     nets.collect()
+}
+
+/// Returns the kind of a chain of networks.
+fn list(chain: &ChainName) -> Option<&str> {
+    chain.as_str().split('-').nth(1)
 }
 
 fn is_goto(rule: &Rule) -> bool {
@@ -206,7 +216,8 @@ fn becomes(case: &Case<'_>, target: &Target) -> bool {
 
 /// Returns whether a later rule has packets to the same target, and does something else.
 fn is_rival(rule: &Rule, later: &Rule) -> bool {
-    is_redirected(later) && net(rule) == net(later) && rule.target != later.target
+    let is_same = net(rule) == net(later) && ports(rule) == ports(later);
+    is_redirected(later) && is_same && rule.target != later.target
 }
 
 /// Returns the reason for conditions of forwards' rules behind DNAT.
@@ -305,17 +316,34 @@ fn accepts_only(case: &Case<'_>, chain: &ChainName) -> bool {
     })
 }
 
+/// Returns the reason for a rule that redirects connections to one of several targets.
+fn of_share(case: &Case<'_>) -> Option<&'static str> {
+    let (rule, changed) = (case.rule(), case.changed());
+    let forward = comment(rule);
+    let target = changed.and_then(|changed| changed.target.as_ref());
+    let mut others = case.place_chain().iter();
+    let leads_alike = others.any(|one| comment(one) == forward && one.target.as_ref() == target);
+    if case.mutation.field == Field::Target {
+        return leads_alike.then_some("a test with several targets passes if some are reached");
+    }
+    let is_elsewhere = (case.mutation.field, case.mutation.change) == (Field::Port, Negated);
+    let takes = |later: &Rule| is_elsewhere || competes(changed, later);
+    let mut later = case.later().iter();
+    let takes_others = later.any(|later| comment(later) != forward && takes(later));
+    (has_share(rule) && !takes_others)
+        .then_some("a test with several targets passes if some are reached")
+}
+
 fn of_dnat(case: &Case<'_>) -> Option<&'static str> {
     let (rule, changed) = (case.rule(), case.changed());
     let takes_others = || {
         let mut later = case.later().iter();
         // The rules for marked packets do not ask for the port that they came to.
-        is_tree(case) || later.any(|one| competes(changed, one))
+        let is_marked = is_tree(case) && !is_of_hairpin(case, rule);
+        is_marked || later.any(|one| competes(changed, one))
     };
-    let is_share = |one: &Match| matches!(one, Match::Probability(_) | Match::Cluster(_));
-    let has_share = rule.matches.iter().any(is_share);
-    if has_share && changed.is_none_or(|changed| changed.target == rule.target) && !takes_others() {
-        return Some("a test with several targets passes if some of them are reached");
+    if let Some(why) = of_share(case) {
+        return Some(why);
     }
     match (case.mutation.field, case.mutation.change) {
         (Field::Ingress, Gone) => Some("NVACTL-FORWARD drops what another interface brings"),
@@ -389,7 +417,9 @@ fn of_filter(case: &Case<'_>) -> Option<&'static str> {
         Some("ADMIT" | "LOG") => of_admission(case),
         Some("EXIT") if is_of_confirmed(rule) => of_admission(case),
         Some("ALLOW" | "DENY" | "NOTTO" | "FROM")
-            if rule.leads_to().is_some()
+            if rule
+                .leads_to()
+                .is_some_and(|next| list(next) == list(&case.place.chain))
                 && matches!(field, Field::Source | Field::Destination)
                 && matches!(change, Gone | Wider)
                 && !takes_later(case) =>
@@ -515,6 +545,12 @@ fn of_blocks(case: &Case<'_>, why: &'static str) -> Option<&'static str> {
     };
     let is_seen = case.tests.iter().any(|test| {
         let passes = test.reaches != Reaches::Nothing;
+        // With several interfaces, another rule drops its packets.
+        let name = test.name.as_ref().map(TestName::to_string);
+        let is_own = name.is_some_and(|name| name.ends_with("the network of this machine"));
+        if is_own && case.set.interfaces().len() > 1 {
+            return false;
+        }
         let is_guard = test.to.to_string().starts_with("169.254.169.254")
             || test.to.to_string().starts_with("168.63.129.16");
         let (before, after) = (holds(Some(before), test), holds(after, test));

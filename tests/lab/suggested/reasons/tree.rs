@@ -114,6 +114,9 @@ fn of_marked(case: &Case<'_>) -> Option<&'static str> {
         Field::Target if is_jump(case) => {
             Some("no rule that follows takes the packets that return")
         }
+        Field::Target if is_persistent(rule, case.changed()) => {
+            Some("a client gets one of the addresses either way")
+        }
         Field::Target => {
             let mut forwards = case.set.forwards.iter();
             let none = forwards.all(|one| is_unmarked(case, one.name.as_str()));
@@ -134,6 +137,16 @@ fn of_marked(case: &Case<'_>) -> Option<&'static str> {
     }
 }
 
+/// Returns whether the only change is that a client keeps its address, or does not.
+fn is_persistent(rule: &Rule, changed: Option<&Rule>) -> bool {
+    let addresses = |rule: &Rule| match &rule.target {
+        Some(Target::Snat { addresses, .. }) => Some(*addresses),
+        _ => None,
+    };
+    let before = addresses(rule);
+    before.is_some() && before == changed.and_then(addresses)
+}
+
 fn asks_protocol(rule: &Rule, forward: &Forward) -> bool {
     let mut matches = rule.matches.iter();
     matches.any(|one| matches!(one, Match::Protocol(Is(of)) if *of == forward.protocol.into()))
@@ -149,23 +162,29 @@ fn is_unmarked(case: &Case<'_>, name: &str) -> bool {
     })
 }
 
-fn comment(rule: &Rule) -> Option<&str> {
+/// Returns the name of the forward or entry that a rule belongs to.
+pub fn comment(rule: &Rule) -> Option<&str> {
     rule.matches.iter().find_map(|one| match one {
         Match::Comment(name) => Some(&**name),
         _ => None,
     })
 }
 
-/// Returns whether rules for marked packets take the packets of a forward's rule before it.
-fn is_spared(case: &Case<'_>, rule: &Rule) -> bool {
-    let is_of_hairpin = rule.matches.iter().any(|one| {
+/// Returns whether a rule has packets that come in by the interface of the targets. The rules for marked packets have
+/// none of them.
+pub fn is_of_hairpin(case: &Case<'_>, rule: &Rule) -> bool {
+    rule.matches.iter().any(|one| {
         let Match::Ingress(Is(by)) = one else {
             return false;
         };
         let mut ingress = case.set.firewall.ingress.iter();
         !ingress.any(|one| *by == one.clone().into())
-    });
-    let is_hairpin = is_of_hairpin && case.place.table == TableName::Filter;
+    })
+}
+
+/// Returns whether rules for marked packets take the packets of a forward's rule before it.
+fn is_spared(case: &Case<'_>, rule: &Rule) -> bool {
+    let is_hairpin = is_of_hairpin(case, rule) && case.place.table == TableName::Filter;
     let is_unmarked = comment(rule).is_none_or(|name| is_unmarked(case, name));
     is_tree(case) && !is_hairpin && !is_unmarked
 }
