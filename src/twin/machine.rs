@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::batch::{self, IpError};
+use super::proxied::ProxiedAddress;
+use super::routes;
 use super::switches::Switches;
 use crate::host::child;
 use crate::net::Family;
@@ -30,6 +32,7 @@ pub struct Machine {
     /// As `ip -json rule` lists them, by family.
     pub rules: Vec<(Family, Value)>,
     pub neighbours: Vec<Neighbour>,
+    pub proxied: Vec<ProxiedAddress>,
     pub switches: Switches,
     /// Interfaces with a filter of tc, which may take a packet apart from all rules.
     pub filtered: Vec<String>,
@@ -126,6 +129,7 @@ impl Machine {
                 .extend(rules.into_iter().map(|one| (family, one)));
         }
         machine.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+        machine.proxied = ProxiedAddress::list()?;
         machine.filtered = filtered();
         machine.policies = policies();
         Ok(machine)
@@ -234,6 +238,21 @@ impl Machine {
                 several.chain([route])
             });
         hops.into_iter().any(|hop| hop["dev"] == interface)
+    }
+
+    /// Returns the networks whose hosts the routes by an interface expect on its link, with no address of its own in them.
+    #[must_use]
+    pub fn routed_on_link(&self, interface: &str) -> BTreeSet<IpNet> {
+        let here = self.routes.iter().filter(|(_, route)| {
+            let is_unicast = route["type"].as_str().is_none_or(|kind| kind == "unicast");
+            let is_made_by_kernel = route["protocol"] == "kernel";
+            is_unicast
+                && !is_made_by_kernel
+                && routes::is_direct(route)
+                && route["dev"] == interface
+        });
+        here.filter_map(|(family, route)| routes::destination(route, *family))
+            .collect()
     }
 
     /// Returns the next hops of an interface's routes.

@@ -24,6 +24,7 @@
 
 mod batch;
 pub mod battery;
+mod bridge;
 pub mod cause;
 pub mod change;
 mod choices;
@@ -41,7 +42,9 @@ pub mod made_up;
 mod mss;
 pub mod netns;
 pub mod packet_tests;
+pub mod proxied;
 mod repeat;
+mod router_address;
 mod routes;
 pub mod rule_change;
 pub mod rules;
