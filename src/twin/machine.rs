@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::batch::{self, IpError};
+use super::bridge;
 use super::proxied::ProxiedAddress;
 use super::routes;
 use super::switches::Switches;
@@ -58,6 +59,8 @@ pub struct MachineLink {
     pub addresses: Vec<Address>,
     /// Whether an XDP program sees its packets before any rule.
     pub xdp: bool,
+    /// Whether it is a port of a bridge that sends packets back by the port by which they came.
+    pub hairpin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +103,8 @@ pub struct Neighbour {
     pub permanent: bool,
     /// Whether nobody has answered for the address.
     pub failed: bool,
+    /// The port of a bridge behind which the neighbour is, if that is known.
+    pub bridge_port: Option<String>,
 }
 
 impl Machine {
@@ -128,7 +133,7 @@ impl Machine {
                 .rules
                 .extend(rules.into_iter().map(|one| (family, one)));
         }
-        machine.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+        machine.neighbours = neighbours(&machine.links)?;
         machine.proxied = ProxiedAddress::list()?;
         machine.filtered = filtered();
         machine.policies = policies();
@@ -212,7 +217,7 @@ impl Machine {
         batch::run(&[], &commands)?;
         for _ in 0..ROUNDS {
             thread::sleep(ROUND);
-            self.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+            self.neighbours = neighbours(&self.links)?;
             if silent(self).is_empty() {
                 break;
             }
@@ -321,6 +326,7 @@ fn link(value: &Value) -> Option<MachineLink> {
             .map(str::to_owned),
         addresses: addresses.filter_map(address).collect(),
         xdp: !value["xdp"].is_null(),
+        hairpin: value["linkinfo"]["info_slave_data"]["hairpin"] == true,
     })
 }
 
@@ -341,7 +347,24 @@ fn address(value: &Value) -> Option<Address> {
     })
 }
 
-fn neighbour(value: &Value) -> Option<Neighbour> {
+/// Lists the neighbours. It is not known behind which ports they are if the program `bridge` is missing.
+fn neighbours(links: &[MachineLink]) -> Result<Vec<Neighbour>, IpError> {
+    let fdb = if links.iter().any(|link| link.kind == LinkKind::Bridge) {
+        printed("bridge", &["-json", "fdb", "show"])
+    } else {
+        None
+    };
+    let fdb: Vec<Value> = fdb
+        .and_then(|listed| serde_json::from_str(&listed).ok())
+        .unwrap_or_default();
+    let listed = list(&["neigh"])?;
+    Ok(listed
+        .iter()
+        .filter_map(|one| neighbour(one, &fdb))
+        .collect())
+}
+
+fn neighbour(value: &Value, fdb: &[Value]) -> Option<Neighbour> {
     let is = |state: &str| {
         let mut states = value["state"].as_array().into_iter().flatten();
         states.any(|one| one == state)
@@ -351,6 +374,9 @@ fn neighbour(value: &Value) -> Option<Neighbour> {
         interface: value["dev"].as_str()?.to_owned(),
         permanent: is("PERMANENT"),
         failed: is("FAILED") || is("INCOMPLETE"),
+        bridge_port: value["lladdr"]
+            .as_str()
+            .and_then(|mac| bridge::port_of(fdb, mac)),
     })
 }
 
@@ -450,6 +476,7 @@ mod tests {
                 group: None,
                 addresses: addresses.iter().map(address).collect(),
                 xdp: false,
+                hairpin: false,
             }
         }
     }

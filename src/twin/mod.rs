@@ -434,7 +434,8 @@ impl Twin {
         let rules = self.copied.left_out.iter();
         let rules = rules.map(ToString::to_string);
         let rest = self.wired.left_out.iter();
-        let programs = doubt::doubts(&self.machine, &[]);
+        let mut programs = doubt::doubts(&self.machine, &[]);
+        programs.retain(Doubt::is_remarkable);
         rules
             .chain(rest.map(|one| format!("`{}`: {}", one.command, one.why)))
             .chain(programs.iter().map(ToString::to_string))
