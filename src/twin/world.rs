@@ -26,6 +26,9 @@ pub const fn longest_segment(family: Family) -> u16 {
     }
 }
 
+/// The MTU of a link of ordinary Ethernet.
+const ORDINARY_MTU: u64 = 1500;
+
 /// The routing table by which the world accepts every address as its own.
 const ANY: u32 = 100;
 
@@ -146,24 +149,35 @@ impl World {
             for address in dead.iter().filter(|one| Family::of(**one) == family) {
                 let _ = writeln!(text, "route add unreachable {address} table {ANY}");
             }
-            let longest = if machine.leads_everywhere(&link.name, family) {
-                format!(" advmss {}", longest_segment(family))
+            let leads_everywhere = machine.leads_everywhere(&link.name, family);
+            let longest = format!(" advmss {}", longest_segment(family));
+            let on_link = if leads_everywhere {
+                longest.as_str()
             } else {
-                String::new()
+                ""
+            };
+            // Hosts behind a router do not know how small the MTU of the link is either.
+            let gateways = machine.gateways(&link.name);
+            let mut routers = gateways.iter().map(|one| Family::of(*one));
+            let is_narrow = link.mtu < ORDINARY_MTU && routers.any(|of| of == family);
+            let behind = if leads_everywhere || is_narrow {
+                longest.as_str()
+            } else {
+                ""
             };
             for net in self
                 .on_link
                 .iter()
                 .filter(|net| Family::of(net.addr()) == family)
             {
-                let _ = writeln!(text, "route replace {net} dev {port} metric 1{longest}");
+                let _ = writeln!(text, "route replace {net} dev {port} metric 1{on_link}");
             }
             let router = router_address(machine, link, family);
             let via = router.map(|own| format!(" via {own}"));
             let onlink = if via.is_some() { " onlink" } else { "" };
             let _ = writeln!(
                 text,
-                "route add default{} dev {port}{onlink} metric 2{longest}",
+                "route add default{} dev {port}{onlink} metric 2{behind}",
                 via.unwrap_or_default()
             );
             batch::run(&[option], &text)?;
