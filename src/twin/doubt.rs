@@ -36,8 +36,8 @@ enum Scope {
     Bridge(BridgePorts),
     /// Packets from one network to another.
     Selector { source: IpNet, destination: IpNet },
-    /// Packets to or from a network.
-    Net(IpNet),
+    /// Packets to or from some networks.
+    Nets(Vec<IpNet>),
     /// All packets of a family; with `None`, of both.
     Family(Option<Family>),
     /// All packets, if the kernel has tables that nobody can list here. It is not known whether it has some.
@@ -62,10 +62,13 @@ impl Doubt {
             Scope::Kernel => false,
             Scope::Family(family) => family.is_none_or(|family| family == path.family()),
             // A packet that reached nothing may have been translated before it met the route that is missing.
-            Scope::Net(net) if !is_reached => Family::of(net.addr()) == path.family(),
-            Scope::Net(net) => {
+            Scope::Nets(nets) if !is_reached => {
+                let mut families = nets.iter().map(|net| Family::of(net.addr()));
+                families.any(|family| family == path.family())
+            }
+            Scope::Nets(nets) => {
                 let mut ends = path.sources().chain(path.destinations());
-                ends.any(|end| net.contains(&end))
+                ends.any(|end| nets.iter().any(|net| net.contains(&end)))
             }
             // Encryption takes packets that would be delivered, and delivers none that a rule takes.
             Scope::Selector {
@@ -109,7 +112,10 @@ impl Doubt {
             }
             Scope::Kernel => true,
             Scope::Family(family) => family.is_none_or(|family| family == ask.of.family()),
-            Scope::Net(net) => net.contains(&client) || targets().any(|at| net.contains(&at)),
+            Scope::Nets(nets) => {
+                let mut ends = targets().chain([client]);
+                ends.any(|end| nets.iter().any(|net| net.contains(&end)))
+            }
             Scope::Selector {
                 source,
                 destination,
@@ -174,7 +180,7 @@ pub fn doubts(machine: &Machine, refused: &[RefusedCommand]) -> Vec<Doubt> {
                 "the interface {}: iproute2 takes no such name",
                 printable::line(name)
             ),
-            scope: Scope::Interface(name.clone()),
+            scope: Scope::Nets(machine.networks_by(name)),
         });
     }
     for (source, destination) in &machine.policies {
@@ -240,7 +246,7 @@ fn of_refused(refused: &RefusedCommand) -> Option<Doubt> {
             printable::line(command),
             printable::line(&refused.why)
         ),
-        scope: net.map_or(Scope::Family(refused.family), Scope::Net),
+        scope: net.map_or(Scope::Family(refused.family), |net| Scope::Nets(vec![net])),
     })
 }
 
@@ -303,7 +309,7 @@ mod tests {
             .iter()
             .map(|doubt| match &doubt.scope {
                 Scope::Interface(name) => format!("{name}: {doubt}"),
-                Scope::Net(net) => format!("{net}: {doubt}"),
+                Scope::Nets(nets) => format!("{}: {doubt}", nets[0]),
                 Scope::Family(family) => format!("{family:?}: {doubt}"),
                 Scope::Kernel => format!("kernel: {doubt}"),
                 Scope::Selector { .. } => format!("selector: {doubt}"),
@@ -351,9 +357,15 @@ mod tests {
             (Scope::Interface("eth0".to_owned()), true, true),
             (Scope::Interface("eth1".to_owned()), true, false),
             (Scope::Interface("eth2".to_owned()), false, false),
-            (Scope::Net(net("10.224.0.0/16")), true, true),
-            (Scope::Net(net("10.225.0.0/16")), false, true),
-            (Scope::Net(net("fd00::/8")), false, false),
+            (Scope::Nets(vec![net("10.224.0.0/16")]), true, true),
+            (Scope::Nets(vec![net("10.225.0.0/16")]), false, true),
+            (Scope::Nets(vec![net("fd00::/8")]), false, false),
+            (
+                Scope::Nets(vec![net("fd00::/8"), net("10.4.0.0/16")]),
+                true,
+                true,
+            ),
+            (Scope::Nets(Vec::new()), false, false),
             (Scope::Family(Some(Family::V4)), true, true),
             (Scope::Family(Some(Family::V6)), false, false),
             (Scope::Family(None), true, true),

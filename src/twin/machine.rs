@@ -17,9 +17,12 @@ use super::switches::Switches;
 use crate::host::child;
 use crate::net::Family;
 
-/// The kernel asks for a neighbour once a second: 12 rounds are enough for one question.
-const ROUNDS: u32 = 12;
-const ROUND: Duration = Duration::from_millis(100);
+/// The kernel asks for a neighbour once a second: 60 rounds are enough for one question.
+const ROUNDS: u32 = 60;
+const ROUND: Duration = Duration::from_millis(20);
+/// The most routers without an entry that are asked for. A machine with more has routes for something else than routers,
+/// such as a tunnel's other ends.
+const MOST_ASKED: usize = 16;
 
 /// Each listing takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -37,7 +40,7 @@ pub struct Machine {
     pub switches: Switches,
     /// Interfaces with a filter of tc, which may take a packet apart from all rules.
     pub filtered: Vec<String>,
-    /// Interfaces whose names no batch of `ip` can hold. They are in none of the lists.
+    /// Interfaces whose names no batch of `ip` can hold. Of the lists, only that of the routes has them.
     pub unnamable: Vec<String>,
     /// The sources and destinations of encryption policies (`ip xfrm policy`).
     pub policies: Vec<(IpNet, IpNet)>,
@@ -186,28 +189,38 @@ impl Machine {
         nets.map(|net| net.trunc())
     }
 
-    /// Has the kernel ask again for the routers that did not answer when they were last asked, which may be long ago.
-    /// Waits for their answers for about a second at most.
+    /// Has the kernel ask for the routers that it has not asked for yet, and again for those that did not answer when they
+    /// were last asked, which may be long ago. Waits for their answers for about a second at most.
     ///
     /// # Errors
     /// If `ip` is missing or fails.
     pub fn ask_routers_again(&mut self) -> Result<(), IpError> {
+        // An interface without hardware addresses asks for none.
+        let asking = self
+            .links
+            .iter()
+            .filter(|link| link.carrier && link.mac.is_some());
+        let routers: BTreeSet<(String, IpAddr)> = asking
+            .flat_map(|link| {
+                let routers = self.gateways(&link.name).into_iter();
+                routers.map(|router| (link.name.clone(), router))
+            })
+            .collect();
         let silent = |machine: &Self| {
-            let routers: BTreeSet<(String, IpAddr)> = machine
-                .links
-                .iter()
-                .flat_map(|link| {
-                    let routers = machine.gateways(&link.name).into_iter();
-                    routers.map(|router| (link.name.clone(), router))
-                })
-                .collect();
             let failed = machine.neighbours.iter().filter(|one| one.failed);
             let failed = failed.map(|one| (one.interface.clone(), one.address));
             failed
                 .filter(|one| routers.contains(one))
                 .collect::<Vec<_>>()
         };
-        let commands: String = silent(self)
+        let is_known = |(interface, router): &&(String, IpAddr)| {
+            let mut neighbours = self.neighbours.iter();
+            neighbours.any(|one| one.address == *router && one.interface == *interface)
+        };
+        let never_asked = routers.iter().filter(|one| !is_known(one));
+        let mut asked: Vec<(String, IpAddr)> = never_asked.take(MOST_ASKED).cloned().collect();
+        asked.extend(silent(self));
+        let commands: String = asked
             .iter()
             .map(|(interface, router)| format!("neigh replace {router} dev {interface} use\n"))
             .collect();
@@ -260,6 +273,26 @@ impl Machine {
             .collect()
     }
 
+    /// Returns the networks to which routes by an interface lead, with those of its own addresses.
+    #[must_use]
+    pub fn networks_by(&self, interface: &str) -> Vec<IpNet> {
+        let by = |route: &Value| {
+            let several = route["nexthops"].as_array().into_iter().flatten();
+            let mut hops = several.chain([route]);
+            hops.any(|hop| hop["dev"] == interface)
+        };
+        // Packets to a broadcast or multicast address are not forwarded.
+        let leads = |route: &Value| {
+            let kind = route["type"].as_str();
+            kind.is_none_or(|kind| matches!(kind, "unicast" | "local"))
+        };
+        let here = self.routes.iter();
+        let here = here.filter(|(_, route)| by(route) && leads(route));
+        here.filter_map(|(family, route)| routes::destination(route, *family))
+            .filter(|net| !is_link_local(net.addr()) && !net.addr().is_multicast())
+            .collect()
+    }
+
     /// Returns the next hops of an interface's routes.
     #[must_use]
     pub fn gateways(&self, interface: &str) -> BTreeSet<IpAddr> {
@@ -275,6 +308,10 @@ impl Machine {
 /// Returns whether `ip -batch` can read a name: `#` begins a comment there.
 fn is_namable(interface: &str) -> bool {
     !interface.contains(['#', '"', '\'', '\\'])
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn gateway(hop: &Value) -> Option<IpAddr> {

@@ -4,6 +4,10 @@
 //! client 10.1.0.2 ── eth0 firewall eth1 ── server 10.2.0.2, 10.224.0.10
 //! ```
 
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::lab::{Backend, Said, host_with};
@@ -20,7 +24,17 @@ struct Links {
 }
 
 impl Links {
+    /// With rules that redirect port 8080 to the server.
     fn new(backend: Backend) -> Self {
+        let links = Self::without_rules(backend);
+        links.firewall.shell(
+            "iptables -t nat -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 10.224.0.10:80
+             ip6tables -t nat -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination [fd00:224::10]:80",
+        );
+        links
+    }
+
+    fn without_rules(backend: Backend) -> Self {
         let links = Self {
             client: Host::without_files(""),
             firewall: host_with(backend),
@@ -55,9 +69,7 @@ impl Links {
         links.firewall.shell(
             "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
              ip route add 10.224.0.0/16 via 10.2.0.2
-             ip -6 route add fd00:224::/32 via fd00:2::2
-             iptables -t nat -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 10.224.0.10:80
-             ip6tables -t nat -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination [fd00:224::10]:80",
+             ip -6 route add fd00:224::/32 via fd00:2::2",
         );
         serve_tcp(&links.server, "server", 80);
         serve_tcp(&links.client, "client", 80);
@@ -70,7 +82,21 @@ impl Links {
     }
 
     fn trace(&self, from: &str, to: &str) -> Said {
-        self.nvactl(&["trace", "live", "--from", from, "--to", to])
+        self.trace_with(&format!("--from {from} --to {to}"))
+    }
+
+    fn trace_with(&self, options: &str) -> Said {
+        let options: Vec<&str> = options.split(' ').collect();
+        self.nvactl(&[&["trace", "live"], &options[..]].concat())
+    }
+
+    /// Asserts that a trace ends badly, with these words.
+    fn fails(&self, options: &str, words: &str) {
+        let said = self.trace_with(options);
+        assert_eq!(said.code, 1, "{options}: {said:?}");
+        // Lines are broken between words.
+        let text: Vec<&str> = said.stdout.split_ascii_whitespace().collect();
+        assert!(text.join(" ").contains(words), "{options}: {said:?}");
     }
 
     /// Asserts that the copy does not show the end of a connection, for a reason with these words.
@@ -286,4 +312,157 @@ tests:
     let denied = spec.replace("target:", "deny_from: [172.17.0.99], target:");
     let said = apply(&denied);
     assert_eq!(said.code, 2, "{said:?}");
+}
+
+/// Sends a long request by TCP and returns whether an answer comes.
+fn is_long_request_answered(to: &'static str) -> bool {
+    let to: SocketAddr = to.parse().expect("an address and a port");
+    let limit = Duration::from_secs(2);
+    let asked = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&to, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        let field = "x".repeat(30_000);
+        write!(stream, "GET / HTTP/1.0\r\nField: {field}\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    asked().is_ok_and(|text| !text.is_empty())
+}
+
+lab_test!(either a_hole_for_long_packets_to_a_target_behind_a_router_is_seen);
+/// The server's route says what a host behind a router does: it does not know how small the link's MTU is.
+fn a_hole_for_long_packets_to_a_target_behind_a_router_is_seen(backend: Backend) {
+    let links = Links::new(backend);
+    links.firewall.run("ip link set eth1 mtu 1300");
+    links.server.shell(
+        "ip link set eth0 mtu 1300
+         ip route change default via 10.2.0.1 advmss 1460
+         ip -6 route change default via fd00:2::1 advmss 1440",
+    );
+    for (icmp, from, to, listener) in [
+        (
+            "iptables -A OUTPUT -p icmp -j DROP",
+            CLIENT,
+            "10.224.0.10:80",
+            "10.1.0.1:8080",
+        ),
+        (
+            "ip6tables -A OUTPUT -p icmpv6 --icmpv6-type packet-too-big -j DROP",
+            CLIENT_V6,
+            "[fd00:224::10]:80",
+            "[fd00:1::1]:8080",
+        ),
+    ] {
+        for to in [to, listener] {
+            let long = format!("--from {from} --to {to} --size 30000");
+            links.firewall.run(icmp);
+            assert!(
+                !links.client.enter(move || is_long_request_answered(to)),
+                "{to}"
+            );
+            links.fails(&long, "is larger than the MTU of the route");
+            links.firewall.run(&icmp.replace("-A", "-D"));
+            assert!(
+                links.client.enter(move || is_long_request_answered(to)),
+                "{to}"
+            );
+            assert_eq!(links.trace_with(&long).code, 0, "{to}");
+            links
+                .client
+                .shell("ip route flush cache; ip -6 route flush cache");
+        }
+    }
+}
+
+lab_test!(either a_router_that_was_never_asked_is_asked);
+fn a_router_that_was_never_asked_is_asked(backend: Backend) {
+    let links = Links::new(backend);
+    links
+        .firewall
+        .run("ip route change 10.224.0.0/16 via 10.2.0.9");
+    let words = "stays in the queue for 10.2.0.9, which does not answer on eth1";
+    links.fails(&format!("--from {CLIENT} --to 10.1.0.1:8080"), words);
+    let real = links.client.enter(|| traffic::body_by_tcp("10.1.0.1:8080"));
+    assert!(real.is_err(), "{real:?}");
+    links.server.run("ip address add 10.2.0.9/24 dev eth0");
+    links.answers(&links.client, "server", CLIENT, ("10.1.0.1", 8080));
+}
+
+lab_test!(either the_networks_of_an_interface_that_is_not_copied_are_unknown);
+fn the_networks_of_an_interface_that_is_not_copied_are_unknown(backend: Backend) {
+    let links = Links::new(backend);
+    links.firewall.shell(
+        "ip link add name 'x\"y' type veth peer name far
+         ip link set far up
+         ip link set 'x\"y' up
+         ip route add 10.224.0.0/17 dev 'x\"y'",
+    );
+    let real = links.client.enter(|| traffic::body_by_tcp("10.1.0.1:8080"));
+    assert!(real.is_err(), "{real:?}");
+    links.is_unknown(CLIENT, "10.1.0.1:8080", "iproute2 takes no such name");
+    links.answers(&links.client, "server", CLIENT, ("10.2.0.2", 80));
+}
+
+lab_test!(either a_fragment_that_nobody_assembles_shows_its_path);
+/// Without connection tracking the kernel forwards fragments as they are.
+fn a_fragment_that_nobody_assembles_shows_its_path(backend: Backend) {
+    let links = Links::without_rules(backend);
+    let udp = format!("--from {CLIENT} --to 10.224.0.10:53 --protocol udp --size 3000");
+    let ping = format!("--from {CLIENT} --to 10.224.0.10 --protocol ping --size 3000");
+    let said = links.trace_with(&udp);
+    assert_eq!(said.code, 0, "{said:?}");
+    for (rule, options, words) in [
+        ("-p udp --dport 53 -j DROP", &udp, "drops the packet"),
+        ("-d 10.224.0.10 -f -j DROP", &udp, "drops the packet"),
+        ("-p udp --sport 53 -j DROP", &udp, "drops the reply"),
+        ("-d 10.224.0.10 -p icmp -j DROP", &ping, "drops the packet"),
+        ("-s 10.224.0.10 -p icmp -j DROP", &ping, "drops the reply"),
+    ] {
+        links.firewall.run(&format!("iptables -A FORWARD {rule}"));
+        let said = links.trace_with(options);
+        assert_eq!(said.code, 1, "{rule}: {said:?}");
+        let is_named = said.stdout.contains("FORWARD rule 1 in filter");
+        assert!(is_named && said.stdout.contains(words), "{rule}: {said:?}");
+        links.firewall.run("iptables -F FORWARD");
+    }
+}
+
+lab_test!(either a_packet_that_the_machine_does_not_send_has_a_reason);
+fn a_packet_that_the_machine_does_not_send_has_a_reason(backend: Backend) {
+    let links = Links::without_rules(backend);
+    links.firewall.shell(
+        "ip route add unreachable 10.224.7.0/24
+         ip route add blackhole 10.224.8.0/24
+         ip route add prohibit 10.224.9.0/24
+         ip route add unreachable 10.225.0.0/16 table 99
+         ip rule add uidrange 0-0 lookup 99",
+    );
+    for (to, words) in [
+        ("10.224.7.9:80", "the packet meets an unreachable route"),
+        ("10.224.8.9:80", "the packet meets a blackhole route"),
+        ("10.224.9.9:80", "the packet meets a prohibit route"),
+        ("192.0.2.9:80", "the packet has no route to its destination"),
+    ] {
+        links.fails(&format!("--from 10.2.0.1 --to {to}"), words);
+    }
+    let said = links.trace("10.2.0.1", "10.225.0.9:80");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(!said.stdout.contains("does not arrive"), "{said:?}");
+}
+
+lab_test!(either a_source_that_nobody_has_is_named);
+fn a_source_that_nobody_has_is_named(backend: Backend) {
+    let links = Links::new(backend);
+    links
+        .firewall
+        .run("iptables -t nat -A POSTROUTING -o eth1 -j SNAT --to-source 10.2.0.41");
+    let real = links.client.enter(|| traffic::body_by_tcp("10.1.0.1:8080"));
+    assert!(real.is_err(), "{real:?}");
+    let to = format!("--from {CLIENT} --to 10.1.0.1:8080");
+    links.fails(&to, "nobody answers there for 10.2.0.41");
+    links.firewall.run("ip address add 10.2.0.41/24 dev eth1");
+    let real = links.client.enter(|| traffic::ask_tcp("10.1.0.1:8080"));
+    assert_eq!(real, answer("server", "10.2.0.41"));
+    assert_eq!(links.trace_with(&to).code, 0);
 }
