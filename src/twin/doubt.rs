@@ -10,8 +10,10 @@ use serde_json::Value;
 
 use super::batch::{RefusedCommand, STOPPED};
 use super::battery::Ask;
+use super::bridge::BridgePorts;
 use super::known_path::KnownPath;
-use super::machine::Machine;
+use super::machine::{Machine, MachineLink};
+use super::router_address::router_address;
 use super::rules::LeftOut;
 use crate::forwards::Snat;
 use crate::net::printable;
@@ -28,10 +30,14 @@ pub struct Doubt {
 enum Scope {
     /// All packets of an interface.
     Interface(String),
+    /// Packets of one family of an interface.
+    Side { interface: String, family: Family },
+    /// Packets from port to port of a bridge.
+    Bridge(BridgePorts),
     /// Packets from one network to another.
     Selector { source: IpNet, destination: IpNet },
-    /// Packets to or from a network.
-    Net(IpNet),
+    /// Packets to or from some networks.
+    Nets(Vec<IpNet>),
     /// All packets of a family; with `None`, of both.
     Family(Option<Family>),
     /// All packets, if the kernel has tables that nobody can list here. It is not known whether it has some.
@@ -51,13 +57,18 @@ impl Doubt {
         let is_reached = path.reached.is_some();
         match &self.scope {
             Scope::Interface(name) => path.passes(name),
+            Scope::Side { interface, family } => path.passes(interface) && *family == path.family(),
+            Scope::Bridge(bridge) => bridge.may_change(path),
             Scope::Kernel => false,
             Scope::Family(family) => family.is_none_or(|family| family == path.family()),
             // A packet that reached nothing may have been translated before it met the route that is missing.
-            Scope::Net(net) if !is_reached => Family::of(net.addr()) == path.family(),
-            Scope::Net(net) => {
+            Scope::Nets(nets) if !is_reached => {
+                let mut families = nets.iter().map(|net| Family::of(net.addr()));
+                families.any(|family| family == path.family())
+            }
+            Scope::Nets(nets) => {
                 let mut ends = path.sources().chain(path.destinations());
-                ends.any(|end| net.contains(&end))
+                ends.any(|end| nets.iter().any(|net| net.contains(&end)))
             }
             // Encryption takes packets that would be delivered, and delivers none that a rule takes.
             Scope::Selector {
@@ -73,6 +84,13 @@ impl Doubt {
         }
     }
 
+    /// Returns whether the thing is worth a remark although no connection meets it. Most connections are not from port to
+    /// port of a bridge.
+    #[must_use]
+    pub fn is_remarkable(&self) -> bool {
+        !matches!(self.scope, Scope::Bridge(_))
+    }
+
     /// Returns whether packets of a connection may meet the thing.
     #[must_use]
     pub fn holds(&self, ask: &Ask<'_>) -> bool {
@@ -82,9 +100,22 @@ impl Doubt {
             Scope::Interface(name) => [ask.by, ask.of.egress()]
                 .map(Interface::as_str)
                 .contains(&name.as_str()),
+            Scope::Side { interface, family } => {
+                let sides = [ask.by, ask.of.egress()].map(Interface::as_str);
+                sides.contains(&interface.as_str()) && *family == ask.of.family()
+            }
+            Scope::Bridge(bridge) => {
+                let is_hidden = !matches!(ask.of.snat(), Snat::Client);
+                bridge.is(ask.by.as_str())
+                    && bridge.is(ask.of.egress().as_str())
+                    && targets().any(|target| bridge.may_stop(client, is_hidden, target))
+            }
             Scope::Kernel => true,
             Scope::Family(family) => family.is_none_or(|family| family == ask.of.family()),
-            Scope::Net(net) => net.contains(&client) || targets().any(|at| net.contains(&at)),
+            Scope::Nets(nets) => {
+                let mut ends = targets().chain([client]);
+                ends.any(|end| nets.iter().any(|net| net.contains(&end)))
+            }
             Scope::Selector {
                 source,
                 destination,
@@ -149,7 +180,7 @@ pub fn doubts(machine: &Machine, refused: &[RefusedCommand]) -> Vec<Doubt> {
                 "the interface {}: iproute2 takes no such name",
                 printable::line(name)
             ),
-            scope: Scope::Interface(name.clone()),
+            scope: Scope::Nets(machine.networks_by(name)),
         });
     }
     for (source, destination) in &machine.policies {
@@ -161,8 +192,37 @@ pub fn doubts(machine: &Machine, refused: &[RefusedCommand]) -> Vec<Doubt> {
             },
         });
     }
+    doubts.extend(
+        machine
+            .links
+            .iter()
+            .filter_map(|link| without_router(machine, link)),
+    );
+    doubts.extend(BridgePorts::all(machine).into_iter().map(|bridge| Doubt {
+        words: bridge.words(),
+        scope: Scope::Bridge(bridge),
+    }));
     doubts.extend(refused.iter().filter_map(of_refused));
     doubts
+}
+
+/// Returns the doubt about an interface with IPv4 routes whose hosts have no address of the machine's to send packets to.
+fn without_router(machine: &Machine, link: &MachineLink) -> Option<Doubt> {
+    let family = Family::V4;
+    let mut routes = machine.routes.iter();
+    let is_used = routes.any(|(of, route)| *of == family && route["dev"] == link.name.as_str());
+    let is_asked = link.mac.is_some() && is_used;
+    (is_asked && router_address(machine, link, family).is_none()).then(|| Doubt {
+        words: format!(
+            "a router for the hosts behind {0}: it has no IPv4 address and answers for none of other interfaces \
+             (net.ipv4.conf.{0}.arp_ignore)",
+            link.name
+        ),
+        scope: Scope::Side {
+            interface: link.name.clone(),
+            family,
+        },
+    })
 }
 
 fn of_refused(refused: &RefusedCommand) -> Option<Doubt> {
@@ -186,7 +246,7 @@ fn of_refused(refused: &RefusedCommand) -> Option<Doubt> {
             printable::line(command),
             printable::line(&refused.why)
         ),
-        scope: net.map_or(Scope::Family(refused.family), Scope::Net),
+        scope: net.map_or(Scope::Family(refused.family), |net| Scope::Nets(vec![net])),
     })
 }
 
@@ -249,10 +309,12 @@ mod tests {
             .iter()
             .map(|doubt| match &doubt.scope {
                 Scope::Interface(name) => format!("{name}: {doubt}"),
-                Scope::Net(net) => format!("{net}: {doubt}"),
+                Scope::Nets(nets) => format!("{}: {doubt}", nets[0]),
                 Scope::Family(family) => format!("{family:?}: {doubt}"),
                 Scope::Kernel => format!("kernel: {doubt}"),
                 Scope::Selector { .. } => format!("selector: {doubt}"),
+                Scope::Side { interface, .. } => format!("{interface}: {doubt}"),
+                Scope::Bridge(_) => format!("bridge: {doubt}"),
             })
             .collect();
         assert_eq!(
@@ -295,9 +357,15 @@ mod tests {
             (Scope::Interface("eth0".to_owned()), true, true),
             (Scope::Interface("eth1".to_owned()), true, false),
             (Scope::Interface("eth2".to_owned()), false, false),
-            (Scope::Net(net("10.224.0.0/16")), true, true),
-            (Scope::Net(net("10.225.0.0/16")), false, true),
-            (Scope::Net(net("fd00::/8")), false, false),
+            (Scope::Nets(vec![net("10.224.0.0/16")]), true, true),
+            (Scope::Nets(vec![net("10.225.0.0/16")]), false, true),
+            (Scope::Nets(vec![net("fd00::/8")]), false, false),
+            (
+                Scope::Nets(vec![net("fd00::/8"), net("10.4.0.0/16")]),
+                true,
+                true,
+            ),
+            (Scope::Nets(Vec::new()), false, false),
             (Scope::Family(Some(Family::V4)), true, true),
             (Scope::Family(Some(Family::V6)), false, false),
             (Scope::Family(None), true, true),

@@ -10,13 +10,19 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::batch::{self, IpError};
+use super::bridge;
+use super::proxied::ProxiedAddress;
+use super::routes;
 use super::switches::Switches;
 use crate::host::child;
 use crate::net::Family;
 
-/// The kernel asks for a neighbour once a second: 12 rounds are enough for one question.
-const ROUNDS: u32 = 12;
-const ROUND: Duration = Duration::from_millis(100);
+/// The kernel asks for a neighbour once a second: 60 rounds are enough for one question.
+const ROUNDS: u32 = 60;
+const ROUND: Duration = Duration::from_millis(20);
+/// The most routers without an entry that are asked for. A machine with more has routes for something else than routers,
+/// such as a tunnel's other ends.
+const MOST_ASKED: usize = 16;
 
 /// Each listing takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -30,10 +36,11 @@ pub struct Machine {
     /// As `ip -json rule` lists them, by family.
     pub rules: Vec<(Family, Value)>,
     pub neighbours: Vec<Neighbour>,
+    pub proxied: Vec<ProxiedAddress>,
     pub switches: Switches,
     /// Interfaces with a filter of tc, which may take a packet apart from all rules.
     pub filtered: Vec<String>,
-    /// Interfaces whose names no batch of `ip` can hold. They are in none of the lists.
+    /// Interfaces whose names no batch of `ip` can hold. Of the lists, only that of the routes has them.
     pub unnamable: Vec<String>,
     /// The sources and destinations of encryption policies (`ip xfrm policy`).
     pub policies: Vec<(IpNet, IpNet)>,
@@ -55,6 +62,8 @@ pub struct MachineLink {
     pub addresses: Vec<Address>,
     /// Whether an XDP program sees its packets before any rule.
     pub xdp: bool,
+    /// Whether it is a port of a bridge that sends packets back by the port by which they came.
+    pub hairpin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +106,8 @@ pub struct Neighbour {
     pub permanent: bool,
     /// Whether nobody has answered for the address.
     pub failed: bool,
+    /// The port of a bridge behind which the neighbour is, if that is known.
+    pub bridge_port: Option<String>,
 }
 
 impl Machine {
@@ -125,7 +136,8 @@ impl Machine {
                 .rules
                 .extend(rules.into_iter().map(|one| (family, one)));
         }
-        machine.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+        machine.neighbours = neighbours(&machine.links)?;
+        machine.proxied = ProxiedAddress::list()?;
         machine.filtered = filtered();
         machine.policies = policies();
         Ok(machine)
@@ -177,28 +189,38 @@ impl Machine {
         nets.map(|net| net.trunc())
     }
 
-    /// Has the kernel ask again for the routers that did not answer when they were last asked, which may be long ago.
-    /// Waits for their answers for about a second at most.
+    /// Has the kernel ask for the routers that it has not asked for yet, and again for those that did not answer when they
+    /// were last asked, which may be long ago. Waits for their answers for about a second at most.
     ///
     /// # Errors
     /// If `ip` is missing or fails.
     pub fn ask_routers_again(&mut self) -> Result<(), IpError> {
+        // An interface without hardware addresses asks for none.
+        let asking = self
+            .links
+            .iter()
+            .filter(|link| link.carrier && link.mac.is_some());
+        let routers: BTreeSet<(String, IpAddr)> = asking
+            .flat_map(|link| {
+                let routers = self.gateways(&link.name).into_iter();
+                routers.map(|router| (link.name.clone(), router))
+            })
+            .collect();
         let silent = |machine: &Self| {
-            let routers: BTreeSet<(String, IpAddr)> = machine
-                .links
-                .iter()
-                .flat_map(|link| {
-                    let routers = machine.gateways(&link.name).into_iter();
-                    routers.map(|router| (link.name.clone(), router))
-                })
-                .collect();
             let failed = machine.neighbours.iter().filter(|one| one.failed);
             let failed = failed.map(|one| (one.interface.clone(), one.address));
             failed
                 .filter(|one| routers.contains(one))
                 .collect::<Vec<_>>()
         };
-        let commands: String = silent(self)
+        let is_known = |(interface, router): &&(String, IpAddr)| {
+            let mut neighbours = self.neighbours.iter();
+            neighbours.any(|one| one.address == *router && one.interface == *interface)
+        };
+        let never_asked = routers.iter().filter(|one| !is_known(one));
+        let mut asked: Vec<(String, IpAddr)> = never_asked.take(MOST_ASKED).cloned().collect();
+        asked.extend(silent(self));
+        let commands: String = asked
             .iter()
             .map(|(interface, router)| format!("neigh replace {router} dev {interface} use\n"))
             .collect();
@@ -208,7 +230,7 @@ impl Machine {
         batch::run(&[], &commands)?;
         for _ in 0..ROUNDS {
             thread::sleep(ROUND);
-            self.neighbours = list(&["neigh"])?.iter().filter_map(neighbour).collect();
+            self.neighbours = neighbours(&self.links)?;
             if silent(self).is_empty() {
                 break;
             }
@@ -236,6 +258,41 @@ impl Machine {
         hops.into_iter().any(|hop| hop["dev"] == interface)
     }
 
+    /// Returns the networks whose hosts the routes by an interface expect on its link, with no address of its own in them.
+    #[must_use]
+    pub fn routed_on_link(&self, interface: &str) -> BTreeSet<IpNet> {
+        let here = self.routes.iter().filter(|(_, route)| {
+            let is_unicast = route["type"].as_str().is_none_or(|kind| kind == "unicast");
+            let is_made_by_kernel = route["protocol"] == "kernel";
+            is_unicast
+                && !is_made_by_kernel
+                && routes::is_direct(route)
+                && route["dev"] == interface
+        });
+        here.filter_map(|(family, route)| routes::destination(route, *family))
+            .collect()
+    }
+
+    /// Returns the networks to which routes by an interface lead, with those of its own addresses.
+    #[must_use]
+    pub fn networks_by(&self, interface: &str) -> Vec<IpNet> {
+        let by = |route: &Value| {
+            let several = route["nexthops"].as_array().into_iter().flatten();
+            let mut hops = several.chain([route]);
+            hops.any(|hop| hop["dev"] == interface)
+        };
+        // Packets to a broadcast or multicast address are not forwarded.
+        let leads = |route: &Value| {
+            let kind = route["type"].as_str();
+            kind.is_none_or(|kind| matches!(kind, "unicast" | "local"))
+        };
+        let here = self.routes.iter();
+        let here = here.filter(|(_, route)| by(route) && leads(route));
+        here.filter_map(|(family, route)| routes::destination(route, *family))
+            .filter(|net| !is_link_local(net.addr()) && !net.addr().is_multicast())
+            .collect()
+    }
+
     /// Returns the next hops of an interface's routes.
     #[must_use]
     pub fn gateways(&self, interface: &str) -> BTreeSet<IpAddr> {
@@ -251,6 +308,10 @@ impl Machine {
 /// Returns whether `ip -batch` can read a name: `#` begins a comment there.
 fn is_namable(interface: &str) -> bool {
     !interface.contains(['#', '"', '\'', '\\'])
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn gateway(hop: &Value) -> Option<IpAddr> {
@@ -302,6 +363,7 @@ fn link(value: &Value) -> Option<MachineLink> {
             .map(str::to_owned),
         addresses: addresses.filter_map(address).collect(),
         xdp: !value["xdp"].is_null(),
+        hairpin: value["linkinfo"]["info_slave_data"]["hairpin"] == true,
     })
 }
 
@@ -322,7 +384,24 @@ fn address(value: &Value) -> Option<Address> {
     })
 }
 
-fn neighbour(value: &Value) -> Option<Neighbour> {
+/// Lists the neighbours. It is not known behind which ports they are if the program `bridge` is missing.
+fn neighbours(links: &[MachineLink]) -> Result<Vec<Neighbour>, IpError> {
+    let fdb = if links.iter().any(|link| link.kind == LinkKind::Bridge) {
+        printed("bridge", &["-json", "fdb", "show"])
+    } else {
+        None
+    };
+    let fdb: Vec<Value> = fdb
+        .and_then(|listed| serde_json::from_str(&listed).ok())
+        .unwrap_or_default();
+    let listed = list(&["neigh"])?;
+    Ok(listed
+        .iter()
+        .filter_map(|one| neighbour(one, &fdb))
+        .collect())
+}
+
+fn neighbour(value: &Value, fdb: &[Value]) -> Option<Neighbour> {
     let is = |state: &str| {
         let mut states = value["state"].as_array().into_iter().flatten();
         states.any(|one| one == state)
@@ -332,6 +411,9 @@ fn neighbour(value: &Value) -> Option<Neighbour> {
         interface: value["dev"].as_str()?.to_owned(),
         permanent: is("PERMANENT"),
         failed: is("FAILED") || is("INCOMPLETE"),
+        bridge_port: value["lladdr"]
+            .as_str()
+            .and_then(|mac| bridge::port_of(fdb, mac)),
     })
 }
 
@@ -431,6 +513,7 @@ mod tests {
                 group: None,
                 addresses: addresses.iter().map(address).collect(),
                 xdp: false,
+                hairpin: false,
             }
         }
     }

@@ -24,6 +24,7 @@
 
 mod batch;
 pub mod battery;
+mod bridge;
 pub mod cause;
 pub mod change;
 mod choices;
@@ -41,7 +42,9 @@ pub mod made_up;
 mod mss;
 pub mod netns;
 pub mod packet_tests;
+pub mod proxied;
 mod repeat;
+mod router_address;
 mod routes;
 pub mod rule_change;
 pub mod rules;
@@ -431,7 +434,8 @@ impl Twin {
         let rules = self.copied.left_out.iter();
         let rules = rules.map(ToString::to_string);
         let rest = self.wired.left_out.iter();
-        let programs = doubt::doubts(&self.machine, &[]);
+        let mut programs = doubt::doubts(&self.machine, &[]);
+        programs.retain(Doubt::is_remarkable);
         rules
             .chain(rest.map(|one| format!("`{}`: {}", one.command, one.why)))
             .chain(programs.iter().map(ToString::to_string))

@@ -7,13 +7,15 @@ use std::path::Path;
 
 const ROOT: &str = "/proc/sys/net";
 
-/// Switches that a twin sets itself: its addresses are usable at once, and it listens to no router.
-const OWN: [&str; 9] = [
+/// Switches that a twin sets itself: its addresses are usable at once, it listens to no router, and it does not wait
+/// before it answers for others.
+const OWN: [&str; 10] = [
     "accept_dad",
     "accept_ra",
     "addr_gen_mode",
     "autoconf",
     "dad_transmits",
+    "proxy_delay",
     "router_solicitations",
     "stable_secret",
     "temp_valid_lft",

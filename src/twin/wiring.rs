@@ -14,8 +14,10 @@ use thiserror::Error;
 
 use super::batch::IpError;
 use super::batch::{self, RefusedCommand};
+use super::bridge;
 use super::machine::{self, Address, LinkKind, Machine, MachineLink};
 use super::netns::Netns;
+use super::proxied::ProxiedAddress;
 use super::world::{NO_MAC, World};
 use super::{routes, switches};
 use crate::host::user_namespace::UserNamespaceError;
@@ -112,7 +114,8 @@ pub fn wire(machine: &Machine, deadline: Option<Instant>) -> Result<Wired, Wirin
     };
     for link in &links {
         in_time()?;
-        worlds.push(World::make(link, worlds.len()).map_err(WiringError::Namespace)?);
+        let world = World::make(machine, link, worlds.len());
+        worlds.push(world.map_err(WiringError::Namespace)?);
     }
     let netns = Netns::make().map_err(WiringError::Namespace)?;
     switches::try_to_write().map_err(WiringError::Switches)?;
@@ -126,6 +129,11 @@ pub fn wire(machine: &Machine, deadline: Option<Instant>) -> Result<Wired, Wirin
     }
     make_interfaces(machine, &worlds, in_time)?;
     let unset = machine.switches.set();
+    for link in machine.links.iter().filter(|link| is_made(machine, link)) {
+        for family in ["ipv4", "ipv6"] {
+            switches::set(&format!("{family}/neigh/{}/proxy_delay", link.name), "0");
+        }
+    }
     let mut left_out: Vec<RefusedCommand> = unset
         .into_iter()
         .map(|name| RefusedCommand {
@@ -244,6 +252,17 @@ fn has_world(machine: &Machine, link: &MachineLink) -> bool {
     }
 }
 
+/// Returns whether the twin has an interface. It has one port of each bridge.
+fn is_made(machine: &Machine, link: &MachineLink) -> bool {
+    let is_port = |master: &String| {
+        let port = bridge::port(machine, master);
+        port.is_some_and(|port| port.name == link.name)
+    };
+    link.kind != LinkKind::Other
+        || has_world(machine, link)
+        || link.master.as_ref().is_some_and(is_port)
+}
+
 fn make_interfaces(
     machine: &Machine,
     worlds: &[World],
@@ -262,16 +281,10 @@ fn make_interfaces(
             continue;
         };
         if link.kind == LinkKind::Bridge {
-            let ports = machine.links.iter();
-            let mut ports =
-                ports.filter(|port| port.master.as_ref() == Some(&link.name) && port.carrier);
             // A bridge without a port has no carrier.
-            if let Some(port) = ports.next() {
+            if let Some(port) = bridge::port(machine, &link.name) {
                 make(port, Some(world))?;
-                let text = format!(
-                    "link set dev {0} master {1}\nlink set dev {0} up\n",
-                    port.name, link.name
-                );
+                let text = bridge::join(machine, &port.name, &link.name);
                 refused_none(&link.name, batch::run(&[], &text)?)?;
             }
         } else {
@@ -397,7 +410,8 @@ fn addresses(machine: &Machine) -> String {
             text.push('\n');
         }
     }
-    for link in machine.links.iter().filter(|link| link.up) {
+    let made = machine.links.iter().filter(|link| is_made(machine, link));
+    for link in made.filter(|link| link.up) {
         let _ = writeln!(text, "link set dev {} up", link.name);
     }
     text
@@ -454,6 +468,14 @@ fn route_commands(
                 one.address, one.interface
             );
         }
+    }
+    let of_family = |one: &&ProxiedAddress| Family::of(one.address) == family;
+    for one in machine.proxied.iter().filter(of_family) {
+        let _ = writeln!(
+            text,
+            "neigh add proxy {} dev {}",
+            one.address, one.interface
+        );
     }
     (text, unknown)
 }

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 
 use super::batch;
 use super::batch::IpError;
-use super::machine::{Machine, MachineLink};
+use super::machine::{Address, Machine, MachineLink};
 use super::netns::Netns;
+use super::router_address::{is_near, router_address};
 use super::switches;
 use crate::net::Family;
 
@@ -24,6 +25,9 @@ pub const fn longest_segment(family: Family) -> u16 {
         Family::V6 => 1440,
     }
 }
+
+/// The MTU of a link of ordinary Ethernet.
+const ORDINARY_MTU: u64 = 1500;
 
 /// The routing table by which the world accepts every address as its own.
 const ANY: u32 = 100;
@@ -40,8 +44,10 @@ pub struct World {
     /// The world's own interface, and the hardware address of that one.
     port: String,
     mac: String,
-    /// The networks on the link between machine and world.
+    /// The networks on the link between machine and world: those of the interface's addresses.
     on_link: Vec<IpNet>,
+    /// The networks that the machine's routes expect on the link.
+    routed: BTreeSet<IpNet>,
 }
 
 impl World {
@@ -49,7 +55,7 @@ impl World {
     ///
     /// # Errors
     /// As [`Netns::make`].
-    pub fn make(link: &MachineLink, number: usize) -> io::Result<Self> {
+    pub fn make(machine: &Machine, link: &MachineLink, number: usize) -> io::Result<Self> {
         let netns = Netns::make()?;
         for (name, value) in [
             ("ipv4/conf/all/rp_filter", "0"),
@@ -82,11 +88,8 @@ impl World {
                 Some(_) => format!("02:00:00:{:02x}:{:02x}:fe", number >> 8, number & 0xff),
                 None => NO_MAC.to_owned(),
             },
-            on_link: link
-                .addresses
-                .iter()
-                .map(crate::twin::machine::Address::on_link)
-                .collect(),
+            on_link: on_link(link),
+            routed: machine.routed_on_link(&link.name),
         })
     }
 
@@ -146,23 +149,35 @@ impl World {
             for address in dead.iter().filter(|one| Family::of(**one) == family) {
                 let _ = writeln!(text, "route add unreachable {address} table {ANY}");
             }
-            let longest = if machine.leads_everywhere(&link.name, family) {
-                format!(" advmss {}", longest_segment(family))
+            let leads_everywhere = machine.leads_everywhere(&link.name, family);
+            let longest = format!(" advmss {}", longest_segment(family));
+            let on_link = if leads_everywhere {
+                longest.as_str()
             } else {
-                String::new()
+                ""
+            };
+            // Hosts behind a router do not know how small the MTU of the link is either.
+            let gateways = machine.gateways(&link.name);
+            let mut routers = gateways.iter().map(|one| Family::of(*one));
+            let is_narrow = link.mtu < ORDINARY_MTU && routers.any(|of| of == family);
+            let behind = if leads_everywhere || is_narrow {
+                longest.as_str()
+            } else {
+                ""
             };
             for net in self
                 .on_link
                 .iter()
                 .filter(|net| Family::of(net.addr()) == family)
             {
-                let _ = writeln!(text, "route replace {net} dev {port} metric 1{longest}");
+                let _ = writeln!(text, "route replace {net} dev {port} metric 1{on_link}");
             }
-            let via = link.first(family).map(|own| format!(" via {own}"));
+            let router = router_address(machine, link, family);
+            let via = router.map(|own| format!(" via {own}"));
             let onlink = if via.is_some() { " onlink" } else { "" };
             let _ = writeln!(
                 text,
-                "route add default{} dev {port}{onlink} metric 2{longest}",
+                "route add default{} dev {port}{onlink} metric 2{behind}",
                 via.unwrap_or_default()
             );
             batch::run(&[option], &text)?;
@@ -178,7 +193,7 @@ impl World {
     pub fn answer_for(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), IpError> {
         let here = addresses
             .iter()
-            .filter(|address| address.is_ipv6() && self.is_on_link(**address));
+            .filter(|address| address.is_ipv6() && self.is_asked_for(**address));
         let lines: String = here
             .map(|address| format!("neigh add proxy {address} dev {}\n", self.port))
             .collect();
@@ -188,6 +203,13 @@ impl World {
         batch::run(&["-6"], &lines).map(drop)
     }
 
+    /// Returns whether the machine asks on the link for the hardware address of an address.
+    #[must_use]
+    pub fn is_asked_for(&self, address: IpAddr) -> bool {
+        self.is_on_link(address) || self.routed.iter().any(|net| net.contains(&address))
+    }
+
+    /// Returns whether an address is in a network of the interface's addresses. Hosts there reach it without the machine.
     #[must_use]
     pub fn is_on_link(&self, address: IpAddr) -> bool {
         self.on_link.iter().any(|net| net.contains(&address))
@@ -196,12 +218,20 @@ impl World {
     /// Returns an address of the link's networks that is neither the machine's nor one of `taken`. A neighbour that
     /// is dead on the machine must not answer here.
     fn free_address(&self, link: &MachineLink, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-        let nets = self.on_link.iter().filter(|net| net.addr().is_ipv4());
+        let nets = self.on_link.iter().chain(&self.routed);
+        // A default route names no network.
+        let nets = nets.filter(|net| net.addr().is_ipv4() && net.prefix_len() > 0);
         let mut hosts = nets.flat_map(IpNet::hosts);
         hosts.find(|host| {
             !taken.contains(host) && link.addresses.iter().all(|own| own.net.addr() != *host)
         })
     }
+}
+
+/// Returns the networks of an interface's addresses. A virtual address of the machine's has no other host in its network.
+fn on_link(link: &MachineLink) -> Vec<IpNet> {
+    let addresses = link.addresses.iter().filter(|one| is_near(one));
+    addresses.map(Address::on_link).collect()
 }
 
 #[cfg(test)]
@@ -216,11 +246,8 @@ mod tests {
                 netns: Netns::current().expect("every thread is in one"),
                 port: "o0".to_owned(),
                 mac: NO_MAC.to_owned(),
-                on_link: link
-                    .addresses
-                    .iter()
-                    .map(crate::twin::machine::Address::on_link)
-                    .collect(),
+                on_link: on_link(link),
+                routed: BTreeSet::new(),
             }
         }
     }

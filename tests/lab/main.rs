@@ -91,6 +91,7 @@ mod kills;
 mod lab;
 mod layouts;
 mod lifecycle;
+mod links;
 mod listen_lists;
 mod log;
 mod long;

@@ -130,7 +130,7 @@ impl<'t> RunTests<'t> {
             let result = TestResult::of(one, traces.get(&place));
             self.results.insert(some[place], result);
         }
-        for doubt in twin.doubts() {
+        for doubt in twin.doubts().iter().filter(|one| one.is_remarkable()) {
             let doubt = doubt.to_string();
             if !self.doubts.contains(&doubt) {
                 self.doubts.push(doubt);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::failed::{dead, lost, strayed};
 use super::other_flows::other_flows;
 use super::overtaken::{Overtaken, opened};
-use crate::health::test_result::TestResult;
+use crate::health::test_result::{OutcomeKind, TestResult};
 use crate::net::Family;
 use crate::net::words::{counted, quoted};
 use crate::netfilter::backend::Backend;
@@ -41,10 +41,18 @@ pub fn told(
     if !tried.lost.is_empty() {
         return PacketTrial::Cuts(lost(tried, backend, &foreign_snat()));
     }
-    if !tried.failed_tests.is_empty() {
-        let numbered = tried.failed_tests.iter().enumerate();
-        let result = |(number, one)| TestResult::of(one, tried.traces.get(&number));
-        return PacketTrial::TestsFail(numbered.map(result).collect());
+    let numbered = tried.failed_tests.iter().enumerate();
+    let results = numbered.map(|(number, one)| TestResult::of(one, tried.traces.get(&number)));
+    let (unknown, failed): (Vec<TestResult>, Vec<TestResult>) =
+        results.partition(|one| one.outcome == OutcomeKind::Unknown);
+    if !failed.is_empty() {
+        return PacketTrial::TestsFail(failed);
+    }
+    for one in unknown {
+        remarks.warn(format_args!(
+            "it is not known whether a test of the spec passes:\n  {}",
+            one.lines().join("\n  ")
+        ));
     }
     dead(&tried.dead, remarks);
     let all = Family::ALL.into_iter();

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::WatchReport;
 use super::legacy::CountedRule;
-use super::message::{Header, NftVerdict};
+use super::message::{FRAGMENT, Header, NftVerdict};
 use super::path::{PacketPath, TraceStep, TraceStepKind};
 use super::trace::Stage;
 use crate::forwards::OutboundProtocol;
@@ -89,7 +89,11 @@ impl WatchReport {
                 }
                 if let Some(end) = path.end() {
                     sent = Some(end);
-                    servers.extend(end.header.and_then(destination));
+                    let to = |header: Header| {
+                        let address = path.fragment().map(|_| (header.destination, 0));
+                        destination(header).or(address)
+                    };
+                    servers.extend(end.header.and_then(to));
                 }
             } else if conversation.replies(path, &servers) {
                 answered = path.end().or(answered);
@@ -197,6 +201,9 @@ impl WatchReport {
         }
         let end = path.end()?;
         let header = end.header?;
+        if path.fragment().is_some() {
+            return None;
+        }
         let meant = (conversation.listen, conversation.port);
         let source = header.ports.map(|(port, _)| (header.source, port));
         let astray = end.stage == Stage::Input || source != Some(meant);
@@ -283,11 +290,22 @@ impl Conversation {
     /// Returns whether a path belongs to a packet from the client.
     #[must_use]
     pub fn requests(&self, path: &PacketPath) -> bool {
-        path.first().is_some_and(|header| {
-            header.protocol == number(self.protocol, header.source)
-                && header.source == self.client
-                && destination(header) == Some((self.listen, self.port))
-        })
+        let is_fragment = |header: Header| {
+            self.is_part(header)
+                && (header.source, header.destination) == (self.client, self.listen)
+        };
+        path.fragment().is_some_and(is_fragment)
+            || path.first().is_some_and(|header| {
+                header.protocol == number(self.protocol, header.source)
+                    && header.source == self.client
+                    && destination(header) == Some((self.listen, self.port))
+            })
+    }
+
+    /// Returns whether a fragment may be one of the conversation's packets, by its protocol.
+    fn is_part(&self, fragment: Header) -> bool {
+        let number = number(self.protocol, fragment.source);
+        [number, FRAGMENT].contains(&fragment.protocol)
     }
 
     /// Returns whether packets to this address and port reach none of the targets.
@@ -302,10 +320,15 @@ impl Conversation {
             let (port, _) = header.ports?;
             Some((header.source, port))
         };
-        path.first().is_some_and(|header| {
-            header.protocol == number(self.protocol, header.source)
-                && from(header).is_some_and(|from| servers.contains(&from))
-        })
+        let is_fragment = |header: Header| {
+            let mut servers = servers.iter();
+            self.is_part(header) && servers.any(|(server, _)| *server == header.source)
+        };
+        path.fragment().is_some_and(is_fragment)
+            || path.first().is_some_and(|header| {
+                header.protocol == number(self.protocol, header.source)
+                    && from(header).is_some_and(|from| servers.contains(&from))
+            })
     }
 }
 

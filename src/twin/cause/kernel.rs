@@ -31,6 +31,13 @@ pub enum KernelReason {
     /// The packet was seen at no interface. Either tc or XDP took it before the first chain, or the sender could not
     /// resolve the machine's address.
     NotSeen,
+    /// The machine did not send the packet of a program of its own.
+    NotSent,
+    /// Nobody has the packet's destination, which is on the link of an interface.
+    NoOwner {
+        address: IpAddr,
+        interface: String,
+    },
     /// Neither a rule nor a counter nor a route shows the reason. The stage is the last that the packet reached.
     Unknown(Stage),
 }
@@ -63,6 +70,14 @@ impl KernelReason {
                 );
             }
             KernelReason::NotSeen => "does not arrive at any interface of the machine",
+            KernelReason::NotSent => {
+                "is not sent: the machine has no route for it, or a route or a policy rule refuses it"
+            }
+            KernelReason::NoOwner { address, interface } => {
+                return format!(
+                    "gets no further than the link of {interface}: nobody answers there for {address}, which is not an address of this machine"
+                );
+            }
             KernelReason::Unknown(stage) => {
                 return format!(
                     "is lost at or behind the hook {}, for a reason that the kernel does not tell",

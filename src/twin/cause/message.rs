@@ -52,6 +52,9 @@ pub enum NftVerdict {
     Other(i32),
 }
 
+/// The fragment header of IPv6 (RFC 8200, 4.5).
+pub(super) const FRAGMENT: u8 = 44;
+
 /// The addresses and ports of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -61,6 +64,7 @@ pub struct Header {
     pub protocol: u8,
     /// Source and destination port of TCP and UDP, 0 for both of an echo message of ICMP; `None` for a fragment.
     pub ports: Option<(u16, u16)>,
+    pub is_fragment: bool,
 }
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE`.
@@ -191,7 +195,7 @@ fn of_code(code: i32, chain: Option<String>) -> NftVerdict {
 }
 
 fn header(network: &[u8], transport: &[u8]) -> Option<Header> {
-    let mut is_fragment = false;
+    let is_fragment;
     let (source, destination, protocol) = match network.first()? >> 4 {
         4 => {
             let address = |at: usize| {
@@ -207,6 +211,7 @@ fn header(network: &[u8], transport: &[u8]) -> Option<Header> {
                 let bytes: [u8; 16] = network.get(at..at + 16)?.try_into().ok()?;
                 Some(IpAddr::from(Ipv6Addr::from(bytes)))
             };
+            is_fragment = *network.get(6)? == FRAGMENT;
             (address(8)?, address(24)?, *network.get(6)?)
         }
         _ => return None,
@@ -224,6 +229,7 @@ fn header(network: &[u8], transport: &[u8]) -> Option<Header> {
         destination,
         protocol,
         ports,
+        is_fragment,
     })
 }
 
@@ -280,6 +286,7 @@ mod tests {
             destination: destination.parse().expect("an address"),
             protocol: 6,
             ports: Some((47588, port)),
+            is_fragment: false,
         };
         let short: Vec<_> = read
             .iter()

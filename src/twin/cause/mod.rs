@@ -25,7 +25,7 @@ pub use legacy::CountedRule;
 pub use message::{Header, NftChain, NftVerdict};
 pub use path::{PacketPath, TraceStep, TraceStepKind};
 pub use rules::{DecidingRule, Holder};
-pub use taken::{By, Taken, by_legacy};
+pub use taken::{By, Taken, by_legacy, unsent};
 pub use trace::Stage;
 
 use kernel::Statistics;

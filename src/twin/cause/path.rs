@@ -58,6 +58,18 @@ impl PacketPath {
         whole.or_else(|| headers().next())
     }
 
+    /// Returns the packet as it came if it is a fragment that takes a path of its own: without connection tracking the
+    /// kernel does not assemble fragments.
+    #[must_use]
+    pub fn fragment(&self) -> Option<Header> {
+        let header = self.first().filter(|header| header.is_fragment)?;
+        let goes_on = |step: &TraceStep| {
+            let is_behind = !matches!(step.stage, Stage::Ingress | Stage::Prerouting);
+            is_behind || step.verdict == NftVerdict::Drop
+        };
+        self.steps.iter().any(goes_on).then_some(header)
+    }
+
     /// Returns the last chain of nvactl that the packet reached, and the packet there.
     #[must_use]
     pub fn end(&self) -> Option<&TraceStep> {
@@ -171,6 +183,7 @@ mod tests {
             destination: [10, 1, 0, 1].into(),
             protocol: 17,
             ports: Some((4711, 5000)),
+            is_fragment: false,
         };
         Message {
             id: 7,

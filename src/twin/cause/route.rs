@@ -149,12 +149,14 @@ fn invalid(question: &RouteQuery) -> KernelReason {
         IpAnswer::Json(answer) => Some(&answer[0]),
         _ => None,
     };
-    let is_own = back.is_some_and(|back| {
-        matches!(
-            back["type"].as_str(),
-            Some("local" | "broadcast" | "multicast")
-        )
-    });
+    // A packet of the machine itself has such a source.
+    let is_own = ingress.is_some()
+        && back.is_some_and(|back| {
+            matches!(
+                back["type"].as_str(),
+                Some("local" | "broadcast" | "multicast")
+            )
+        });
     let never = |address: &IpAddr| {
         address.is_loopback() || address.is_unspecified() || address.is_multicast()
     };

@@ -1,5 +1,7 @@
 //! The rule, policy or kernel reason that decided about a conversation.
 
+use std::net::IpAddr;
+
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
 
@@ -270,6 +272,23 @@ pub fn by_legacy(counted: &CountedRule) -> By {
     match counted.place {
         Some(_) => By::Rule(decided),
         None => By::Policy(decided),
+    }
+}
+
+/// Finds the reason for which the kernel sends no packet of the machine itself from one address to another. The calling
+/// thread is in the machine's namespace.
+#[must_use]
+pub fn unsent(source: IpAddr, destination: IpAddr) -> KernelReason {
+    let asked = route::ask_route(&RouteQuery {
+        source,
+        destination,
+        ingress: None,
+        mark: 0,
+        port: None,
+    });
+    match asked {
+        Ok(_) | Err(KernelReason::Unknown(_)) => KernelReason::NotSent,
+        Err(reason) => reason,
     }
 }
 

@@ -380,6 +380,7 @@ mod tests {
             ],
             routes: vec![(Family::V4, route)],
             neighbours: vec![Neighbour {
+                bridge_port: None,
                 address: "10.3.0.7".parse().expect("an address"),
                 interface: "eth0".to_owned(),
                 permanent: false,

@@ -146,10 +146,10 @@ impl<'t> Ends<'t> {
         let own = self.twin.machine().addresses();
         let mut left = addresses.clone();
         left.retain(|address| !own.contains(address));
-        let is_on_link = |world: &crate::twin::world::World| {
-            left.iter().any(|address| world.is_on_link(*address))
+        let is_asked = |world: &crate::twin::world::World| {
+            left.iter().any(|address| world.is_asked_for(*address))
         };
-        for world in self.twin.worlds().iter().filter(|world| is_on_link(world)) {
+        for world in self.twin.worlds().iter().filter(|world| is_asked(world)) {
             world.netns.enter().map_err(TwinError::Socket)?;
             world.answer_for(&left)?;
         }

@@ -235,6 +235,7 @@ fn link(name: &str, kind: LinkKind) -> MachineLink {
         group: None,
         addresses: Vec::new(),
         xdp: false,
+        hairpin: false,
     }
 }
 

@@ -15,7 +15,10 @@ pub use values::{
 
 use std::net::SocketAddr;
 
-use super::cause::{Conversation, Header, PacketPath, Stage, Taken, WatchReport};
+use super::cause::{
+    By, Conversation, Direction, Fate, Header, KernelReason, PacketPath, Stage, Taken, WatchReport,
+    unsent,
+};
 use super::connection::{Connection, Opener};
 use super::connection_end::{ConnectionEnd, Reached};
 use super::repeat::watch;
@@ -52,7 +55,21 @@ pub fn trace(
         .reached()
         .and_then(|reached| reply(&report, &asked, reached));
     let reply = reply.map(|reply| read::reply(&report, reply, packet));
-    let taken = || -> Result<Option<Taken>, TwinError> { Ok(report.taken(&asked)?) };
+    let taken = || -> Result<Option<Taken>, TwinError> {
+        let taken = report.taken(&asked)?;
+        Ok(match taken {
+            Some(Taken {
+                by: By::Kernel(KernelReason::NotSeen),
+                direction,
+                fate,
+            }) if connection.from == From::Machine => Some(Taken {
+                by: By::Kernel(unsent(connection.client, connection.to)),
+                direction,
+                fate,
+            }),
+            taken => taken,
+        })
+    };
     let arrival = |reached: Reached| Arrival {
         interface: twin.worlds()[reached.world].interface.clone(),
         reached,
@@ -60,7 +77,10 @@ pub fn trace(
     let is_here = packet.is_some_and(|packet| packet.left(Stage::Input));
     let end = match end {
         ConnectionEnd::Delivered(reached) => TracedEnd::Delivered(arrival(reached)),
-        ConnectionEnd::Stuck(reached) => TracedEnd::Stuck(arrival(reached), taken()?),
+        ConnectionEnd::Stuck(reached) => {
+            let taken = taken()?.or_else(|| unowned(twin, connection, &reached));
+            TracedEnd::Stuck(arrival(reached), taken)
+        }
         ConnectionEnd::Refused(_) | ConnectionEnd::Silent if is_here => TracedEnd::Machine,
         ConnectionEnd::Refused(kind) => TracedEnd::Refused(kind, taken()?),
         ConnectionEnd::Silent => TracedEnd::Silent(taken()?),
@@ -103,6 +123,22 @@ fn conversation(connection: &Connection) -> Conversation {
     }
 }
 
+/// Returns the reason for which a target got no answer back: nobody has the source that it sees, although it is on the
+/// target's link. The machine would answer for an address of its own.
+fn unowned(twin: &Twin, connection: &Connection, reached: &Reached) -> Option<Taken> {
+    let (world, source) = (&twin.worlds()[reached.world], reached.source.ip());
+    let is_own = twin.machine().addresses().contains(&source);
+    let is_unowned = source != connection.client && world.is_on_link(source) && !is_own;
+    is_unowned.then(|| Taken {
+        by: By::Kernel(KernelReason::NoOwner {
+            address: source,
+            interface: world.interface.clone(),
+        }),
+        direction: Direction::Reply,
+        fate: Fate::Dropped,
+    })
+}
+
 /// Returns the first packet of the connection. If the connection was opened several times, it is the one that reached
 /// the target, else the first.
 fn request<'s>(
@@ -129,7 +165,9 @@ fn reply<'s>(
     let mut paths = report.paths.iter();
     paths.find(|path| {
         let to = path.first().and_then(destination);
-        asked.replies(path, &servers) && !asked.requests(path) && to == Some(reached.source)
+        let fragment = path.fragment().map(|header| header.destination);
+        let is_to_source = to == Some(reached.source) || fragment == Some(reached.source.ip());
+        asked.replies(path, &servers) && !asked.requests(path) && is_to_source
     })
 }
 

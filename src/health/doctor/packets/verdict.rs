@@ -413,9 +413,12 @@ fn of_kernel(reason: &KernelReason) -> (Hop, Status) {
         | KernelReason::Blackhole
         | KernelReason::Prohibited
         | KernelReason::Unreachable
+        | KernelReason::NotSent
         | KernelReason::Ttl => (Hop::Route, Status::Fail),
         KernelReason::NeedsFragmentation => (Hop::Mtu, Status::Fail),
-        KernelReason::NoNeighbour { .. } => (Hop::Neighbour, Status::Fail),
+        KernelReason::NoNeighbour { .. } | KernelReason::NoOwner { .. } => {
+            (Hop::Neighbour, Status::Fail)
+        }
         // The cause is not known, but the connection does not come through.
         KernelReason::NotSeen | KernelReason::Unknown(_) => (Hop::Packets, Status::Fail),
     }
