@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::batch::IpError;
-use super::machine;
+use super::batch::{IpError, list};
 
 /// An address of another host for which the machine answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +21,7 @@ impl ProxiedAddress {
     pub(super) fn list() -> Result<Vec<Self>, IpError> {
         let mut found = Vec::new();
         for option in ["-4", "-6"] {
-            let listed = machine::list(&[option, "neigh", "show", "proxy"])?;
+            let listed = list(&[option, "neigh", "show", "proxy"])?;
             found.extend(listed.iter().filter_map(of));
         }
         Ok(found)
