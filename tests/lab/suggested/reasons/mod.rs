@@ -72,7 +72,10 @@ fn takes_later(case: &Case<'_>) -> bool {
     };
     let mine = networks(changed);
     let later = case.later().iter();
-    let later = later.filter(|later| later.target != changed.target);
+    // A packet that returns in `nat` keeps its source, and another rule drops it.
+    let is_nat = case.place.table == TableName::Nat;
+    let matters = |later: &&Rule| !is_nat || later.leads_to().is_some();
+    let later = later.filter(|later| later.target != changed.target && matters(later));
     let mut later = later.flat_map(networks);
     later.any(|net| {
         let mut mine = mine.iter();
