@@ -419,7 +419,7 @@ fn of_filter(case: &Case<'_>) -> Option<&'static str> {
         None if is_jump(case) => Some("no rule follows"),
         Some("ADMIT" | "LOG") => of_admission(case),
         Some("EXIT") if is_of_confirmed(rule) => of_admission(case),
-        Some("ALLOW" | "DENY" | "NOTTO" | "FROM")
+        Some("ALLOW" | "DENY" | "NOTTO" | "FROM" | "TO")
             if rule
                 .leads_to()
                 .is_some_and(|next| list(next) == list(&case.place.chain))
