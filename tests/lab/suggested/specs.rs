@@ -114,14 +114,16 @@ pub fn long_lists() -> String {
         let nets = (0..66).map(|n| format!("{first}.{}.0.0/24", 3 * n));
         nets.collect::<Vec<_>>().join(", ")
     };
-    let (denied, allowed, senders, servers) = (list(20), list(21), list(22), list(23));
+    let (denied, allowed) = (list(20), list(21));
+    let (senders, refused, servers) = (list(22), list(23), list(24));
     format!(
         "firewall: {{interface: eth0, snat: 10.3.0.4}}
 forwards:
   - {{name: denies, listen: 443, target: {{ilb: 10.224.0.222}}, deny_from: [{denied}]}}
   - {{name: allows, listen: 446, target: {{ilb: 10.224.0.222}}, allow_from: [{allowed}]}}
 outbound:
-  - {{name: out, allow_from: [{senders}], deny_to: [{servers}], protocol: tcp, ports: [443]}}"
+  - {{name: out, allow_from: [{senders}], deny_to: [{refused}], protocol: tcp, ports: [443]}}
+  - {{name: to, allow_from: [10.9.0.0/16], allow_to: [{servers}], protocol: tcp, ports: [444]}}"
     )
 }
 

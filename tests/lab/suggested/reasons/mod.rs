@@ -72,7 +72,10 @@ fn takes_later(case: &Case<'_>) -> bool {
     };
     let mine = networks(changed);
     let later = case.later().iter();
-    let later = later.filter(|later| later.target != changed.target);
+    // A packet that returns in `nat` keeps its source, and another rule drops it.
+    let is_nat = case.place.table == TableName::Nat;
+    let matters = |later: &&Rule| !is_nat || later.leads_to().is_some();
+    let later = later.filter(|later| later.target != changed.target && matters(later));
     let mut later = later.flat_map(networks);
     later.any(|net| {
         let mut mine = mine.iter();
@@ -416,7 +419,7 @@ fn of_filter(case: &Case<'_>) -> Option<&'static str> {
         None if is_jump(case) => Some("no rule follows"),
         Some("ADMIT" | "LOG") => of_admission(case),
         Some("EXIT") if is_of_confirmed(rule) => of_admission(case),
-        Some("ALLOW" | "DENY" | "NOTTO" | "FROM")
+        Some("ALLOW" | "DENY" | "NOTTO" | "FROM" | "TO")
             if rule
                 .leads_to()
                 .is_some_and(|next| list(next) == list(&case.place.chain))
