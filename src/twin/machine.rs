@@ -48,6 +48,10 @@ pub struct Machine {
 
 /// A network interface.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags of the kernel"
+)]
 pub struct MachineLink {
     pub name: String,
     pub kind: LinkKind,

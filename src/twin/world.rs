@@ -151,7 +151,7 @@ impl World {
             }
             let leads_everywhere = machine.leads_everywhere(&link.name, family);
             let longest = format!(" advmss {}", longest_segment(family));
-            let on_link = if leads_everywhere {
+            let beside = if leads_everywhere {
                 longest.as_str()
             } else {
                 ""
@@ -170,7 +170,7 @@ impl World {
                 .iter()
                 .filter(|net| Family::of(net.addr()) == family)
             {
-                let _ = writeln!(text, "route replace {net} dev {port} metric 1{on_link}");
+                let _ = writeln!(text, "route replace {net} dev {port} metric 1{beside}");
             }
             let router = router_address(machine, link, family);
             let via = router.map(|own| format!(" via {own}"));
