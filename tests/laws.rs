@@ -24,7 +24,7 @@ use nvactl::netfilter::token::Token;
 use nvactl::ops::splice::without_own;
 use nvactl::plan::plan;
 use nvactl::plan::unplan::unplan;
-use nvactl::yaml::{self, NetworkFile};
+use nvactl::yaml::{self, Comments, NetworkFile, spec_text};
 use oracle::{Networks, Spec};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -64,6 +64,18 @@ proptest! {
         let read_back: Spec = serde_yaml::from_str(&text).expect("the other reader reads it");
         prop_assert_eq!(&read_back, &spec);
         prop_assert_eq!(oracle::of(&read(&spec)), oracle::normal(spec));
+    }
+
+    #[test]
+    fn a_spec_that_is_written_reads_back(spec in any_spec()) {
+        let without_places = |mut set: ForwardSet| {
+            set.tests.iter_mut().for_each(|test| test.place = None);
+            set
+        };
+        let set = without_places(read(&spec));
+        let text = spec_text(&set, &Comments::default());
+        let again = yaml::read(text.as_bytes()).map_err(|problems| TestCaseError::fail(format!("{text}\n{problems:?}")))?;
+        prop_assert_eq!(without_places(again), set, "{}", text);
     }
 
     /// The forwards are the same whether networks stand in a list, have a name, or lie in a file.
