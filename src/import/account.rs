@@ -1,0 +1,106 @@
+//! What becomes of each rule.
+
+use std::fmt;
+
+use super::place::RulePlace;
+use super::remark::Remark;
+use crate::forwards::Name;
+
+/// A rule, or the policy of a chain, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub place: RulePlace,
+    pub fate: Fate,
+}
+
+/// What becomes of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The spec says what it does.
+    Taken {
+        part: Part,
+        /// The forwards or outbound entries that say it, at least one.
+        entries: Vec<Name>,
+    },
+    /// The plan does the same by itself.
+    NotNeeded(String),
+    /// It stays where it is.
+    LeftAlone(String),
+    /// A spec has no words for it.
+    NotSaid(String),
+}
+
+/// The part of an entry that a rule became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    Redirect,
+    Accept,
+    Refuse,
+    Source,
+    Hairpin,
+    Limit,
+    Log,
+    Outbound,
+    Policy,
+    /// A jump to rules that are all taken over.
+    Jump,
+    /// A rule of nvactl's own.
+    Own,
+}
+
+impl Part {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Part::Redirect => "the redirection",
+            Part::Accept => "the accept",
+            Part::Refuse => "the refused clients",
+            Part::Source => "the source address",
+            Part::Hairpin => "the way back for hosts behind the firewall",
+            Part::Limit => "the limit",
+            Part::Log => "the log",
+            Part::Outbound => "the outbound entry",
+            Part::Policy => "the FORWARD policy",
+            Part::Jump => "the jump to rules that are taken over",
+            Part::Own => "nvactl's own rule",
+        }
+    }
+}
+
+impl Fate {
+    /// Returns the word of reports and JSON.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Fate::Taken { .. } => "taken over",
+            Fate::NotNeeded(_) => "not needed",
+            Fate::LeftAlone(_) => "left alone",
+            Fate::NotSaid(_) => "cannot be said",
+        }
+    }
+}
+
+/// Prints what became of the rule, or why nothing did, for a line of its own.
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fate::Taken { part, entries } => {
+                let names: Vec<&str> = entries.iter().map(Name::as_str).collect();
+                match names.as_slice() {
+                    [] => f.write_str(part.as_str()),
+                    names => write!(f, "{} of {}", part.as_str(), names.join(", ")),
+                }
+            }
+            Fate::NotNeeded(why) | Fate::LeftAlone(why) | Fate::NotSaid(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What an import says of a rule beside its fate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remarked {
+    /// The forward or outbound entry.
+    pub entry: Name,
+    pub place: RulePlace,
+    pub remark: Remark,
+}

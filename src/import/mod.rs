@@ -1,0 +1,109 @@
+//! A spec from iptables rules that exist already.
+//!
+//! Rules in, a [`Draft`] out: forwards and outbound entries that say what the rules do, and an account of each rule. The
+//! draft is not checked: `yaml` writes it, reads it back and reports its problems.
+//!
+//! ```text
+//! rules ─walk─▶ rules a packet can meet ─redirect, shares─▶ listeners and targets
+//!                    └─admission (FORWARD), origin (POSTROUTING)─▶ forwards
+//!                    └─outward (POSTROUTING, FORWARD)───────────▶ outbound entries
+//! ```
+//!
+//! The reading follows the kernel's order: the first rule that decides counts. A condition that a spec has no words for
+//! makes its rule "cannot be said". The room must not know YAML or the machine.
+
+mod account;
+mod addresses;
+mod admission;
+mod conditions;
+mod family;
+mod firewall;
+mod names;
+mod origin;
+mod outward;
+mod place;
+mod redirect;
+mod remark;
+mod rest;
+mod shares;
+mod sides;
+mod walk;
+
+pub use account::{Account, Fate, Part, Remarked};
+pub use place::RulePlace;
+pub use remark::Remark;
+pub use sides::Routes;
+
+use family::OfFamily;
+use names::Names;
+
+use crate::forwards::{ForwardSet, Name};
+use crate::net::Family;
+use crate::netfilter::ruleset::Ruleset;
+use crate::plan::unplan::unplan;
+
+/// A spec that rules became, and the account of each rule.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Not checked: forwards may break rules of a spec.
+    pub set: ForwardSet,
+    /// One for each rule, in the order of the families, tables and chains.
+    pub accounts: Vec<Account>,
+    pub remarks: Vec<Remarked>,
+    /// What neither rules nor routes say, and the draft assumes, in words.
+    pub assumed: Vec<String>,
+}
+
+impl Draft {
+    /// Returns the remarks on a forward or an outbound entry.
+    pub fn remarks_on<'d>(&'d self, entry: &'d Name) -> impl Iterator<Item = &'d Remarked> {
+        self.remarks.iter().filter(move |one| one.entry == *entry)
+    }
+}
+
+/// Reads rules of one family or both. `routes` are those of the machine; without them the rules alone say which
+/// interface leads where.
+#[must_use]
+pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
+    let own: Vec<Option<ForwardSet>> = rules.iter().map(|(_, rules)| unplan(rules)).collect();
+    let mut names = Names::default();
+    for set in own.iter().flatten() {
+        for (_, name, _) in set.described() {
+            names.take(name);
+        }
+    }
+    let read: Vec<OfFamily> = rules
+        .iter()
+        .map(|(family, rules)| family::read(*family, rules, routes, &mut names))
+        .collect();
+    let mut assumed = Vec::new();
+    let firewall = firewall::firewall(rules, &own, &read, routes, &mut assumed);
+    let mut set = ForwardSet {
+        description: None,
+        firewall,
+        forwards: Vec::new(),
+        outbound: Vec::new(),
+        tests: Vec::new(),
+    };
+    let (mut accounts, mut remarks) = (Vec::new(), Vec::new());
+    for (own, one) in own.into_iter().zip(read) {
+        if let Some(own) = own {
+            set.forwards.extend(own.forwards);
+            set.outbound.extend(own.outbound);
+        }
+        set.forwards.extend(one.forwards);
+        set.outbound.extend(one.outbound);
+        accounts.extend(one.accounts);
+        remarks.extend(one.remarks);
+    }
+    remarks.sort_by(|a: &Remarked, b| {
+        (&a.entry, &a.remark, &a.place).cmp(&(&b.entry, &b.remark, &b.place))
+    });
+    remarks.dedup_by(|a, b| a.entry == b.entry && a.remark == b.remark);
+    Draft {
+        set,
+        accounts,
+        remarks,
+        assumed,
+    }
+}

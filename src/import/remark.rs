@@ -1,0 +1,108 @@
+//! Differences between rules and the entry that stands for them.
+
+use std::fmt;
+
+use crate::net::Interface;
+
+/// A difference between rules and the entry that stands for them. A connection that shows it is no surprise.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remark {
+    /// The DNAT rule has no `-d`.
+    TakesTransit,
+    /// The accept is for more than the connections of the forward.
+    AcceptsMore,
+    /// The SNAT rule is for more than the connections of the forward.
+    RewritesMore,
+    /// The DNAT rule has no `-i`.
+    EveryInterface(Interface),
+    /// Clients outside a `-s` were not redirected, so they reached the machine's own port.
+    OthersReachedMachine,
+    /// The rules give the targets unequal shares.
+    UnequalShares,
+    /// The rules choose a target by turns, or by the addresses of a range.
+    OtherShares,
+    /// A DNAT without ports redirects every protocol.
+    EveryProtocol,
+    /// The accept holds for a part of the ports only.
+    SomePorts,
+    /// The log lines read differently.
+    LogWords,
+    /// The limit counts differently.
+    LimitCounts,
+    /// The rules let sources reach more than the Internet.
+    PrivateNetworks,
+    /// The rules refuse with an answer, and the entry drops.
+    Answered,
+}
+
+impl Remark {
+    /// Returns the word of JSON.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Remark::TakesTransit => "takes-transit",
+            Remark::AcceptsMore => "accepts-more",
+            Remark::RewritesMore => "rewrites-more",
+            Remark::EveryInterface(_) => "every-interface",
+            Remark::OthersReachedMachine => "others-reached-machine",
+            Remark::UnequalShares => "unequal-shares",
+            Remark::OtherShares => "other-shares",
+            Remark::EveryProtocol => "every-protocol",
+            Remark::SomePorts => "some-ports",
+            Remark::LogWords => "log-words",
+            Remark::LimitCounts => "limit-counts",
+            Remark::PrivateNetworks => "private-networks",
+            Remark::Answered => "answered",
+        }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self {
+            Remark::TakesTransit => {
+                "the rule has no -d, so it also redirects packets that only pass through; the forward takes those to \
+                 the machine's own addresses"
+            }
+            Remark::AcceptsMore => {
+                "the rule also accepts connections that were not redirected; the forward accepts its own only"
+            }
+            Remark::RewritesMore => {
+                "the rule also rewrites the source of connections that were not redirected; the forward rewrites its \
+                 own only"
+            }
+            Remark::EveryInterface(interface) => {
+                return write!(
+                    f,
+                    "the rule takes packets from every interface; the forward takes those from {interface}"
+                );
+            }
+            Remark::OthersReachedMachine => {
+                "clients that the rule leaves out reach the machine's own port; the forward drops them"
+            }
+            Remark::UnequalShares => {
+                "the rules give the targets unequal shares; the forward gives equal ones"
+            }
+            Remark::OtherShares => {
+                "the rules choose the target in another way; the forward chooses at random, with equal shares"
+            }
+            Remark::EveryProtocol => {
+                "the rule redirects every protocol; the forward takes TCP and UDP, so pings to the address reach the \
+                 machine"
+            }
+            Remark::SomePorts => {
+                "a rule of the old ones is for a part of the ports only; the forward treats all its ports alike"
+            }
+            Remark::LogWords => "the log lines begin with other words",
+            Remark::LimitCounts => {
+                "the rule counts packets; the forward counts connections, each with its first packet"
+            }
+            Remark::PrivateNetworks => {
+                "the rules let the sources reach private networks too; the entry allows the Internet, so name the \
+                 private networks that are needed in `allow_to`"
+            }
+            Remark::Answered => "the rule refuses with an answer; the forward drops",
+        };
+        f.write_str(words)
+    }
+}
