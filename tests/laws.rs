@@ -13,6 +13,7 @@ use generate::{any_spec, two_specs};
 use nvactl::diff;
 use nvactl::diff::drift::{compare, compare_specs};
 use nvactl::forwards::{ForwardSet, PacketTest, Reaches, suggested};
+use nvactl::import::{Fate, Routes, import};
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
 use nvactl::netfilter::matches::Match;
@@ -76,6 +77,19 @@ proptest! {
         let text = spec_text(&set, &Comments::default());
         let again = yaml::read(text.as_bytes()).map_err(|problems| TestCaseError::fail(format!("{text}\n{problems:?}")))?;
         prop_assert_eq!(without_places(again), set, "{}", text);
+    }
+
+    #[test]
+    fn importing_the_plan_gives_the_same_plan(spec in any_spec()) {
+        let set = read(&spec);
+        let planned = Family::ALL.map(|family| (family, plan(&set, family)));
+        let draft = import(&planned, &Routes::default());
+        prop_assert!(draft.accounts.iter().all(|one| matches!(one.fate, Fate::Taken { .. })));
+        let text = spec_text(&draft.set, &Comments::default());
+        let again = yaml::read(text.as_bytes()).map_err(|problems| TestCaseError::fail(format!("{text}\n{problems:?}")))?;
+        for (family, rules) in &planned {
+            prop_assert_eq!(plan(&again, *family).to_string(), rules.to_string(), "{}", text);
+        }
     }
 
     /// The forwards are the same whether networks stand in a list, have a name, or lie in a file.

@@ -40,8 +40,6 @@ pub enum Part {
     Hairpin,
     Limit,
     Log,
-    Outbound,
-    Policy,
     /// A jump to rules that are all taken over.
     Jump,
     /// A rule of nvactl's own.
@@ -59,8 +57,6 @@ impl Part {
             Part::Hairpin => "the way back for hosts behind the firewall",
             Part::Limit => "the limit",
             Part::Log => "the log",
-            Part::Outbound => "the outbound entry",
-            Part::Policy => "the FORWARD policy",
             Part::Jump => "the jump to rules that are taken over",
             Part::Own => "nvactl's own rule",
         }

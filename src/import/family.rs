@@ -42,6 +42,8 @@ struct Reading<'r> {
     forwards: Vec<Forward>,
     taken: BTreeMap<RulePlace, (BTreeSet<Part>, Vec<Name>)>,
     fates: BTreeMap<RulePlace, Fate>,
+    /// The rules that give forwards their source, and other connections too.
+    shared: BTreeSet<RulePlace>,
     remarks: Vec<Remarked>,
 }
 
@@ -65,6 +67,7 @@ pub fn read(family: Family, rules: &Ruleset, routes: &Routes, names: &mut Names)
         forwards: Vec::new(),
         taken: BTreeMap::new(),
         fates,
+        shared: BTreeSet::new(),
         remarks: Vec::new(),
     };
     let mut redirects = Vec::new();
@@ -284,6 +287,7 @@ impl Reading<'_> {
             rules.extend(way.origin.rules.iter().cloned());
             remarks.extend(way.admission.remarks.iter().cloned());
             remarks.extend(way.origin.remarks.iter().cloned());
+            self.shared.extend(way.origin.shared.clone());
             for (place, words) in way.admission.unsaid.iter().chain(&way.origin.unsaid) {
                 let fate = Fate::NotSaid(format!(
                     "it asks for {words}, which a spec has no words for"
@@ -337,7 +341,14 @@ impl Reading<'_> {
         };
         let found = outgoing.read(names);
         for (place, why) in found.unsaid {
-            self.fates.entry(place).or_insert(Fate::NotSaid(why));
+            let fate = if self.shared.contains(&place) {
+                Fate::LeftAlone(
+                    "it rewrites the source of more than the forwards' connections".to_owned(),
+                )
+            } else {
+                Fate::NotSaid(why)
+            };
+            self.fates.entry(place).or_insert(fate);
         }
         for (place, part, number) in found.rules {
             let name = found.entries[number].name.clone();

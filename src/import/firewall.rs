@@ -41,18 +41,21 @@ pub fn firewall(
     if read.iter().any(|one| one.is_entrance_assumed) {
         assumed.push(assumed_interface(&ingress));
     }
-    let snat = |family| {
+    let of = |family| {
         let of_family = forwards().filter(|one: &&Forward| one.family() == family);
         most(of_family.map(|one| one.snat))
+    };
+    // A word stands for both families.
+    let word = |snat: &Snat| !matches!(snat, Snat::Addresses(_));
+    let (v4, v6) = (of(Family::V4), of(Family::V6));
+    let snat = Snats {
+        v4: v4.or(v6.filter(word)),
+        v6: v6.or(v4.filter(word)),
     };
     Firewall {
         ingress,
         egress,
-        snat: Snats {
-            v4: snat(Family::V4)
-                .or_else(|| forwards().next().is_none().then_some(Snat::Masquerade)),
-            v6: snat(Family::V6),
-        },
+        snat,
         mss: None,
         forward_policy: policy(rules, read),
         layout: None,

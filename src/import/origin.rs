@@ -21,6 +21,8 @@ pub struct Origin {
     /// Whether a rule gives hosts behind the firewall, which ask for the listener, another source.
     pub hairpin: bool,
     pub rules: BTreeSet<(RulePlace, Part)>,
+    /// The deciding rule, if it is for more than these connections.
+    pub shared: Option<RulePlace>,
     pub remarks: Vec<(RulePlace, Remark)>,
     /// The rules that would matter if a spec had words for them, each with its conditions in words.
     pub unsaid: Vec<(RulePlace, String)>,
@@ -33,6 +35,7 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
         egress: None,
         hairpin: false,
         rules: BTreeSet::new(),
+        shared: None,
         remarks: Vec::new(),
         unsaid: Vec::new(),
     };
@@ -90,6 +93,9 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
             found
                 .remarks
                 .push((met.place.clone(), Remark::RewritesMore));
+        }
+        if !is_named {
+            found.shared = Some(met.place.clone());
         }
         found.snat = snat;
         found.egress = egress(conditions);

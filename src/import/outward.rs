@@ -121,7 +121,7 @@ impl Outgoing<'_, '_> {
                 .rules
                 .insert((met.place.clone(), Part::Source, number));
             if let Some(place) = &accept.place {
-                found.rules.insert((place.clone(), Part::Outbound, number));
+                found.rules.insert((place.clone(), Part::Accept, number));
             }
             for place in &accept.refusing {
                 found.rules.insert((place.clone(), Part::Refuse, number));
@@ -259,7 +259,7 @@ impl Passing<'_> {
             "the rules that accept its connections have conditions that a spec has no words for"
                 .to_owned()
         } else if self.accepts.is_empty() {
-            "no rule accepts connections that it is for".to_owned()
+            "FORWARD accepts no connection that it is for, but those of forwards".to_owned()
         } else if source.source.is_empty() {
             "no rule names the networks that the connections come from".to_owned()
         } else {

@@ -1,0 +1,110 @@
+//! The rules that are imported, and what is known of their machine.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::commands::console::Console;
+use crate::commands::error::{Error, Result};
+use crate::commands::host::{HostAccess, READ_WAIT};
+use crate::host;
+use crate::host::spec_source;
+use crate::import::{Account, Routes, RulePlace};
+use crate::net::Family;
+use crate::net::per_family::Families;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::parse;
+use crate::twin::machine::Machine;
+use crate::twin::made_up::saved::family_of;
+
+/// The name of this machine.
+const LIVE: &str = "live";
+/// The routing table of the machine's own packets.
+const MAIN: &str = "main";
+
+/// The rules that are imported.
+pub(super) struct ImportedRules {
+    /// The name of the file, or `live`.
+    pub(super) name: String,
+    pub(super) rules: Vec<(Family, Ruleset)>,
+    pub(super) routes: Routes,
+}
+
+impl ImportedRules {
+    /// Reads the rules of this machine, a file, or standard input.
+    pub(super) fn read(named: &Path, on: HostAccess<'_>, console: &mut Console) -> Result<Self> {
+        if named == Path::new(LIVE) {
+            return Self::live(on, console);
+        }
+        let source = spec_source::read(Some(named))?;
+        let mut rules = Vec::new();
+        for (name, text) in source.texts() {
+            let text = parse::text_of(text);
+            let read = parse::parse(&text).map_err(|error| Error::RulesFile {
+                file: name.to_owned(),
+                source: Box::new(error.into()),
+            })?;
+            rules.push((family_of(&read), read));
+        }
+        Ok(Self {
+            name: source.name.clone(),
+            rules,
+            routes: Routes::default(),
+        })
+    }
+
+    fn live(on: HostAccess<'_>, console: &mut Console) -> Result<Self> {
+        host::require_root("import live")?;
+        let iptables = on.iptables(READ_WAIT);
+        let live = iptables.read_all(Families::Both)?;
+        let mut rules = Vec::new();
+        for family in Family::ALL {
+            if let Some(live) = live.get(family) {
+                console.warn_of_rules(&live.warnings(&iptables));
+                rules.push((family, live.ruleset.clone()));
+            }
+        }
+        let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
+        let routes = machine.routes.iter();
+        let routes = routes.filter_map(|(family, route)| route_of(*family, route));
+        Ok(Self {
+            name: LIVE.to_owned(),
+            rules,
+            routes: Routes(routes.collect()),
+        })
+    }
+
+    /// Returns the text of the rule that an account is about.
+    pub(super) fn text(&self, account: &Account) -> String {
+        let RulePlace {
+            family,
+            table,
+            chain,
+            at,
+        } = &account.place;
+        let rules = self.rules.iter().find(|(one, _)| one == family);
+        let rule = rules.and_then(|(_, rules)| rules.chain(*table, chain)?.rules.get(*at));
+        rule.map_or(String::new(), |rule| format!("-A {chain} {rule}"))
+    }
+}
+
+/// Returns the network and the interface of a route of the main table.
+fn route_of(family: Family, route: &Value) -> Option<(IpNet, crate::net::Interface)> {
+    let is_plain = route["type"].as_str().is_none_or(|kind| kind == "unicast");
+    let is_main = route["table"].as_str().is_none_or(|table| table == MAIN);
+    if !is_plain || !is_main {
+        return None;
+    }
+    let interface = route["dev"].as_str()?.parse().ok()?;
+    let net = match (route["dst"].as_str()?, family) {
+        ("default", Family::V4) => "0.0.0.0/0".parse().ok()?,
+        ("default", Family::V6) => "::/0".parse().ok()?,
+        (net, _) => net
+            .parse()
+            .or_else(|_| net.parse::<IpAddr>().map(IpNet::from))
+            .ok()?,
+    };
+    Some((net, interface))
+}
