@@ -13,7 +13,7 @@ use generate::{any_spec, two_specs};
 use nvactl::diff;
 use nvactl::diff::drift::{compare, compare_specs};
 use nvactl::forwards::{ForwardSet, PacketTest, Reaches, suggested};
-use nvactl::import::{Fate, Routes, import};
+use nvactl::import::{Account, Fate, Routes, import};
 use nvactl::net::Family;
 use nvactl::netfilter::counters::Counters;
 use nvactl::netfilter::matches::Match;
@@ -84,7 +84,8 @@ proptest! {
         let set = read(&spec);
         let planned = Family::ALL.map(|family| (family, plan(&set, family)));
         let draft = import(&planned, &Routes::default());
-        prop_assert!(draft.accounts.iter().all(|one| matches!(one.fate, Fate::Taken { .. })));
+        let taken = |one: &Account| matches!(one.fate, Fate::Taken { .. });
+        prop_assert!(draft.accounts.iter().all(taken));
         let text = spec_text(&draft.set, &Comments::default());
         let again = yaml::read(text.as_bytes()).map_err(|problems| TestCaseError::fail(format!("{text}\n{problems:?}")))?;
         for (family, rules) in &planned {

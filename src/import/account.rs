@@ -64,6 +64,15 @@ impl Part {
 }
 
 impl Fate {
+    /// Returns the fate of a rule of nvactl's own.
+    #[must_use]
+    pub fn own() -> Self {
+        Fate::Taken {
+            part: Part::Own,
+            entries: Vec::new(),
+        }
+    }
+
     /// Returns the word of reports and JSON.
     #[must_use]
     pub fn word(&self) -> &'static str {

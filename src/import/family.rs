@@ -395,26 +395,17 @@ impl Way {
 /// Returns the target of a forward. No rule says whether an address is a load balancer's: one without a port counts as
 /// one.
 fn target(one: &Redirect<'_>) -> ForwardTarget {
-    let mut destinations = one.destinations.clone();
-    let is_kept = destinations.iter().all(|to| to.ports == TargetPorts::Kept);
-    let kind = if is_kept && destinations.len() == 1 {
-        TargetKind::Ilb
-    } else {
-        TargetKind::Pod
-    };
-    // A pod without a port is valid only beside a list of listeners.
-    if let [listen] = one.listens.as_slice()
-        && kind == TargetKind::Pod
-    {
-        for to in &mut destinations {
-            if to.ports == TargetPorts::Kept {
-                to.ports = TargetPorts::Range(listen.ports);
-            }
-        }
-    }
+    let is_kept = one
+        .destinations
+        .iter()
+        .all(|to| to.ports == TargetPorts::Kept);
     ForwardTarget {
-        kind,
-        destinations,
+        kind: if is_kept && one.destinations.len() == 1 {
+            TargetKind::Ilb
+        } else {
+            TargetKind::Pod
+        },
+        destinations: one.destinations.clone(),
         balance: if one.by_client {
             Balance::Client
         } else {

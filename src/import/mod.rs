@@ -37,7 +37,7 @@ pub use sides::Routes;
 use family::OfFamily;
 use names::Names;
 
-use crate::forwards::{ForwardSet, Name};
+use crate::forwards::{Forward, ForwardSet, Name, TargetKind};
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::unplan::unplan;
@@ -88,7 +88,7 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
     let (mut accounts, mut remarks) = (Vec::new(), Vec::new());
     for (own, one) in own.into_iter().zip(read) {
         if let Some(own) = own {
-            set.forwards.extend(own.forwards);
+            set.forwards.extend(own.forwards.into_iter().map(with_kind));
             set.outbound.extend(own.outbound);
         }
         set.forwards.extend(one.forwards);
@@ -106,4 +106,12 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
         remarks,
         assumed,
     }
+}
+
+/// A spec has several destinations only as pods. nvactl's rules do not say which kind they had.
+fn with_kind(mut forward: Forward) -> Forward {
+    if forward.target.destinations.len() > 1 {
+        forward.target.kind = TargetKind::Pod;
+    }
+    forward
 }

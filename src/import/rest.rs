@@ -41,16 +41,10 @@ pub fn accounts(
 /// Returns what becomes of a rule of which no entry came.
 fn fate(table: TableName, chain: &ChainName, rule: &Rule) -> Fate {
     if chain.is_own() {
-        return Fate::Taken {
-            part: Part::Own,
-            entries: Vec::new(),
-        };
+        return Fate::own();
     }
     if rule.leads_to().is_some_and(ChainName::is_own) {
-        return Fate::Taken {
-            part: Part::Own,
-            entries: Vec::new(),
-        };
+        return Fate::own();
     }
     if let Some(program) = owner_of(table.as_str(), chain.as_str()) {
         return Fate::LeftAlone(format!("{program} writes it"));

@@ -93,7 +93,7 @@ impl<'r> Walker<'r> {
 
     fn not_followed(&self, to: &ChainName, depth: usize) -> Option<Fate> {
         if to.is_own() {
-            return Some(Fate::NotNeeded("it is nvactl's own jump".to_owned()));
+            return Some(Fate::own());
         }
         if let Some(program) = owner_of(self.table.as_str(), to.as_str()) {
             return Some(Fate::LeftAlone(format!(
