@@ -16,6 +16,14 @@ pub struct ImportArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
+    /// Exit with 1 if the old rules and the spec treat a connection differently and no remark explains it.
+    #[arg(long, conflicts_with = "no_proof")]
+    pub strict: bool,
+
+    /// Open no connections through copies of the machine.
+    #[arg(long)]
+    pub no_proof: bool,
+
     /// Output format of the report.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ImportFormat,

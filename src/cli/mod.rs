@@ -136,14 +136,15 @@ Examples:
     Explain(Explain),
     /// Write a spec from iptables rules that exist already.
     ///
-    /// Each rule is accounted for: taken over, not needed, left alone, or without words in a spec. Changes no rule.
+    /// Each rule is accounted for: taken over, not needed, left alone, or without words in a spec. Then connections are
+    /// opened through a copy with the old rules and one with the spec, and differences are named. Changes no rule.
     #[command(after_help = "\
 Examples:
   sudo nvactl import live -o forward.yaml
   nvactl import /etc/iptables/rules.v4 -o forward.yaml
-  nvactl import commands.sh --format json
+  nvactl import commands.sh --strict --format json
 
-Exit codes: 0 done; 2 an error.")]
+Exit codes: 0 done; 1 --strict and a difference that no remark explains; 2 an error.")]
     Import(ImportArgs),
     /// Open the connections of a spec's tests in a copy of a machine, where the kernel answers.
     ///

@@ -15,6 +15,7 @@
 mod account;
 mod addresses;
 mod admission;
+mod after;
 mod conditions;
 mod family;
 mod firewall;
@@ -30,8 +31,9 @@ mod sides;
 mod walk;
 
 pub use account::{Account, Fate, Part, Remarked};
+pub use after::after;
 pub use place::RulePlace;
-pub use remark::Remark;
+pub use remark::{Aside, Remark};
 pub use sides::Routes;
 
 use family::OfFamily;

@@ -57,6 +57,42 @@ impl Remark {
     }
 }
 
+/// The place of a connection beside the entry that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// It asks for the listener.
+    Listener,
+    /// It asks for a target of the forward itself.
+    Target,
+    /// It asks for another host, or for another port.
+    Other,
+    /// It is of an outbound entry.
+    Outward,
+}
+
+impl Remark {
+    /// Returns whether the difference shows in connections of a kind.
+    #[must_use]
+    pub fn explains(&self, aside: Aside) -> bool {
+        match self {
+            Remark::TakesTransit => aside == Aside::Other,
+            Remark::AcceptsMore | Remark::RewritesMore => {
+                matches!(aside, Aside::Target | Aside::Other)
+            }
+            Remark::EveryInterface(_)
+            | Remark::OthersReachedMachine
+            | Remark::UnequalShares
+            | Remark::OtherShares
+            | Remark::EveryProtocol
+            | Remark::LimitCounts => aside == Aside::Listener,
+            Remark::SomePorts => aside != Aside::Outward,
+            Remark::PrivateNetworks => aside == Aside::Outward,
+            // These change no path.
+            Remark::LogWords | Remark::Answered => false,
+        }
+    }
+}
+
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self {

@@ -2,18 +2,22 @@
 
 mod checked;
 mod comments;
+mod proof;
 mod report;
 mod rules;
 
 use super::console::Console;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::exit::Exit;
 use super::failure::CommandRefusal;
 use super::host::HostAccess;
 use crate::cli::{ImportArgs, ImportFormat};
 use crate::host::file;
-use crate::import::import;
+use crate::host::user_namespace::enter_own_namespaces;
+use crate::import::{Draft, import};
+use crate::net::words::with_causes;
 use crate::yaml::spec_text;
+use proof::{Proof, prove};
 use report::ImportReport;
 use rules::ImportedRules;
 
@@ -27,10 +31,16 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
     let found = ImportedRules::read(&args.rules, on, console)?;
     let mut draft = import(&found.rules, &found.routes);
     checked::check(&mut draft);
+    let proof = if args.no_proof {
+        None
+    } else {
+        proof(args, &found, &draft, on, console)?
+    };
     let spec = spec_text(&draft.set, &comments::comments(&draft, &found));
     let report = ImportReport {
         found: &found,
         draft: &draft,
+        proof: proof.as_ref(),
         spec: &spec,
         output: args.output.as_deref(),
     };
@@ -45,5 +55,37 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
             console.tell(report.table());
         }
     }
-    Ok(Exit::Done)
+    let differs = proof.is_some_and(|proof| proof.unexplained().next().is_some());
+    Ok(if args.strict && differs {
+        Exit::Differs
+    } else {
+        Exit::Done
+    })
+}
+
+/// Returns the proof; `None`, with a warning, if no copy can be made and the user does not need it.
+fn proof(
+    args: &ImportArgs,
+    found: &ImportedRules,
+    draft: &Draft,
+    on: HostAccess<'_>,
+    console: &mut Console,
+) -> Result<Option<Proof>> {
+    let proof = if found.is_live {
+        prove(found, draft, on.backend)
+    } else {
+        let entered = enter_own_namespaces().map_err(Error::from);
+        entered.and_then(|()| prove(found, draft, on.backend))
+    };
+    match proof {
+        Ok(proof) => Ok(Some(proof)),
+        Err(error) if args.strict => Err(error),
+        Err(error) => {
+            console.warn(format_args!(
+                "the spec is not compared with the old rules: {}",
+                with_causes(&error)
+            ));
+            Ok(None)
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! The account of all rules, for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
 
+use super::proof::{Difference, Proof};
 use super::rules::ImportedRules;
+use crate::forwards::PacketTest;
 use crate::import::{Account, Draft, Fate};
 use crate::net::printable;
 use crate::net::words::counted;
@@ -17,6 +19,8 @@ const OUTCOME_WIDTH: usize = "cannot be said".len() + 2;
 pub(super) struct ImportReport<'r> {
     pub(super) found: &'r ImportedRules,
     pub(super) draft: &'r Draft,
+    /// `None` if no connection was opened.
+    pub(super) proof: Option<&'r Proof>,
     pub(super) spec: &'r str,
     pub(super) output: Option<&'r Path>,
 }
@@ -31,6 +35,25 @@ pub(super) struct JsonImport<'r> {
     assumed: &'r [String],
     rules: Vec<JsonRule>,
     remarks: Vec<JsonRemark>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<JsonProof<'r>>,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonProof<'r> {
+    connections: usize,
+    differences: Vec<JsonDifference>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    doubts: &'r [String],
+}
+
+#[derive(Debug, Serialize)]
+struct JsonDifference {
+    connection: String,
+    before: String,
+    after: String,
+    /// The codes of the remarks that explain it.
+    remarks: Vec<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +94,9 @@ impl ImportReport<'_> {
         }
         if !self.draft.remarks.is_empty() {
             text.push('\n');
+        }
+        if let Some(proof) = self.proof {
+            text.push_str(&proof_words(proof));
         }
         text.push_str(&format!("\n{}: {}\n", self.found.name, self.summary()));
         text
@@ -125,6 +151,71 @@ impl ImportReport<'_> {
                     words: one.remark.to_string(),
                 })
                 .collect(),
+            proof: self.proof.map(json_proof),
         }
     }
+}
+
+fn json_proof(proof: &Proof) -> JsonProof<'_> {
+    let difference = |one: &Difference| JsonDifference {
+        connection: connection(&one.test),
+        before: one.before.to_string(),
+        after: one.after.to_string(),
+        remarks: codes(one),
+    };
+    JsonProof {
+        connections: proof.connections,
+        differences: proof.differences.iter().map(difference).collect(),
+        doubts: &proof.doubts,
+    }
+}
+
+/// Returns the codes of the remarks that explain a difference, each once.
+fn codes(difference: &Difference) -> Vec<&'static str> {
+    let codes = difference.remarks.iter().map(|one| one.remark.code());
+    codes.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Describes the connection of a test, without what it wants.
+fn connection(test: &PacketTest) -> String {
+    let ingress = test.ingress.as_ref();
+    let ingress = ingress.map_or(String::new(), |one| format!(" in by {one}"));
+    let name = test.name.as_ref();
+    let name = name.map_or(String::new(), |name| format!("{name}: "));
+    format!(
+        "{name}{} from {}{ingress} to {}",
+        test.protocol, test.from, test.to
+    )
+}
+
+/// Returns the table of differences.
+fn proof_words(proof: &Proof) -> String {
+    let mut text = String::new();
+    for one in &proof.differences {
+        let codes = codes(one);
+        let reason = if codes.is_empty() {
+            "no remark explains this".to_owned()
+        } else {
+            codes.join(", ")
+        };
+        text.push_str(&format!(
+            "\n{}\n  before: {}\n  after:  {}\n  reason: {reason}\n",
+            connection(&one.test),
+            one.before,
+            one.after
+        ));
+    }
+    for doubt in &proof.doubts {
+        text.push_str(&format!("\nnot shown by the copies: {doubt}\n"));
+    }
+    let all = counted(proof.connections, "connection");
+    let unexplained = proof.unexplained().count();
+    text.push_str(&match proof.differences.len() {
+        0 => format!("\n{all} through both copies: no difference\n"),
+        some => format!(
+            "\n{all} through both copies: {}, {unexplained} without a remark\n",
+            counted(some, "difference")
+        ),
+    });
+    printable::lines(text).to_string()
 }

@@ -12,12 +12,15 @@ use crate::commands::host::{HostAccess, READ_WAIT};
 use crate::host;
 use crate::host::spec_source;
 use crate::import::{Account, Routes, RulePlace};
-use crate::net::Family;
 use crate::net::per_family::Families;
+use crate::net::{Family, Interface};
+use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
 use crate::twin::machine::Machine;
+use crate::twin::made_up::MadeUp;
 use crate::twin::made_up::saved::family_of;
+use crate::twin::rules::PacketFilter;
 
 /// The name of this machine.
 const LIVE: &str = "live";
@@ -30,6 +33,10 @@ pub(super) struct ImportedRules {
     pub(super) name: String,
     pub(super) rules: Vec<(Family, Ruleset)>,
     pub(super) routes: Routes,
+    /// Whether they are this machine's.
+    pub(super) is_live: bool,
+    /// The backend that holds live rules.
+    backend: Backend,
 }
 
 impl ImportedRules {
@@ -52,6 +59,8 @@ impl ImportedRules {
             name: source.name.clone(),
             rules,
             routes: Routes::default(),
+            is_live: false,
+            backend: on.backend,
         })
     }
 
@@ -73,7 +82,43 @@ impl ImportedRules {
             name: LIVE.to_owned(),
             rules,
             routes: Routes(routes.collect()),
+            is_live: true,
+            backend: iptables.backend,
         })
+    }
+
+    /// Returns the machine of the rules, and its packet filter. `sides` are networks whose interfaces are known, for a
+    /// machine that is made up.
+    pub(super) fn copied(
+        &self,
+        sides: &[(IpNet, Interface)],
+        backend: Backend,
+    ) -> Result<(Machine, PacketFilter)> {
+        if self.is_live {
+            let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
+            let filter = PacketFilter::read().map_err(|error| Error::Twin(error.into()))?;
+            return Ok((machine, filter));
+        }
+        let machine = MadeUp::of_rules(&self.rules, sides).machine;
+        Ok((machine, filter(&self.rules, backend)?))
+    }
+
+    /// Returns a packet filter with other rules of the families.
+    pub(super) fn filter_with(
+        &self,
+        old: PacketFilter,
+        rules: &[(Family, Ruleset)],
+        backend: Backend,
+    ) -> Result<PacketFilter> {
+        if !self.is_live {
+            return filter(rules, backend);
+        }
+        let texts = rules
+            .iter()
+            .map(|(family, rules)| (*family, rules.to_string()));
+        Ok(texts.fold(old, |filter, (family, text)| {
+            filter.with_saved(self.backend, family, text.into_bytes())
+        }))
     }
 
     /// Returns the text of the rule that an account is about.
@@ -90,8 +135,19 @@ impl ImportedRules {
     }
 }
 
+fn filter(rules: &[(Family, Ruleset)], backend: Backend) -> Result<PacketFilter> {
+    let texts = rules
+        .iter()
+        .map(|(family, rules)| (*family, rules.to_string()));
+    let texts: Vec<(Family, String)> = texts.collect();
+    let texts = texts
+        .iter()
+        .map(|(family, text)| (*family, text.as_bytes()));
+    Ok(PacketFilter::of_texts(backend, texts)?)
+}
+
 /// Returns the network and the interface of a route of the main table.
-fn route_of(family: Family, route: &Value) -> Option<(IpNet, crate::net::Interface)> {
+fn route_of(family: Family, route: &Value) -> Option<(IpNet, Interface)> {
     let is_plain = route["type"].as_str().is_none_or(|kind| kind == "unicast");
     let is_main = route["table"].as_str().is_none_or(|table| table == MAIN);
     if !is_plain || !is_main {

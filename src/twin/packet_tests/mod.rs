@@ -1,11 +1,13 @@
 //! The tests of a spec, each opened as a connection through a twin.
 
+mod ends;
 mod values;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+pub use ends::{ReachedEnd, TestEnd, test_ends};
 pub use values::{Mismatch, TestOutcome, TestedPacket};
 
 use super::connection::{ClientSides, Connection, ConnectionEnd, Opener, PlaceError, own_address};
