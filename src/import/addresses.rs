@@ -40,11 +40,6 @@ impl Addresses {
         }
     }
 
-    pub fn of_nets(family: Family, nets: &[IpNet]) -> Self {
-        let each = nets.iter().map(|net| Self::of(*net));
-        each.fold(Self::none(family), |all, one| all.with(&one))
-    }
-
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -125,7 +120,8 @@ mod tests {
 
     fn set(nets: &[&str]) -> Addresses {
         let nets: Vec<IpNet> = nets.iter().map(|net| net.parse().expect("a net")).collect();
-        Addresses::of_nets(Family::V4, &nets)
+        let each = nets.iter().map(|net| Addresses::of(*net));
+        each.fold(Addresses::none(Family::V4), |all, one| all.with(&one))
     }
 
     #[test]

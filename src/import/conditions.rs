@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::import::addresses::Addresses;
-use crate::net::{Family, Interface, Port, PortRange};
+use crate::net::{Family, Interface, PortRange};
 use crate::netfilter::interface::InterfacePattern;
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit};
 use crate::netfilter::matches::{AddressType, Match, PortsOf, Probability, Side};
@@ -170,12 +170,6 @@ impl<'r> Conditions<'r> {
     /// Returns whether packets that leave by an interface meet the conditions.
     pub fn leave_by(&self, interface: &Interface) -> bool {
         covers(&self.egress, interface)
-    }
-
-    /// Returns whether packets to a port meet the conditions on ports.
-    pub fn take_port(&self, port: Port) -> bool {
-        let ports = self.ports.as_ref();
-        ports.is_none_or(|all| all.iter().any(|range| range.contains(port)))
     }
 
     /// Names the conditions that a spec cannot say: `-m mark, -m string`.

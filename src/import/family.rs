@@ -22,7 +22,6 @@ use crate::netfilter::ruleset::Ruleset;
 /// The entries that the rules of one family became.
 #[derive(Debug)]
 pub struct OfFamily {
-    pub family: Family,
     pub forwards: Vec<Forward>,
     pub outbound: Vec<Outbound>,
     pub accounts: Vec<Account>,
@@ -89,7 +88,6 @@ pub fn read(family: Family, rules: &Ruleset, routes: &Routes, names: &mut Names)
         reading.fates.insert(place, Fate::Taken { part, entries });
     }
     OfFamily {
-        family,
         accounts: rest::accounts(family, rules, reading.fates),
         forwards: reading.forwards,
         outbound,

@@ -15,7 +15,7 @@ pub fn firewall(
     own: &[Option<ForwardSet>],
     read: &[OfFamily],
     routes: &Routes,
-    assumed: &mut Vec<String>,
+    notes: &mut Vec<String>,
 ) -> Firewall {
     let mut own = own.iter().flatten();
     if let Some(first) = own.next() {
@@ -39,7 +39,7 @@ pub fn firewall(
         (vec![only.clone()], only)
     });
     if read.iter().any(|one| one.is_entrance_assumed) {
-        assumed.push(assumed_interface(&ingress));
+        notes.push(assumed_interface(&ingress));
     }
     let of = |family| {
         let of_family = forwards().filter(|one: &&Forward| one.family() == family);
@@ -52,12 +52,20 @@ pub fn firewall(
         v4: v4.or(v6.filter(word)),
         v6: v6.or(v4.filter(word)),
     };
+    let forward_policy = policy(rules, read);
+    notes.push(match forward_policy {
+        ForwardPolicy::Drop => "The FORWARD policy is DROP, and the spec sets it.".to_owned(),
+        ForwardPolicy::Keep => {
+            "The FORWARD policy accepts, and the spec leaves it alone (`forward_policy: keep`)."
+                .to_owned()
+        }
+    });
     Firewall {
         ingress,
         egress,
         snat,
         mss: None,
-        forward_policy: policy(rules, read),
+        forward_policy,
         layout: None,
     }
 }
@@ -65,7 +73,7 @@ pub fn firewall(
 fn assumed_interface(ingress: &[Interface]) -> String {
     let names: Vec<&str> = ingress.iter().map(Interface::as_str).collect();
     format!(
-        "no rule names the interface by which clients come in: {} is assumed",
+        "No rule names the interface by which clients come in: {} is assumed.",
         names.join(", ")
     )
 }

@@ -52,8 +52,8 @@ pub struct Draft {
     /// One for each rule, in the order of the families, tables and chains.
     pub accounts: Vec<Account>,
     pub remarks: Vec<Remarked>,
-    /// What neither rules nor routes say, and the draft assumes, in words.
-    pub assumed: Vec<String>,
+    /// What holds for the whole spec, in words: assumptions, and the FORWARD policy.
+    pub notes: Vec<String>,
 }
 
 impl Draft {
@@ -78,8 +78,8 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
         .iter()
         .map(|(family, rules)| family::read(*family, rules, routes, &mut names))
         .collect();
-    let mut assumed = Vec::new();
-    let firewall = firewall::firewall(rules, &own, &read, routes, &mut assumed);
+    let mut notes = Vec::new();
+    let firewall = firewall::firewall(rules, &own, &read, routes, &mut notes);
     let mut set = ForwardSet {
         description: None,
         firewall,
@@ -106,7 +106,7 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
         set,
         accounts,
         remarks,
-        assumed,
+        notes,
     }
 }
 

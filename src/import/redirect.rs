@@ -19,8 +19,6 @@ use crate::netfilter::token::Token;
 #[derive(Debug, Clone)]
 pub struct Redirect<'r> {
     pub places: Vec<RulePlace>,
-    /// The jumps that lead to the rule.
-    pub path: Vec<RulePlace>,
     pub listens: Vec<Listen>,
     /// At least one.
     pub protocols: Vec<Protocol>,
@@ -87,7 +85,6 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     }
     Ok(Redirect {
         places: vec![met.place.clone()],
-        path: met.path.clone(),
         listens: ranges
             .into_iter()
             .map(|ports| Listen { address, ports })

@@ -19,8 +19,6 @@ pub struct Met<'r> {
     pub rule: &'r Rule,
     /// Its own conditions, and those of the jumps that lead to it.
     pub conditions: Conditions<'r>,
-    /// The jumps that lead to it, the first one first.
-    pub path: Vec<RulePlace>,
 }
 
 /// The rules on the way from one built-in chain.
@@ -44,7 +42,7 @@ pub fn walk<'r>(
         ruleset,
         table,
     };
-    walker.follow(chain, &Conditions::default(), &[], &mut walk);
+    walker.follow(chain, &Conditions::default(), 0, &mut walk);
     walk
 }
 
@@ -59,7 +57,7 @@ impl<'r> Walker<'r> {
         &self,
         name: &ChainName,
         conditions: &Conditions<'r>,
-        path: &[RulePlace],
+        depth: usize,
         walk: &mut Walk<'r>,
     ) {
         let Some(chain) = self.ruleset.chain(self.table, name) else {
@@ -78,16 +76,14 @@ impl<'r> Walker<'r> {
                     place,
                     rule,
                     conditions: all,
-                    path: path.to_vec(),
                 });
                 continue;
             };
-            if let Some(fate) = self.not_followed(to, path.len()) {
+            if let Some(fate) = self.not_followed(to, depth) {
                 walk.left.insert(place, fate);
                 continue;
             }
-            let path = [path, &[place]].concat();
-            self.follow(to, &all, &path, walk);
+            self.follow(to, &all, depth + 1, walk);
         }
     }
 

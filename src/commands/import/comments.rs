@@ -13,7 +13,7 @@ pub(super) fn comments(draft: &Draft, found: &ImportedRules) -> Comments {
         "Imported by nvactl from the rules of {}.",
         found.name
     )];
-    head.extend(draft.assumed.iter().cloned());
+    head.extend(draft.notes.iter().cloned());
     let mut entries: BTreeMap<Name, Vec<String>> = BTreeMap::new();
     for account in &draft.accounts {
         if let Fate::Taken { entries: names, .. } = &account.fate {

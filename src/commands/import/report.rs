@@ -32,7 +32,7 @@ pub(super) struct JsonImport<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<String>,
     spec: &'r str,
-    assumed: &'r [String],
+    notes: &'r [String],
     rules: Vec<JsonRule>,
     remarks: Vec<JsonRemark>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +139,7 @@ impl ImportReport<'_> {
             rules_of: &self.found.name,
             output: self.output.map(|path| path.display().to_string()),
             spec: self.spec,
-            assumed: &self.draft.assumed,
+            notes: &self.draft.notes,
             rules: self.draft.accounts.iter().map(rule).collect(),
             remarks: self
                 .draft
