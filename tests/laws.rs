@@ -14,7 +14,7 @@ use nvactl::diff;
 use nvactl::diff::drift::{compare, compare_specs};
 use nvactl::forwards::{ForwardSet, PacketTest, Reaches, suggested};
 use nvactl::import::{Account, Fate, Routes, import};
-use nvactl::net::Family;
+use nvactl::net::{Family, Interface};
 use nvactl::netfilter::counters::Counters;
 use nvactl::netfilter::matches::Match;
 use nvactl::netfilter::names::{ChainName, TableName};
@@ -124,7 +124,9 @@ proptest! {
     fn written_tests_read_back_the_same(spec in any_spec()) {
         let (set, mut other) = (read(&spec), spec);
         let text = yaml::tests_text(&set.tests);
-        let file = yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[], spec_networks: &[] };
+        let interfaces: Vec<&Interface> = set.tests.iter().filter_map(|test| test.ingress.as_ref()).collect();
+        let file =
+            yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[], spec_networks: &[], interfaces: &interfaces };
         let reading = yaml::examine_tests(&file);
         prop_assert_eq!(&reading.problems, &[]);
         prop_assert_eq!(reading.tests.as_ref(), Some(&set.tests));
@@ -136,7 +138,7 @@ proptest! {
         // The names of networks are those of the spec.
         let tests = serde_yaml::to_string(&BTreeMap::from([("tests", std::mem::take(&mut other.tests))]));
         let (text, spec) = (tests.expect("it can be written"), serde_yaml::to_string(&other).expect("it can be written"));
-        let file = yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[spec.as_bytes()], spec_networks: &[] };
+        let file = yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[spec.as_bytes()], spec_networks: &[], interfaces: &[] };
         prop_assert_eq!(yaml::examine_tests(&file).tests, Some(set.tests));
     }
 
@@ -146,8 +148,12 @@ proptest! {
         let set = read(&spec);
         let tests = suggested(&set);
         let text = yaml::tests_text(&tests);
-        let file = yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[], spec_networks: &[] };
+        let interfaces = set.interfaces();
+        let file =
+            yaml::TestFile { text: text.as_bytes(), networks: &[], spec: &[], spec_networks: &[], interfaces: &interfaces };
         let reading = yaml::examine_tests(&file);
+        // A suggested test comes in by an interface of the spec.
+        prop_assert_eq!(&reading.problems, &[]);
         prop_assert_eq!(reading.tests.as_ref(), Some(&tests), "{}", text);
         let mut behind = BTreeMap::new();
         for test in &tests {

@@ -123,12 +123,12 @@ fn each_refusal_is_told_apart() {
         (
             format!("echo 1 > /proc/sys/user/max_user_namespaces; {ordinary}"),
             "no user namespace can be made: as many as `user.max_user_namespaces` allows are in use; \
-             run it with `sudo`, or: sudo sysctl -w user.max_user_namespaces=15000\n",
+             run it with `sudo`, or let every program have more: sudo sysctl -w user.max_user_namespaces=15000\n",
         ),
         (
             format!("echo 0 > /proc/sys/user/max_net_namespaces; {ordinary}"),
             "no network namespace can be made: as many as `user.max_net_namespaces` allows are in use; \
-             run it with `sudo`, or: sudo sysctl -w user.max_net_namespaces=15000\n",
+             run it with `sudo`, or let every program have more: sudo sysctl -w user.max_net_namespaces=15000\n",
         ),
         // As in a container: no process can make a user namespace within chroot(2).
         (

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::values::{SpecArg, number};
 use crate::forwards::OutboundProtocol;
-use crate::net::{Interface, Port};
+use crate::net::{Interface, Port, not_a_host};
 
 #[derive(Debug, Args)]
 pub struct TraceArgs {
@@ -134,14 +134,18 @@ fn destination(text: &str) -> Result<DestinationArg, String> {
 
 /// Reads an address with or without a port.
 fn end(text: &str) -> Result<(IpAddr, Option<Port>), String> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok((address, None));
+    let alone = text.parse::<IpAddr>().map(|address| (address, None));
+    let read = alone.ok().or_else(|| {
+        let at: SocketAddr = text.parse().ok()?;
+        Some((at.ip(), Some(Port::new(at.port())?)))
+    });
+    let (address, port) = read.ok_or_else(|| {
+        "not an address such as 198.51.100.7, 198.51.100.7:443 or [fd00::7]:443".to_owned()
+    })?;
+    match not_a_host(address) {
+        Some(reason) => Err(reason.to_owned()),
+        None => Ok((address, port)),
     }
-    let read = text.parse::<SocketAddr>().ok();
-    read.and_then(|at| Some((at.ip(), Some(Port::new(at.port())?))))
-        .ok_or_else(|| {
-            "not an address such as 198.51.100.7, 198.51.100.7:443 or [fd00::7]:443".to_owned()
-        })
 }
 
 #[cfg(test)]
@@ -180,6 +184,21 @@ mod tests {
             "web:443",
         ] {
             assert!(destination(text).is_err(), "{text}");
+        }
+        for (text, why) in [
+            ("224.0.0.5", "addresses in 224.0.0.0/4 are multicast groups"),
+            (
+                "255.255.255.255:80",
+                "addresses in 240.0.0.0/4 are reserved or broadcast",
+            ),
+            (
+                "127.0.0.1",
+                "addresses in 127.0.0.0/8 never leave the machine",
+            ),
+            ("[::1]:80", "`::1` never leaves the machine"),
+        ] {
+            assert_eq!(destination(text), Err(why.to_owned()));
+            assert_eq!(client(text), Err(why.to_owned()));
         }
         let wanted = ClientArg {
             address: address("198.51.100.7"),

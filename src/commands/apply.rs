@@ -16,10 +16,11 @@ use crate::diff::drift::{
     POLICY_V6,
 };
 use crate::forwards::Numbers;
+use crate::health::test_result::TestResult;
 use crate::host;
 use crate::net::words::counted;
 use crate::ops::apply::{ApplyReport, ApplyRequest, apply};
-use crate::ops::{Ahead, ChangeOutcome, Difference};
+use crate::ops::{Ahead, ChangeOutcome, Difference, Failed};
 
 pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let source = read_spec(args.spec.spec.as_deref())?;
@@ -59,6 +60,11 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
     })();
     // The lock is free by now: a slow terminal delays no other nvactl.
     tell_problems(&source, problems, console);
+    if let (Err(Error::Failed(failed)), ApplyFormat::Json) = (&done, args.format)
+        && !failed.tests().is_empty()
+    {
+        console.say_json(&Json::refused(&source.name, failed, args.dry_run))?;
+    }
     let (state, report) = done?;
     let exit = exit(&report, args.dry_run);
     match args.format {
@@ -199,6 +205,9 @@ struct Json<'r> {
     /// The seconds that are left to confirm the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm_within_secs: Option<u64>,
+    /// The tests of the spec because of which the change was refused.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    failed_tests: &'r [TestResult],
 }
 
 #[derive(Default, Serialize)]
@@ -247,6 +256,24 @@ impl<'r> Json<'r> {
                 .collect(),
             notes: report.remarks.notes().chain(report.after.notes()).collect(),
             confirm_within_secs: pending.map(|pending| pending.left()),
+            failed_tests: &[],
+        }
+    }
+
+    /// Reports a change that was refused because of tests.
+    fn refused(spec: &'r str, failed: &'r Failed, dry_run: bool) -> Self {
+        Self {
+            spec,
+            dry_run,
+            changed: false,
+            rules: Rules::default(),
+            firewall: &[],
+            forwards: Forwards::default(),
+            drift: &[],
+            warnings: failed.remarks.warnings().collect(),
+            notes: failed.remarks.notes().collect(),
+            confirm_within_secs: None,
+            failed_tests: failed.tests(),
         }
     }
 }

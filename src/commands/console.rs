@@ -114,7 +114,8 @@ impl Console {
         let mut message = format!("{kind}: ");
         for (n, line) in text.split('\n').enumerate() {
             if n > 0 {
-                message.push_str(if line.starts_with(' ') { "\n" } else { "\n  " });
+                let is_indented = line.is_empty() || line.starts_with(' ');
+                message.push_str(if is_indented { "\n" } else { "\n  " });
             }
             message.push_str(line);
         }

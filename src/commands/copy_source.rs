@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::error::Result;
+use super::trace::TraceError;
 use crate::forwards::ForwardSet;
 use crate::net::{Family, Interface};
 use crate::netfilter::backend::Backend;
@@ -51,14 +52,19 @@ impl CopySource {
         Ok(Self::of(MadeUp::of_spec(set, sides), filter))
     }
 
-    /// Makes up a machine with the rules of an iptables-save text, as [`CopySource::of_spec`] does.
+    /// Makes up a machine with the rules of an iptables-save text, as [`CopySource::of_spec`] does. A text without a sign
+    /// of its family is taken for one of the client's.
     pub(super) fn of_rules(
         text: &[u8],
+        client: Family,
         sides: &[(IpNet, Interface)],
         backend: Backend,
     ) -> Result<Self> {
         let rules = parse::parse(&parse::text_of(text))?;
-        let family = family_of(&rules);
+        let family = family_of(&rules).unwrap_or(client);
+        if family != client {
+            return Err(TraceError::OtherRules { client, family }.into());
+        }
         let filter = PacketFilter::of_texts(backend, [(family, text)])?;
         Ok(Self::of(
             MadeUp::of_rules(&[(family, rules)], sides),

@@ -103,8 +103,8 @@ impl Error {
             Error::RulesFile { source, .. } => source.hint(),
             Error::UserNamespace(error) => Some(error.hint()),
             Error::Trace(error) => Some(error.hint()),
+            Error::Twin(error) => error.hint(),
             Error::RefusedLine(_)
-            | Error::Twin(_)
             | Error::Thread(_)
             | Error::Rules(_)
             | Error::Resolve { .. }

@@ -6,12 +6,12 @@ use super::console::Console;
 use super::error::Result;
 use super::failure::CommandRefusal;
 use super::spec::{named_bytes, network_files, show_problems, texts, with_networks};
-use crate::forwards::PacketTest;
+use crate::forwards::{ForwardSet, PacketTest};
 use crate::host::file;
 use crate::host::network_file::MAX_BYTES;
 use crate::host::spec_source::SpecSource;
 use crate::yaml::places::Places;
-use crate::yaml::{TestFile, examine_tests};
+use crate::yaml::{Severity, TestFile, examine_tests};
 
 /// Reads and checks a file of tests for a valid spec; prints its errors. A test may name the networks of the spec.
 ///
@@ -19,7 +19,7 @@ use crate::yaml::{TestFile, examine_tests};
 /// If the file cannot be read, or has errors.
 pub(super) fn load_tests(
     path: &Path,
-    spec: &SpecSource,
+    (spec, set): (&SpecSource, &ForwardSet),
     console: &mut Console,
 ) -> Result<Vec<PacketTest>> {
     let text = file::read_limited(path, MAX_BYTES)?;
@@ -32,12 +32,15 @@ pub(super) fn load_tests(
         networks: &network_files(&source),
         spec: &texts(spec),
         spec_networks: &network_files(spec),
+        interfaces: &set.interfaces(),
     });
     let places = Places::new(named_bytes(&source).chain(named_bytes(spec)));
     reading.locate_tests(&places);
+    let errors = reading.problems.iter();
+    let errors = errors.filter(|problem| problem.severity() == Severity::Error);
     let refusal = CommandRefusal::Spec {
         file: source.name.clone(),
-        count: reading.problems.len(),
+        count: errors.count(),
     };
     if !reading.problems.is_empty() {
         show_problems(&places, &reading.problems, console);
@@ -51,7 +54,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::commands::spec::read_spec;
+    use crate::commands::spec::{examine, read_spec};
 
     /// Returns the tests in words with their lines, or the error and its report.
     fn loaded(spec: &str, tests: &str) -> Result<Vec<String>, String> {
@@ -72,22 +75,26 @@ mod tests {
         let plain = anstream::StripStream::new(file);
         let mut console = Console::new(Box::new(io::sink()), Box::new(plain), false);
         let spec = read_spec(Some(&at("spec.yaml"))).expect("it is there");
-        let tests = load_tests(&at("tests/all.yaml"), &spec, &mut console);
+        let set = examine(&spec).set.expect("it is valid");
+        let tests = load_tests(&at("tests/all.yaml"), (&spec, &set), &mut console);
         drop(console);
         let root = format!("{}/", folder.path().display());
         let plain = |text: String| text.replace(&root, "");
+        let report = fs::read_to_string(&report).expect("it is text");
         let place = |test: &PacketTest| test.place.as_ref().map(ToString::to_string);
         tests
             .map(|tests| {
+                let warnings = plain(report.clone());
                 let words = tests
                     .iter()
                     .map(|test| plain(format!("{} {test}", place(test).expect("it has one"))));
+                let words = Some(warnings)
+                    .filter(|words| !words.is_empty())
+                    .into_iter()
+                    .chain(words);
                 words.collect()
             })
-            .map_err(|error| {
-                let report = fs::read_to_string(&report).expect("it is text");
-                plain(format!("{report}{error}"))
-            })
+            .map_err(|error| plain(format!("{report}{error}")))
     }
 
     const SPEC: &str = "firewall: {interface: eth0, snat: 10.3.0.4}
@@ -111,6 +118,25 @@ tests:
             "tests/all.yaml:7 tcp from 192.0.2.66 to port 22 reaches nothing",
         ];
         assert_eq!(loaded(SPEC, tests), Ok(words.map(str::to_owned).to_vec()));
+    }
+
+    #[test]
+    fn a_test_in_by_an_interface_that_the_spec_does_not_name_is_a_warning() {
+        let tests = "tests: [{from: office, in: eth7, to: 22, reaches: nothing}]\n";
+        let test = "tests/all.yaml:1 tcp from 198.51.100.1 in by eth7 to port 22 reaches nothing";
+        let warning = "warning[unknown-interface]: the spec names no interface `eth7`, so `nvactl test` makes one up
+ --> tests/all.yaml:1:28
+  |
+1 | tests: [{from: office, in: eth7, to: 22, reaches: nothing}]
+  |                            ^^^^
+  |
+  = hint: did you mean `eth0`? If the machine has the interface `eth7`, add `silence: [unknown-interface]` at the top of the spec
+
+";
+        let words = [warning, test].map(str::to_owned).to_vec();
+        assert_eq!(loaded(SPEC, tests), Ok(words));
+        let silent = format!("{SPEC}silence: [unknown-interface]\n");
+        assert_eq!(loaded(&silent, tests), Ok(vec![test.to_owned()]));
     }
 
     #[test]

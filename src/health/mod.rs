@@ -11,7 +11,8 @@
 //!   `doctor::Hop`;
 //! - another column or metric of `status`: [`status`];
 //! - rules of others that obstruct a forward: [`foreign`], [`duplicate`] and [`mark_bit`];
-//! - an interface, address or route that the machine lacks: [`reach`].
+//! - an interface, address or route that the machine lacks: [`reach`];
+//! - the words of a traced connection: [`trace_text`]; those of a test: [`test_result`].
 
 pub mod connections;
 pub mod counts;
@@ -30,3 +31,5 @@ pub mod snat_ports;
 pub mod status;
 pub mod suspects;
 pub mod takers;
+pub mod test_result;
+pub mod trace_text;

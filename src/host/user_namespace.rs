@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 use thiserror::Error;
@@ -24,7 +25,7 @@ pub enum UserNamespaceError {
     UsedUp(&'static str, &'static str),
     #[error("no user namespace can be made: `kernel.unprivileged_userns_clone` is 0")]
     SwitchedOff,
-    #[error("AppArmor lets nobody but root use a user namespace")]
+    #[error("no user namespace can be used: AppArmor lets nobody but root use one")]
     AppArmor,
     #[error("no user namespace can be made: this container or sandbox forbids it")]
     Forbidden,
@@ -38,12 +39,17 @@ impl UserNamespaceError {
     /// Returns the fix.
     #[must_use]
     pub fn hint(&self) -> String {
-        let setting = |setting: &str| format!("run it with `sudo`, or: sudo sysctl -w {setting}");
+        let setting = |setting: &str| {
+            format!("run it with `sudo`, or let every program have more: sudo sysctl -w {setting}")
+        };
+        let switch = |switch: &str| {
+            format!("run it with `sudo`, or let every program use them: sudo sysctl -w {switch}")
+        };
         match self {
             // The number of threads that the kernel takes by default is about as large.
             Self::UsedUp(_, limit) => setting(&format!("user.{limit}=15000")),
-            Self::SwitchedOff => setting("kernel.unprivileged_userns_clone=1"),
-            Self::AppArmor => setting("kernel.apparmor_restrict_unprivileged_userns=0"),
+            Self::SwitchedOff => switch("kernel.unprivileged_userns_clone=1"),
+            Self::AppArmor => switch("kernel.apparmor_restrict_unprivileged_userns=0"),
             Self::Forbidden => "run it as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; with Docker: \
                  docker run --privileged"
                 .to_owned(),
@@ -144,6 +150,10 @@ fn failure(
     match (step, error.kind()) {
         (EntryStep::User, StorageFull) => UserNamespaceError::UsedUp(of, "max_user_namespaces"),
         (EntryStep::Network, StorageFull) => UserNamespaceError::UsedUp(of, "max_net_namespaces"),
+        // Without a profile for such processes, AppArmor refuses the namespace itself. Others refuse it with EPERM.
+        (EntryStep::User, PermissionDenied) if switches.apparmor && is_access(&error) => {
+            UserNamespaceError::AppArmor
+        }
         (EntryStep::User, PermissionDenied) if switches.debian => UserNamespaceError::SwitchedOff,
         // AppArmor lets the process into the user namespace and takes the rights there.
         (EntryStep::Map | EntryStep::Network, PermissionDenied) if switches.apparmor => {
@@ -155,14 +165,17 @@ fn failure(
     }
 }
 
+/// Whether an error is EACCES, with which a security module refuses what it mediates.
+fn is_access(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ACCESS.raw_os_error())
+}
+
 fn is_known() -> bool {
     fs::exists("/proc/self/ns/user").unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::*;
 
     #[test]
@@ -206,17 +219,24 @@ mod tests {
                 "sudo sysctl -w kernel.unprivileged_userns_clone=1",
             ),
             (
+                EntryStep::User,
+                Errno::ACCESS,
+                ubuntu,
+                "no user namespace can be used: AppArmor lets nobody but root use one",
+                "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+            ),
+            (
                 EntryStep::Map,
                 Errno::PERM,
                 ubuntu,
-                "AppArmor lets nobody but root use a user namespace",
+                "no user namespace can be used: AppArmor lets nobody but root use one",
                 "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
             ),
             (
                 EntryStep::Network,
                 Errno::PERM,
                 ubuntu,
-                "AppArmor lets nobody but root use a user namespace",
+                "no user namespace can be used: AppArmor lets nobody but root use one",
                 "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
             ),
             (

@@ -39,9 +39,10 @@ pub use sides::Routes;
 use family::OfFamily;
 use names::Names;
 
-use crate::forwards::{Forward, ForwardSet, Name, TargetKind};
+use crate::forwards::{Forward, ForwardSet, Layout, Name, TargetKind};
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;
+use crate::plan::plan;
 use crate::plan::unplan::unplan;
 
 /// A spec that rules became, and the account of each rule.
@@ -98,6 +99,9 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
         accounts.extend(one.accounts);
         remarks.extend(one.remarks);
     }
+    if let Some(layout) = layout(&set, rules) {
+        set.firewall.layout = layout;
+    }
     remarks.sort_by(|a: &Remarked, b| {
         (&a.entry, &a.remark, &a.place).cmp(&(&b.entry, &b.remark, &b.place))
     });
@@ -108,6 +112,35 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
         remarks,
         notes,
     }
+}
+
+/// Returns the layout with which the plan is nvactl's rules that are there; `None` if there are none, or no layout gives
+/// them. Few rules look alike in both.
+fn layout(set: &ForwardSet, rules: &[(Family, Ruleset)]) -> Option<Option<Layout>> {
+    let mut own = rules
+        .iter()
+        .filter(|(_, rules)| rules.holds_own())
+        .peekable();
+    own.peek()?;
+    let own: Vec<_> = own.collect();
+    let gives_own = |layout: &Option<Layout>| {
+        let mut set = set.clone();
+        set.firewall.layout = *layout;
+        own.iter().all(|(family, rules)| {
+            let planned = plan(&set, *family);
+            planned.chains().all(|(table, name, chain)| {
+                !name.is_own() || rules.chain(table, name) == Some(chain)
+            })
+        })
+    };
+    [
+        set.firewall.layout,
+        None,
+        Some(Layout::Flat),
+        Some(Layout::Tree),
+    ]
+    .into_iter()
+    .find(gives_own)
 }
 
 /// A spec has several destinations only as pods. nvactl's rules do not say which kind they had.

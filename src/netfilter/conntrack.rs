@@ -104,7 +104,8 @@ pub fn is_of_host(address: IpAddr) -> bool {
             !(v6.is_loopback()
                 || v6.is_unspecified()
                 || v6.is_multicast()
-                || v6.is_unicast_link_local())
+                || v6.is_unicast_link_local()
+                || v6.to_ipv4_mapped().is_some())
         }
     }
 }

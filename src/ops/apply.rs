@@ -230,7 +230,7 @@ fn tried(
             Ok((TrialMode::Past, overtaken))
         }
         PacketTrial::Cuts(lines) => Err(Refusal::CutsOff { lines }.into()),
-        PacketTrial::TestsFail(lines) => Err(Refusal::TestsFail { lines }.into()),
+        PacketTrial::TestsFail(tests) => Err(Refusal::TestsFail { tests }.into()),
         PacketTrial::NotLoaded if has_tests => Err(Refusal::NotTested {
             why: "the new rules do not load in a copy of this machine".to_owned(),
         }

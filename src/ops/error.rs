@@ -8,6 +8,7 @@ use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::state::StateError;
 use super::transaction::TransactionError;
+use crate::health::test_result::TestResult;
 use crate::host::boot_unit::UnitError;
 use crate::host::conntrack::ConntrackError;
 use crate::host::detached::DetachedError;
@@ -89,6 +90,15 @@ impl Failed {
         Self {
             error: Box::new(error),
             remarks,
+        }
+    }
+
+    /// Returns the tests of the spec because of which a change was refused.
+    #[must_use]
+    pub fn tests(&self) -> &[TestResult] {
+        match self.error.as_ref() {
+            Error::Refusal(Refusal::TestsFail { tests }) => tests,
+            _ => &[],
         }
     }
 }

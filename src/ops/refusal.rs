@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::health::test_result::TestResult;
 use crate::host::boot_unit;
 use crate::host::iptables::OWN_ALONE;
 use crate::host::kernel::Kernel;
@@ -14,6 +15,7 @@ use crate::netfilter::token::shell_word;
 use crate::netfilter::unread::Misprinted;
 use crate::plan::asks_entrance;
 use crate::plan::unplan::{is_outbound, name_of};
+use crate::twin::packet_tests::MOST_TRACED;
 
 /// A change that an operation refuses.
 #[derive(Debug, Error)]
@@ -135,11 +137,11 @@ pub enum Refusal {
     Changing,
     #[error(
         "nothing has changed, because tests of the spec do not pass with the new rules:\n{}",
-        .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+        test_lines(.tests)
     )]
     TestsFail {
-        /// The tests, what happened instead, and the paths of the packets.
-        lines: Vec<String>,
+        /// The tests that do not pass.
+        tests: Vec<TestResult>,
     },
     #[error("nothing has changed, because the tests of the spec could not be run: {why}")]
     NotTested { why: String },
@@ -155,6 +157,19 @@ pub enum Refusal {
 
 /// The end of the waiting, with the alternative to the hint on a line of its own.
 const UNDO: &str = "confirmed or undone\n  to undo the change now: sudo nvactl confirm --cancel";
+
+/// Describes each test that did not pass as `nvactl test` does.
+fn test_lines(tests: &[TestResult]) -> String {
+    let shown = tests.iter().take(MOST_TRACED);
+    let mut lines: Vec<String> = shown.flat_map(TestResult::lines).collect();
+    match tests.len().saturating_sub(MOST_TRACED) {
+        0 => {}
+        more => lines.push(format!("and {more} more")),
+    }
+    let lines = lines.iter().map(|line| format!("  {line}"));
+    let lines: Vec<String> = lines.map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
 
 /// Names the changes in the history.
 fn those_kept(numbers: &[u64]) -> String {

@@ -61,7 +61,7 @@ use thiserror::Error;
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
 use batch::IpError;
-use cause::CauseError;
+use cause::{CauseError, Holder};
 use doubt::Doubt;
 use machine::Machine;
 use rule_change::RuleChange;
@@ -91,6 +91,15 @@ pub enum TwinError {
 }
 
 impl TwinError {
+    /// Returns the fix, if it is outside of nvactl.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Wiring(error) => error.hint(),
+            _ => None,
+        }
+    }
+
     /// Returns the error with its causes in one line.
     #[must_use]
     pub fn words(&self) -> String {
@@ -248,6 +257,12 @@ impl Twin {
         *self.has_chance.get_or_init(|| self.filter.has_chance())
     }
 
+    /// Returns whether rules of others count packets in turn, and are not watched.
+    #[must_use]
+    pub fn takes_turns(&self) -> bool {
+        self.filter.takes_turns()
+    }
+
     #[must_use]
     pub fn machine(&self) -> &Machine {
         &self.machine
@@ -298,6 +313,14 @@ impl Twin {
         Ok(self.copied.counted()?)
     }
 
+    /// Returns the packets that each watched rule has counted. The calling thread is in the twin's machine namespace.
+    ///
+    /// # Errors
+    /// As [`Twin::counted`].
+    pub fn packets(&self) -> Result<Vec<u64>, TwinError> {
+        Ok(self.copied.packets()?)
+    }
+
     #[must_use]
     pub fn watched(&self) -> &[Watched] {
         &self.copied.watched
@@ -309,6 +332,13 @@ impl Twin {
         let mut left_out = self.copied.left_out.iter();
         self.copied.watched.is_empty()
             && !left_out.any(|one| matches!(one.place, RulePlace::Iptables { .. }))
+    }
+
+    /// Returns whether the twin may have fewer rules in a chain than the machine: the places of rules there are not
+    /// known then.
+    #[must_use]
+    pub fn lacks_rules_of(&self, holder: &Holder) -> bool {
+        self.copied.lacks_rules_of(holder.in_nft())
     }
 
     /// Returns the things that the twin lacks and that may decide about a packet.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 const ROOT: &str = "/proc/sys/net";
@@ -73,7 +74,7 @@ impl Switches {
                 let written = fs::write(format!("{ROOT}/{name}"), value);
                 // A switch that is read-only here is a count, or a limit of the whole machine.
                 if let Err(error) = written
-                    && error.kind() != std::io::ErrorKind::PermissionDenied
+                    && error.kind() != io::ErrorKind::PermissionDenied
                 {
                     left.push(name.clone());
                 }
@@ -91,6 +92,16 @@ pub(super) fn one(name: &str) -> Option<String> {
 /// Sets a switch of the calling thread's namespace. The kernel may lack it.
 pub(super) fn set(name: &str, value: &str) {
     let _ = fs::write(format!("{ROOT}/{name}"), value);
+}
+
+/// Writes a switch that each namespace has with the value that it has.
+///
+/// # Errors
+/// If no switch of the calling thread's namespace can be written.
+pub(super) fn try_to_write() -> io::Result<()> {
+    let path = format!("{ROOT}/ipv4/ip_forward");
+    let value = fs::read(&path)?;
+    fs::write(path, value)
 }
 
 fn is_own(name: &str) -> bool {

@@ -18,6 +18,7 @@ use super::machine::{self, Address, LinkKind, Machine, MachineLink};
 use super::netns::Netns;
 use super::world::{NO_MAC, World};
 use super::{routes, switches};
+use crate::host::user_namespace::UserNamespaceError;
 use crate::net::Family;
 
 #[derive(Debug, Error)]
@@ -28,6 +29,11 @@ pub enum WiringError {
     Ip(#[from] IpError),
     #[error("the copy's interface {interface} cannot be made: {words}")]
     Interface { interface: String, words: String },
+    #[error(
+        "a copy cannot be told to forward packets, because the settings in /proc/sys/net cannot be written here: {}",
+        unwritable(.0)
+    )]
+    Switches(io::Error),
     #[error("the time limit was reached before the copy had all {0} interfaces")]
     Late(usize),
 }
@@ -45,6 +51,38 @@ fn refusal(error: &io::Error) -> String {
     }
 }
 
+/// Says why the settings cannot be written.
+fn unwritable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "/proc/sys is mounted read-only, as in a container".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+impl WiringError {
+    /// Returns the fix, if it is outside of nvactl.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Switches(_) => Some(
+                "to make them writable, as root: mount -o remount,bind,rw /proc/sys\n\
+                 hint: with Docker, start the container with: docker run --privileged"
+                    .to_owned(),
+            ),
+            Self::Namespace(error) => match error.kind() {
+                io::ErrorKind::PermissionDenied => Some(UserNamespaceError::Forbidden.hint()),
+                io::ErrorKind::StorageFull => {
+                    Some("to allow more: sudo sysctl -w user.max_net_namespaces=15000".to_owned())
+                }
+                _ => None,
+            },
+            Self::Ip(_) | Self::Interface { .. } | Self::Late(_) => None,
+        }
+    }
+}
+
 /// A twin without rules.
 #[derive(Debug)]
 pub struct Wired {
@@ -58,7 +96,7 @@ pub struct Wired {
 /// afterwards.
 ///
 /// # Errors
-/// If a namespace or an interface cannot be made, or [`WiringError::Late`] if the deadline passes: each interface
+/// If a namespace or an interface cannot be made, if its switches cannot be set, or [`WiringError::Late`] if the deadline passes: each interface
 /// takes about 20 ms.
 pub fn wire(machine: &Machine, deadline: Option<Instant>) -> Result<Wired, WiringError> {
     let mut worlds = Vec::new();
@@ -76,6 +114,7 @@ pub fn wire(machine: &Machine, deadline: Option<Instant>) -> Result<Wired, Wirin
         worlds.push(World::make(link, worlds.len()).map_err(WiringError::Namespace)?);
     }
     let netns = Netns::make().map_err(WiringError::Namespace)?;
+    switches::try_to_write().map_err(WiringError::Switches)?;
     for (name, value) in [
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_dad", "0"),
@@ -317,13 +356,19 @@ fn refused_none(interface: &str, refused: Vec<RefusedCommand>) -> Result<(), Wir
 fn addresses(machine: &Machine) -> String {
     let mut text = String::new();
     for link in &machine.links {
+        // The kernel lists the IPv6 address first that was added last (`ipv6_link_dev_addr` in net/ipv6/addrconf.c), and
+        // takes the first of equally good ones as the source.
+        let (v6, v4): (Vec<&Address>, Vec<&Address>) = link
+            .addresses
+            .iter()
+            .partition(|one| one.net.addr().is_ipv6());
         for Address {
             net,
             peer,
             broadcast,
             scope,
             deprecated,
-        } in &link.addresses
+        } in v4.into_iter().chain(v6.into_iter().rev())
         {
             // The kernel gives `lo` these addresses itself.
             if link.kind == LinkKind::Loopback && net.addr().is_loopback() {

@@ -10,7 +10,7 @@ use super::networks::{self, NetworkNames};
 use super::options::{self, Options};
 use super::outbound;
 use super::packet_tests;
-use super::problem::{Problem, ProblemKind};
+use super::problem::{Code, Problem, ProblemKind};
 use super::silence::{Silencing, decode_silence};
 use super::written::{WrittenForward, WrittenListen, WrittenSpec, WrittenTarget};
 use crate::forwards::{Firewall, ForwardPolicy, Layout, TargetKind, TargetPorts};
@@ -100,6 +100,8 @@ pub fn decode(
             spec.outbound.push(entry);
         }
     }
+    let keys = files.iter().filter_map(|file| file.key("tests"));
+    spec.tests_key = keys.map(|key| key.span.start).next_back();
     for tests in files.iter().filter_map(|file| file.get("tests")) {
         let tests = packet_tests::decode(tests, &mut networks, problems);
         spec.tests.extend(tests);
@@ -127,6 +129,14 @@ pub fn networks_of(root: &Node<'_>, networks: &mut NetworkNames<'_>) {
     if let Some(node) = fields.as_ref().and_then(|fields| fields.get("networks")) {
         networks.decode(node, &mut reported);
     }
+}
+
+/// Returns the codes that a document that is valid silences for the whole spec.
+pub fn silenced(root: &Node<'_>) -> Vec<Code> {
+    let mut reported = Vec::new();
+    let fields = Fields::of(root, "spec", "the spec", KEYS, &mut reported);
+    let silence = fields.map(|fields| decode_silence(&fields, Silencing::Spec, &mut reported));
+    silence.into_iter().flatten().collect()
 }
 
 /// Returns the value of a key that only one file may have, and reports the key in other files.

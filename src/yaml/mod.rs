@@ -48,7 +48,7 @@ use crate::forwards::{ForwardSet, Name};
 pub use bounds::{MAX_PROBLEMS, MAX_VALUES};
 pub use network_file::{FileFault, NetworkFile};
 use networks::NetworkNames;
-pub use packet_tests::tests_text;
+pub use packet_tests::{TestList, test_lines, tests_text};
 use places::Places;
 pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
 pub use spec_text::{Comments, spec_text};
@@ -65,6 +65,8 @@ pub struct Reading {
     pub problems: Vec<Problem>,
     /// The first byte of each test of `set`.
     starts: Vec<usize>,
+    /// The first byte of the last key `tests`.
+    tests_key: Option<usize>,
 }
 
 impl Reading {
@@ -73,6 +75,13 @@ impl Reading {
         if let Some(set) = &mut self.set {
             packet_tests::locate(&mut set.tests, &self.starts, places);
         }
+    }
+
+    /// Returns the place of the list `tests`, if the spec has one. `places` holds the files that were examined.
+    #[must_use]
+    pub fn test_list(&self, places: &Places<'_>) -> Option<TestList> {
+        let key = self.tests_key?;
+        Some(TestList::find(key, &self.starts, places))
     }
 
     /// Returns the spec if it has no error.
@@ -148,6 +157,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
         }
     }
     let (mut set, mut disabled, mut of_tests) = (None, Vec::new(), Vec::new());
+    let mut tests_key = None;
     if !roots.is_empty() {
         let whole = roots.len() == texts.len();
         let starts = of_networks.iter().map(|(start, _)| *start);
@@ -159,6 +169,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
         check::check(&written, &mut problems);
         disabled = written.disabled().cloned().collect();
         of_tests = written.tests.iter().map(|test| test.span.start).collect();
+        tests_key = written.tests_key;
         set = resolve::resolve(written, &mut problems);
     }
     let has_error = problem::in_order(&mut problems);
@@ -167,6 +178,7 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
         disabled,
         problems,
         starts: of_tests,
+        tests_key,
     }
 }
 

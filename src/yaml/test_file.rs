@@ -1,14 +1,15 @@
 //! A file of tests for a spec: the key `tests`, and `networks` of its own.
 
-use super::decode::networks_of;
+use super::decode::{networks_of, silenced};
 use super::fields::Fields;
 use super::load::load;
 use super::network_file::NetworkFile;
 use super::networks::NetworkNames;
-use super::packet_tests::{decode, locate};
+use super::packet_tests::{decode, locate, warn_of_interfaces};
 use super::places::{Places, placed};
-use super::problem::{self, Problem};
+use super::problem::{self, Code, Problem};
 use crate::forwards::PacketTest;
+use crate::net::Interface;
 
 /// The keys of the file.
 const KEYS: &[&str] = &["networks", "tests"];
@@ -23,6 +24,8 @@ pub struct TestFile<'t> {
     pub spec: &'t [&'t [u8]],
     /// The files of networks that the spec names.
     pub spec_networks: &'t [NetworkFile<'t>],
+    /// The interfaces that the spec names.
+    pub interfaces: &'t [&'t Interface],
 }
 
 /// The result of reading a file of tests.
@@ -60,10 +63,12 @@ pub fn examine_tests(file: &TestFile<'_>) -> TestReading {
     let (mut problems, mut values) = (Vec::new(), 0);
     let of_spec = of_spec.iter().copied().zip(file.spec_networks);
     let mut networks = NetworkNames::new(of_spec, values, true);
+    let mut silence = Vec::new();
     for (text, start) in file.spec.iter().zip(spec) {
         // The problems of the spec have been reported by then.
         if let Ok(document) = load(text, *start, &mut values) {
             networks_of(&document.root, &mut networks);
+            silence.extend(silenced(&document.root));
         }
     }
     networks.change_files(own.iter().copied().zip(file.networks));
@@ -84,6 +89,10 @@ pub fn examine_tests(file: &TestFile<'_>) -> TestReading {
             }
         }
         Err(problem) => problems.push(problem.in_test_file()),
+    }
+    if !silence.contains(&Code::UnknownInterface) {
+        let known = file.interfaces.iter().copied().collect();
+        warn_of_interfaces(&tests, &known, &mut problems);
     }
     let has_error = problem::in_order(&mut problems);
     let starts = tests.iter().map(|test| test.span.start).collect();

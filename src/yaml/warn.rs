@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::fields::Placed;
 use super::nets::ByFamily;
+use super::packet_tests::warn_of_interfaces;
 use super::problem::{Code, Problem, ProblemKind, Span};
 use super::written::{Listener, WrittenForward, WrittenSpec, listeners};
 use crate::forwards::{ForwardPolicy, Snat, Snats, TargetKind, TargetPorts};
@@ -51,6 +52,9 @@ pub fn warn(spec: &WrittenSpec, problems: &mut Vec<Problem>) {
         problems.extend(
             unused.map(|(name, span)| Problem::new(span, ProblemKind::UnusedNetwork { name })),
         );
+    }
+    if !silenced(Code::UnknownInterface) {
+        warn_of_interfaces(&spec.tests, &spec.interfaces(), problems);
     }
     if !silenced(Code::AddressBesideAll) {
         beside_all(spec, problems);

@@ -1,5 +1,6 @@
 //! A spec as written: each value read and placed, but not yet compared with the others.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::fields::Placed;
@@ -10,7 +11,7 @@ use crate::forwards::{
     Description, Destination, ForwardPolicy, Layout, Limits, Listen, Name, OutboundProtocol,
     PacketTest, Snats, TargetKind,
 };
-use crate::net::{Family, PortRange, Protocol};
+use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::target::Mss;
 
 /// A spec as written. `None` if a value is missing, or invalid and reported.
@@ -30,12 +31,29 @@ pub struct WrittenSpec {
     /// The codes that are silenced for the whole spec.
     pub silence: Vec<Code>,
     /// In the order of the file, without those that have a problem, which was reported.
-    pub tests: Vec<Placed<PacketTest>>,
+    pub tests: Vec<WrittenTest>,
+    /// The first byte of the last key `tests`.
+    pub tests_key: Option<usize>,
     /// The names of networks that no list and no test has, each with its place.
     pub unused_networks: Vec<(String, Span)>,
 }
 
 impl WrittenSpec {
+    /// Returns the interfaces that the spec names, tests apart. Entries that are switched off count.
+    pub fn interfaces(&self) -> BTreeSet<&Interface> {
+        let forwards = self.forwards.iter().map(|one| &one.options.interfaces);
+        let outbound = self.outbound.iter().map(|one| &one.interfaces);
+        let all = [&self.interfaces]
+            .into_iter()
+            .chain(forwards)
+            .chain(outbound);
+        let all = all.flatten().flat_map(|one| {
+            let ingress = one.ingress.iter().flatten();
+            ingress.chain(&one.egress)
+        });
+        all.collect()
+    }
+
     /// Returns the forwards that are part of the plan.
     pub fn enabled(&self) -> impl Iterator<Item = &WrittenForward> {
         let forwards = self.forwards.iter();
@@ -116,6 +134,15 @@ pub struct WrittenOutbound {
     pub own_egress: bool,
     /// The codes that are silenced for this entry.
     pub silence: Vec<Code>,
+}
+
+/// A test as written.
+#[derive(Debug)]
+pub struct WrittenTest {
+    pub value: PacketTest,
+    pub span: Span,
+    /// The place of the value of `in`.
+    pub ingress: Option<Span>,
 }
 
 /// A forward has one listener for each of its protocols and each piece of its `listen`.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use nvactl::forwards::{Forward, ForwardSet, Outbound};
+use nvactl::forwards::{Forward, ForwardSet, Nets, Outbound};
 use nvactl::host::network;
 use nvactl::net::{Family, Interface, Port};
 use nvactl::netfilter::backend::Backend;
@@ -35,6 +35,8 @@ pub fn rendered(set: &ForwardSet) -> Vec<(Family, String)> {
 #[derive(Debug, Default)]
 pub struct Tried {
     pub connections: usize,
+    /// The connections that no machine can lead to where the spec wants them.
+    pub ambiguous: usize,
     /// The connections that did not end as the spec says, and the parts of the machine that the twin lacks.
     pub wrong: Vec<String>,
 }
@@ -47,12 +49,12 @@ pub fn tried(set: &ForwardSet, backend: Backend) -> Tried {
     let mut tried = Tried::default();
     let judged = judged(set, &[], None, backend, &mut tried);
     tried.connections = judged.len();
-    let wrong = |one: &Judged<'_>| one.verdict != Verdict::AsWanted && !is_ambiguous(set, one);
-    let lost: Vec<Ask<'_>> = judged
-        .into_iter()
-        .filter(wrong)
-        .map(|one| one.ask)
-        .collect();
+    let is_wrong = |one: &Judged<'_>| one.verdict != Verdict::AsWanted;
+    let wrong = |one: &Judged<'_>| is_wrong(one) && !is_ambiguous(set, one);
+    let lost = judged.into_iter().filter(is_wrong);
+    let (ambiguous, lost): (Vec<_>, Vec<_>) = lost.partition(|one| is_ambiguous(set, one));
+    tried.ambiguous = ambiguous.len();
+    let lost: Vec<Ask<'_>> = lost.into_iter().map(|one| one.ask).collect();
     if lost.is_empty() {
         return tried;
     }
@@ -134,12 +136,17 @@ fn all<'s>(set: &'s ForwardSet, filter: &PacketFilter, twin: &Twin) -> Vec<Ask<'
     asks
 }
 
-/// Returns whether no machine can lead a connection to where the spec wants it: another forward leads packets with the
-/// same ingress, target and ports to another egress, or the target is the firewall itself.
+/// Returns whether no machine can lead a connection to where the spec wants it.
 fn is_ambiguous(set: &ForwardSet, judged: &Judged<'_>) -> bool {
-    let Subject::Forward(forward) = judged.ask.of else {
-        return false;
-    };
+    match judged.ask.of {
+        Subject::Forward(forward) => is_ambiguous_forward(set, forward, judged),
+        Subject::Outbound(entry) => is_ambiguous_entry(set, entry, judged),
+    }
+}
+
+/// Returns whether another forward leads packets with the same ingress, target and ports to another egress, or the
+/// target is the firewall itself.
+fn is_ambiguous_forward(set: &ForwardSet, forward: &Forward, judged: &Judged<'_>) -> bool {
     let same = set.forwards.iter().filter(|other| {
         other.egress != forward.egress
             && other.protocol == forward.protocol
@@ -162,7 +169,38 @@ fn is_ambiguous(set: &ForwardSet, judged: &Judged<'_>) -> bool {
     let is_own = listeners
         .iter()
         .any(|at| machine.addresses().contains(&at.ip()));
-    elsewhere && matches!(judged.verdict, Verdict::Behind(_)) || is_own
+    let is_led_elsewhere = matches!(judged.verdict, Verdict::Behind(_) | Verdict::Dead(_));
+    elsewhere && is_led_elsewhere || is_own
+}
+
+/// Returns whether another part of the spec has the destination, or a network that holds it and is no wider than the
+/// entry's own, behind another interface than the entry's egress.
+fn is_ambiguous_entry(set: &ForwardSet, entry: &Outbound, judged: &Judged<'_>) -> bool {
+    let to = judged.ask.question.to.ip();
+    let own = destinations(entry).filter(|net| net.contains(&to));
+    let own = own.map(|net| net.prefix_len()).max().unwrap_or_default();
+    let of_forwards = set.forwards.iter().flat_map(|forward| {
+        let targets = forward.target.destinations.iter();
+        let targets = targets.map(|to| (IpNet::from(to.address), &forward.egress));
+        let nets = forward.sources.allow.iter().flat_map(Nets::as_slice);
+        let clients = nets.flat_map(|net| forward.ingress.iter().map(|by| (*net, by)));
+        targets.chain(clients)
+    });
+    let of_entries = set.outbound.iter().flat_map(|other| {
+        let senders = other.allow_from.as_slice().iter();
+        let senders = senders.flat_map(|net| other.ingress.iter().map(|by| (*net, by)));
+        let servers = destinations(other).map(|net| (net, &other.egress));
+        senders.chain(servers)
+    });
+    let mut others = of_forwards.chain(of_entries);
+    others.any(|(net, by)| *by != entry.egress && net.contains(&to) && net.prefix_len() >= own)
+}
+
+/// Returns the networks to which an entry leads.
+fn destinations(entry: &Outbound) -> impl Iterator<Item = IpNet> {
+    let internet = entry.allow_to.internet.then(IpNet::default);
+    let nets = entry.allow_to.nets.as_slice().iter().copied();
+    internet.into_iter().chain(nets)
 }
 
 pub fn cases() -> Vec<PathBuf> {

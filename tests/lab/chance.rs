@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The variable that gives the seed again.
-const SEED: &str = "NVACTL_SEED";
+pub const SEED: &str = "NVACTL_SEED";
 
 #[derive(Debug)]
 pub struct Chance(u64);

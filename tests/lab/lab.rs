@@ -51,6 +51,11 @@ pub fn host_with(backend: Backend) -> Host {
     with_programs(Host::new(), backend)
 }
 
+/// The same for a host of which only the network matters.
+pub fn bare_host_with(backend: Backend) -> Host {
+    with_programs(Host::without_files(""), backend)
+}
+
 /// Makes the plain `iptables…` names of a host those of one backend.
 fn with_programs(host: Host, backend: Backend) -> Host {
     for name in [

@@ -13,6 +13,7 @@ use nvactl::twin::{Twin, netns};
 use crate::asked::{cases, set_of, tried};
 use crate::lab::Backend;
 use crate::long;
+use crate::random_specs::random_specs;
 use crate::twin::answered;
 
 pub fn programs(backend: Backend) -> Programs {
@@ -40,6 +41,22 @@ fn every_case_works_on_a_made_up_machine(backend: Backend) {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(connections > 200, "{connections}");
+}
+
+lab_test!(either machines_made_up_from_random_specs_answer_their_batteries);
+fn machines_made_up_from_random_specs_answer_their_batteries(backend: Backend) {
+    let (mut connections, mut ambiguous, mut wrong) = (0, 0, Vec::new());
+    for (text, set) in random_specs(long::count(15, 300)) {
+        let tried = tried(&set, programs(backend));
+        connections += tried.connections;
+        ambiguous += tried.ambiguous;
+        if !tried.wrong.is_empty() {
+            wrong.push(format!("{text}\n{}", tried.wrong.join("\n")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(connections > 100, "{connections}");
+    assert!(ambiguous * 10 < connections, "{ambiguous} of {connections}");
 }
 
 /// The end of a connection: the interface of the world that answered, the target, and the source that it saw.

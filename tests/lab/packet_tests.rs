@@ -1,5 +1,15 @@
 //! The tests of a spec: `nvactl test` asks a kernel, and `apply` loads nothing with which one fails.
 
+use std::time::Instant;
+
+use nvactl::forwards::PacketTest;
+use nvactl::twin::machine::Machine;
+use nvactl::twin::packet_tests::{TestOutcome, run_tests};
+use nvactl::twin::rules::PacketFilter;
+use nvactl::twin::{Twin, netns};
+use nvactl::yaml;
+use serde_json::Value;
+
 use crate::lab::{Backend, FIREWALL, Lab, Said, save};
 use crate::traffic::{answer, serve_tcp};
 
@@ -55,6 +65,26 @@ fn a_test_passes_or_shows_where_its_packets_went(backend: Backend) {
     }
 }
 
+/// Returns the lines of the first failed test of a report, without the ports of clients.
+fn path_of_failed(report: &str) -> Vec<String> {
+    let lines = report.lines().map(str::trim_start);
+    let mut lines = lines.skip_while(|line| !line.starts_with("failed "));
+    let first = lines.next();
+    let is_of_test = |line: &&str| {
+        !["passed ", "<stdin>: ", "hint: "]
+            .iter()
+            .any(|end| line.starts_with(end))
+    };
+    let lines = first.into_iter().chain(lines.take_while(is_of_test));
+    let is_port = |word: &&str| word.contains(":4000");
+    let words = |line: &str| -> Vec<String> {
+        line.split(' ')
+            .map(|word| if is_port(&word) { "PORT" } else { word }.to_owned())
+            .collect()
+    };
+    lines.map(|line| words(line).join(" ")).collect()
+}
+
 lab_test!(either apply_loads_nothing_with_which_a_test_fails);
 fn apply_loads_nothing_with_which_a_test_fails(backend: Backend) {
     let lab = working(backend);
@@ -65,15 +95,27 @@ fn apply_loads_nothing_with_which_a_test_fails(backend: Backend) {
         "forwards:\n  - {name: shell, listen: 22, target: {pod: 10.224.0.118:22}, silence: [takes-ssh]}\n",
     );
     for (spec, words) in [
-        (&moved, "<stdin>:6: web is reached: tcp from 198.51.100.7"),
+        (&moved, "<stdin>:6: it reached 10.224.0.118:81 behind eth0"),
         (
             &opened,
-            "<stdin>:8: ssh is not forwarded: tcp from 198.51.100.7",
+            "<stdin>:8: it reached 10.224.0.118:22 behind eth0, with the source 10.3.0.4",
         ),
     ] {
+        let path = path_of_failed(&test(&lab, spec, &[]).stdout);
+        assert!(path.concat().contains("DNAT to 10.224.0.118"), "{path:?}");
+        let said = lab.nvactl_with(&["apply", "-", "--format", "json"], spec);
+        assert_eq!(said.code, 2, "{said:?}");
+        let json: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+        let failed = &json["failed_tests"][0];
+        let told = [&json["changed"], &failed["outcome"], &failed["line"]];
+        let line = if spec == &moved { 6 } else { 8 };
+        assert_eq!(told, [&false.into(), &"failed".into(), &Value::from(line)]);
+        let trace = failed["trace"].as_str().expect("it has a path");
+        assert!(trace.contains("DNAT to 10.224.0.118"), "{json}");
         for more in [&["--dry-run"][..], &[], &["--confirm", "60"]] {
             let said = lab.nvactl_with(&[&["apply", "-"], more].concat(), spec);
             assert_eq!(said.code, 2, "{more:?}: {said:?}");
+            assert_eq!(path_of_failed(&said.stderr), path);
             for words in [
                 words,
                 "tests of the spec do not pass",
@@ -110,21 +152,148 @@ fn apply_refuses_tests_that_it_cannot_run(backend: Backend) {
     assert_eq!(said.code, 0, "without tests: {said:?}");
 }
 
+lab_test!(a_copy_whose_switches_are_read_only_is_an_error);
+/// As in a container: the copy would not forward, and every connection would seem to be lost.
+fn a_copy_whose_switches_are_read_only_is_an_error(backend: Backend) {
+    let lab = working(backend);
+    let before = save(&lab.firewall);
+    let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys";
+    let writable = "mount -o remount,bind,rw /proc/sys";
+    let run = |mounts: &str, command: &str, spec: &str| {
+        let script = format!("{mounts}; exec {NVACTL} {command}");
+        let words = ["--mount", "sh", "-c", &script];
+        Said::from(lab.firewall.feed("unshare", &words, spec))
+    };
+    let why =
+        "the settings in /proc/sys/net cannot be written here: /proc/sys is mounted read-only";
+    for command in [
+        "test -",
+        "test - --live",
+        "trace - --from 198.51.100.7 --to 49182",
+    ] {
+        let said = run(read_only, command, SPEC);
+        assert_eq!(
+            (said.code, said.stdout.as_str()),
+            (2, ""),
+            "{command}: {said:?}"
+        );
+        let hint = format!("hint: to make them writable, as root: {writable}\n");
+        assert!(said.stderr.contains(why), "{command}: {said:?}");
+        assert!(said.stderr.contains(&hint), "{command}: {said:?}");
+        let said = run(&format!("{read_only}; {writable}"), command, SPEC);
+        assert_eq!(said.code, 0, "{command}: {said:?}");
+    }
+    let other = SPEC.replace("listen: 49182", "listen: [49182, 49183]");
+    let said = run(read_only, "apply -", &other);
+    assert_eq!(said.code, 2, "{said:?}");
+    for words in ["the tests of the spec could not be run", why, "--no-trial"] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    assert_eq!(save(&lab.firewall), before);
+}
+
+const LIMITED: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 80, target: {pod: [10.224.0.118:80, 10.224.0.119:80]}, limits: {new_per_second: 1, burst: 1}}
+tests:
+  - {from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
+  - {from: 198.51.100.8, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
+  - {from: 198.51.100.9, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
+";
+
+/// The limit would refuse this connection after another one.
+const FALSE: &str = "  - {name: closed, from: 203.0.113.9, to: 80, reaches: nothing}\n";
+
 lab_test!(either a_limit_counts_no_connection_of_another_test);
-/// Each failed test is tried alone before it is reported.
 fn a_limit_counts_no_connection_of_another_test(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let said = test(&lab, LIMITED, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let with_false = LIMITED.to_owned() + FALSE;
+    let wrong = "closed: tcp from 203.0.113.9 to port 80 reaches nothing";
+    let said = test(&lab, &with_false, &[]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let failed = format!("failed      {wrong}");
+    assert!(said.stdout.contains(&failed), "{said:?}");
+    assert!(said.stdout.contains("3 passed, 1 failed"), "{said:?}");
+    // The connections that `apply` opens before count no less.
+    let said = lab.nvactl_with(&["apply", "-"], &with_false);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains(wrong), "{said:?}");
+    lab.apply(LIMITED);
+    let said = test(&lab, &with_false, &["--live"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("3 passed, 1 failed"), "{said:?}");
+}
+
+lab_test!(either a_test_that_is_not_opened_in_time_has_not_passed);
+fn a_test_that_is_not_opened_in_time_has_not_passed(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let set = yaml::read(LIMITED.as_bytes()).expect("the spec is valid");
+    let outcomes = lab.firewall.enter(move || {
+        let done = netns::aside(move || {
+            let machine = Machine::read().expect("it is listed");
+            let filter = PacketFilter::read().expect("it is listed");
+            let mut twin = Twin::make(machine, &filter, None).expect("it can be made");
+            let tests: Vec<&PacketTest> = set.tests.iter().collect();
+            let tested = run_tests(&mut twin, &tests, &[&set], Instant::now());
+            let tested = tested.expect("they run").into_iter();
+            tested.map(|one| one.outcome).collect::<Vec<_>>()
+        });
+        done.expect("there is a thread")
+    });
+    let late = TestOutcome::NotOpened("the time limit was reached first".to_owned());
+    assert_eq!(outcomes, [late.clone(), late.clone(), late]);
+}
+
+lab_test!(either a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown);
+/// Whom the live machine has seen recently is not copied.
+fn a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown(backend: Backend) {
+    let lab = working(backend);
+    lab.firewall
+        .run("iptables -I FORWARD -s 198.51.100.0/24 -m recent --name seen --rcheck -j DROP");
+    let mut spec = SPEC.split("tests:").next().expect("it is there").to_owned();
+    spec += "tests:\n";
+    for n in 1..=40 {
+        spec += &format!(
+            "  - {{from: 198.51.100.{n}, to: 49182, reaches: '10.224.0.118:80'}}
+  - {{from: 203.0.113.{n}, to: 49182, reaches: '10.224.0.118:80'}}
+  - {{from: 203.0.113.{n}, to: 22, reaches: nothing}}
+"
+        );
+    }
+    let said = test(&lab, &spec, &["--live", "--format", "json"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    let json: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    let tests = json["tests"].as_array().expect("it is a list");
+    assert_eq!(tests.len(), 120);
+    for (n, test) in tests.iter().enumerate() {
+        let is_met = n % 3 == 0;
+        let outcome = if is_met { "unknown" } else { "passed" };
+        assert_eq!(test["outcome"], outcome, "{test}");
+        let found = test["found"].as_str().unwrap_or_default();
+        assert_eq!(found.contains("--name seen"), is_met, "{test}");
+    }
+}
+
+lab_test!(either a_limit_does_not_fail_a_test_of_several_hosts);
+/// Such a test opens connections until each host was reached, more than the limit admits.
+fn a_limit_does_not_fail_a_test_of_several_hosts(backend: Backend) {
     let lab = Lab::one_nic(backend);
     let spec = "
 firewall: {interface: eth0, snat: 10.3.0.4}
 forwards:
-  - {name: web, listen: 80, target: {pod: 10.224.0.118:80}, limits: {new_per_second: 1, burst: 1}}
+  - {name: web, listen: 80, target: {pod: ['10.224.0.118:80', '10.224.0.119:80']}, limits: {new_per_second: 1, burst: 1}}
 tests:
-  - {from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80'}
-  - {from: 198.51.100.8, to: 80, reaches: '10.224.0.118:80'}
-  - {from: 198.51.100.9, to: 80, reaches: '10.224.0.118:80'}
+  - {from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
 ";
     let said = test(&lab, spec, &[]);
     assert_eq!(said.code, 0, "{said:?}");
+    // The entry does not admit the client, so no connection arrives whatever the limit is.
+    let denied = spec.replace("limits:", "deny_from: [198.51.100.7], limits:");
+    let said = test(&lab, &denied, &[]);
+    assert_eq!(said.code, 1, "{said:?}");
 }
 
 lab_test!(the_failing_test_of_readme_is_true);

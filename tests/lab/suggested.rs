@@ -13,15 +13,13 @@ use nvactl::twin::packet_tests::run_tests;
 use nvactl::twin::rules::PacketFilter;
 use nvactl::twin::{Twin, netns};
 use nvactl::yaml;
-use proptest::strategy::{Strategy as _, ValueTree as _};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::asked::{cases, set_of};
-use crate::generate::any_spec;
 use crate::lab::Backend;
 use crate::long;
 use crate::made_up::programs;
 use crate::mutate::{Mutation, mutations};
+use crate::random_specs::random_specs;
 
 /// Each twin takes less than a second.
 const LIMIT: Duration = Duration::from_mins(2);
@@ -61,7 +59,8 @@ fn failing(
             return None;
         }
         let tests: Vec<&PacketTest> = tests.iter().collect();
-        let tested = run_tests(&mut twin, &tests, Instant::now() + LIMIT).expect("they run");
+        let tested =
+            run_tests(&mut twin, &tests, &[set], Instant::now() + LIMIT).expect("they run");
         let failed = tested.iter().filter(|one| !one.is_passed());
         Some(
             failed
@@ -72,19 +71,6 @@ fn failing(
     netns::aside(work).expect("there is a thread")
 }
 
-/// Returns some random specs, with their text as the name.
-fn generated(count: usize) -> Vec<(String, ForwardSet)> {
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let spec = |_| {
-        let spec = any_spec().new_tree(&mut runner).expect("it makes one");
-        let text = serde_yaml::to_string(&spec.current()).expect("it can be written");
-        let set = yaml::read(text.as_bytes()).expect("it is valid");
-        (text, set)
-    };
-    (0..count).map(spec).collect()
-}
-
 lab_test!(either suggested_tests_pass);
 fn suggested_tests_pass(backend: Backend) {
     let (mut count, mut wrong) = (0, Vec::new());
@@ -92,7 +78,7 @@ fn suggested_tests_pass(backend: Backend) {
         let name = case.file_name()?.display().to_string();
         Some((name, set_of(&case)?))
     });
-    for (name, set) in cases.chain(generated(long::count(15, 300))) {
+    for (name, set) in cases.chain(random_specs(long::count(15, 300))) {
         let tests = suggested(&set);
         count += tests.len();
         match failing(&set, &tests, &planned(&set), backend) {

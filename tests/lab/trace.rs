@@ -231,6 +231,36 @@ fn a_connection_that_does_not_come_through_shows_why(backend: Backend) {
     );
 }
 
+lab_test!(a_rule_that_only_replies_meet_is_on_their_path);
+fn a_rule_that_only_replies_meet_is_on_their_path(backend: Backend) {
+    let lab = Lab::dual_stack_two_nics(backend);
+    lab.apply(SPEC);
+    let remark = "(iptables-legacy counts packets of both directions";
+    let options = format!("--from {CLIENT} --to 443");
+    for rule in ["-s 10.224.0.118", "-p tcp --sport 8443", "-d 198.51.100.10"] {
+        lab.firewall
+            .run(&format!("iptables -I FORWARD {rule} -j ACCEPT"));
+        let found = traced(&lab, &options, 0);
+        let accepts = "forward filter accept";
+        let of_reply = format!("reply {accepts}");
+        assert!(found.contains(&of_reply), "{rule}: {found:?}");
+        assert!(
+            !found.contains(&format!("request {accepts}")),
+            "{rule}: {found:?}"
+        );
+        let said = lab.nvactl(&["trace", "live", "--from", CLIENT, "--to", "443"]);
+        assert!(!said.stdout.contains(remark), "{rule}: {said:?}");
+        lab.firewall
+            .run(&format!("iptables -D FORWARD {rule} -j ACCEPT"));
+    }
+    // Nothing tells which packets this one counted.
+    lab.firewall
+        .run("iptables -I FORWARD -m length --length 40:1500 -j ACCEPT");
+    let said = lab.nvactl(&["trace", "live", "--from", CLIENT, "--to", "443"]);
+    let is_said = said.stdout.contains(remark);
+    assert_eq!(is_said, backend == Backend::Legacy, "{said:?}");
+}
+
 lab_test!(either a_hairpin_comes_back_by_the_one_nic);
 fn a_hairpin_comes_back_by_the_one_nic(backend: Backend) {
     let lab = Lab::one_nic(backend);
@@ -314,6 +344,28 @@ fn the_article_s_rules_lead_where_they_say(backend: Backend) {
     );
 }
 
+lab_test!(an_interface_that_the_spec_does_not_name_is_a_warning);
+fn an_interface_that_the_spec_does_not_name_is_a_warning(backend: Backend) {
+    let host = host_with(backend);
+    let warning = "warning: `<stdin>` names no interface `eth7`, so one was made up
+  hint: the spec has: --in eth0, --in eth1\n";
+    for (by, is_warned) in [("eth7", true), ("eth1", false)] {
+        let args = [
+            "trace",
+            "-",
+            "--from",
+            "192.0.2.7",
+            "--to",
+            "443",
+            "--in",
+            by,
+        ];
+        let said = nvactl(&host, &args, SPEC);
+        assert_eq!(said.code, 1, "{said:?}");
+        assert_eq!(said.stderr.contains(warning), is_warned, "{by}: {said:?}");
+    }
+}
+
 lab_test!(either a_spec_alone_is_enough);
 fn a_spec_alone_is_enough(backend: Backend) {
     let host = host_with(backend);
@@ -328,4 +380,99 @@ fn a_spec_alone_is_enough(backend: Backend) {
         said.stdout.lines().all(|line| line.chars().count() <= 100),
         "{said:?}"
     );
+}
+
+/// Rules that redirect port 49181 with these options, and these rules of FORWARD.
+fn redirecting(options: &str, forward: &str) -> String {
+    format!(
+        "*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A PREROUTING -i eth0 -p tcp -m tcp --dport 49181 -j DNAT --to-destination {options}
+-A POSTROUTING -o eth0 -j SNAT --to-source 10.3.0.4
+COMMIT
+*filter
+:FORWARD DROP [0:0]
+-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+{forward}
+COMMIT
+"
+    )
+}
+
+lab_test!(either a_connection_to_a_port_that_nobody_names_is_opened_once);
+/// A listener is opened where the first packet comes out.
+fn a_connection_to_a_port_that_nobody_names_is_opened_once(backend: Backend) {
+    let host = host_with(backend);
+    let args = ["trace", "-", "--from", "198.51.100.7", "--to", "49181"];
+    for (options, forward) in [
+        // Another packet may go to another port.
+        ("10.224.0.118:20000-60000 --random", "-A FORWARD -j ACCEPT"),
+        (
+            "10.224.0.118:80",
+            "-A FORWARD -p tcp -m tcp --dport 80 -m conntrack --ctstate NEW -m hashlimit --hashlimit-upto 1/hour --hashlimit-burst 1 --hashlimit-mode srcip --hashlimit-name x -j ACCEPT",
+        ),
+    ] {
+        let said = nvactl(&host, &args, &redirecting(options, forward));
+        assert_eq!(said.code, 0, "{options}: {said:?}");
+        // A copy has a rule more before a rule that counts, which has this number in the text.
+        assert!(said.stdout.contains("(FORWARD rule 2)"), "{said:?}");
+    }
+}
+
+lab_test!(either a_rule_has_the_number_that_it_has_on_the_machine);
+/// The number is good for `iptables -D`. A copy has a rule more before each that depends on packets before.
+fn a_rule_has_the_number_that_it_has_on_the_machine(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.firewall.shell("echo 1 > /proc/sys/net/ipv4/ip_forward");
+    let limit = "-m limit --limit 1/min --limit-burst 1";
+    for rule in [
+        format!("-p tcp --dport 81 {limit} -j ACCEPT"),
+        format!("-p tcp --dport 82 {limit} -j ACCEPT"),
+        "-p tcp --dport 80 -j DROP".to_owned(),
+    ] {
+        lab.firewall.run(&format!("iptables -A FORWARD {rule}"));
+    }
+    let args = ["trace", "live", "--from", CLIENT, "--to", "10.224.0.118:80"];
+    let said = lab.nvactl(&args);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("(FORWARD rule 3)"), "{said:?}");
+    let said = lab.nvactl(&[&args[..], &["--format", "json"]].concat());
+    let trace: Value = serde_json::from_str(&said.stdout).expect("it is JSON");
+    assert_eq!(trace["cause"]["rule"]["place"], 3, "{said:?}");
+}
+
+lab_test!(either rules_without_addresses_are_those_of_the_client_s_family);
+fn rules_without_addresses_are_those_of_the_client_s_family(backend: Backend) {
+    let host = host_with(backend);
+    let text = |rule: &str| {
+        format!(
+            "*filter\n:FORWARD ACCEPT [0:0]\n{rule}-A FORWARD -p tcp -m tcp --dport 81 -j DROP\nCOMMIT\n"
+        )
+    };
+    let ends = [
+        ("192.0.2.7", "198.51.100.8:81"),
+        ("2001:db8::7", "[2001:db8:1::8]:81"),
+    ];
+    for (rule, known) in [
+        ("", None),
+        ("-A FORWARD -p icmp -j ACCEPT\n", Some(0)),
+        ("-A FORWARD -p ipv6-icmp -j ACCEPT\n", Some(1)),
+    ] {
+        for (number, (from, to)) in ends.into_iter().enumerate() {
+            let args = ["trace", "-", "--from", from, "--to", to];
+            let said = nvactl(&host, &args, &text(rule));
+            if known.is_none_or(|known| known == number) {
+                assert_eq!(said.code, 1, "{rule}{from}: {said:?}");
+                assert!(said.stdout.contains("dropped"), "{rule}{from}: {said:?}");
+            } else {
+                assert_eq!(said.code, 2, "{rule}{from}: {said:?}");
+                let words = ["the client has an IPv", "address, and these are IPv"];
+                assert!(
+                    words.iter().all(|one| said.stderr.contains(one)),
+                    "{said:?}"
+                );
+            }
+        }
+    }
 }

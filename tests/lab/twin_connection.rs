@@ -13,13 +13,22 @@ use nvactl::twin::talk::From;
 use nvactl::twin::{Twin, netns};
 
 use crate::lab::{Backend, Lab};
+use crate::namespace::Host;
 
 /// Opens connections through a copy of the lab's firewall.
 fn with_opener<T: Send + 'static>(
     lab: &Lab,
     work: impl FnOnce(&Twin, &mut Opener<'_>) -> T + Send + 'static,
 ) -> T {
-    lab.firewall.enter(move || {
+    with_opener_of(&lab.firewall, work)
+}
+
+/// Opens connections through a copy of a host.
+pub fn with_opener_of<T: Send + 'static>(
+    host: &Host,
+    work: impl FnOnce(&Twin, &mut Opener<'_>) -> T + Send + 'static,
+) -> T {
+    host.enter(move || {
         let done = netns::aside(move || {
             let machine = Machine::read().expect("it is listed");
             let filter = PacketFilter::read().expect("it is listed");

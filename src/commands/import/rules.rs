@@ -53,7 +53,7 @@ impl ImportedRules {
                 file: name.to_owned(),
                 source: Box::new(error.into()),
             })?;
-            rules.push((family_of(&read), read));
+            rules.push((family_of(&read).unwrap_or(Family::V4), read));
         }
         Ok(Self {
             name: source.name.clone(),

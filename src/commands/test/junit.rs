@@ -6,21 +6,17 @@ use quick_xml::Writer;
 use quick_xml::events::{BytesText, Event};
 
 use super::report::TestReport;
-use crate::twin::packet_tests::TestOutcome;
+use crate::health::test_result::{OutcomeKind, TestResult};
 
 /// Prints a suite with a case for each test. A test whose outcome is unknown, or that could not be opened, is an error.
 ///
 /// # Errors
 /// If the text cannot be written.
-pub fn text(report: &TestReport<'_>, spec: &str) -> io::Result<String> {
-    let number = |is: fn(&TestOutcome) -> bool| {
-        let some = report.tested.iter().filter(|one| is(&one.outcome));
-        some.count().to_string()
-    };
-    let failed = number(|outcome| matches!(outcome, TestOutcome::Failed(_)));
-    let unknown =
-        number(|outcome| matches!(outcome, TestOutcome::Unknown(_) | TestOutcome::NotOpened(_)));
-    let all = report.tested.len().to_string();
+pub fn text(report: &TestReport, spec: &str) -> io::Result<String> {
+    let failed = report.count(OutcomeKind::Failed).to_string();
+    let unknown = report.count(OutcomeKind::Unknown) + report.count(OutcomeKind::NotOpened);
+    let unknown = unknown.to_string();
+    let all = report.results.len().to_string();
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.write_event(Event::Decl(quick_xml::events::BytesDecl::new(
         "1.0",
@@ -34,45 +30,31 @@ pub fn text(report: &TestReport<'_>, spec: &str) -> io::Result<String> {
         ("errors", unknown.as_str()),
     ]);
     suite.write_inner_content(|writer| {
-        for (number, one) in report.tested.iter().enumerate() {
-            case(
-                report,
-                number,
-                one.test.to_string().as_str(),
-                &one.outcome,
-                writer,
-            )?;
-        }
-        Ok(())
+        let mut results = report.results.iter();
+        results.try_for_each(|one| case(one, writer))
     })?;
     let text = String::from_utf8_lossy(&writer.into_inner()).into_owned();
     Ok(text + "\n")
 }
 
-fn case(
-    report: &TestReport<'_>,
-    number: usize,
-    name: &str,
-    outcome: &TestOutcome,
-    writer: &mut Writer<Vec<u8>>,
-) -> io::Result<()> {
-    let place = report.tested[number].test.place.as_ref();
-    let line = place.map(|place| place.line.to_string());
-    let mut attributes = vec![("classname", "nvactl"), ("name", name)];
-    attributes.extend(place.map(|place| ("file", &*place.file)));
+fn case(one: &TestResult, writer: &mut Writer<Vec<u8>>) -> io::Result<()> {
+    let line = one.line.map(|line| line.to_string());
+    let mut attributes = vec![("classname", "nvactl"), ("name", one.test.as_str())];
+    attributes.extend(one.file.as_deref().map(|file| ("file", file)));
     attributes.extend(line.as_deref().map(|line| ("line", line)));
     let case = writer
         .create_element("testcase")
         .with_attributes(attributes);
-    let Some(found) = report.found(outcome) else {
+    let Some(found) = &one.found else {
         case.write_empty()?;
         return Ok(());
     };
-    let kind = match outcome {
-        TestOutcome::Failed(_) => "failure",
-        _ => "error",
+    let kind = if one.outcome == OutcomeKind::Failed {
+        "failure"
+    } else {
+        "error"
     };
-    let trace = report.traces.get(&number).map_or("", String::as_str);
+    let trace = one.trace.as_deref().unwrap_or_default();
     case.write_inner_content(|writer| {
         let element = writer.create_element(kind);
         let element = element.with_attribute(("message", found.as_str()));

@@ -3,28 +3,28 @@
 mod junit;
 mod report;
 mod run;
+mod suggest;
 
 use super::console::Console;
 use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
 use super::host::HostAccess;
-use super::spec::load_spec;
+use super::spec::{examine, read_spec, spec_of};
 use super::test_file::load_tests;
 use crate::cli::{TestArgs, TestFormat};
-use crate::forwards::{PacketTest, suggested};
+use crate::forwards::PacketTest;
 use crate::host;
 use crate::host::user_namespace::enter_own_namespaces;
-use crate::yaml;
 
 pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
-    let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
+    let source = read_spec(args.spec.spec.as_deref())?;
     if args.suggest {
-        console.print(&yaml::tests_text(&suggested(&set)));
-        return Ok(Exit::Done);
+        return suggest::suggest(&source, console);
     }
+    let set = spec_of(&source, examine(&source), console)?;
     let more = match &args.tests {
-        Some(path) => load_tests(path, &source, console)?,
+        Some(path) => load_tests(path, (&source, &set), console)?,
         None => Vec::new(),
     };
     let tests: Vec<&PacketTest> = set.tests.iter().chain(&more).collect();

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
+use crate::net::Family;
 use crate::twin::connection::PlaceError;
 
 #[derive(Debug, Error)]
@@ -14,6 +15,8 @@ pub enum TraceError {
     PortOfPing,
     #[error("the client {client} and the destination {to} are of different families")]
     Families { client: IpAddr, to: IpAddr },
+    #[error("the client has an {client} address, and these are {family} rules")]
+    OtherRules { client: Family, family: Family },
     #[error(transparent)]
     Place(#[from] PlaceError),
 }
@@ -28,6 +31,11 @@ impl TraceError {
             }
             Self::PortOfPing => "name an address alone: --to 192.0.2.80".to_owned(),
             Self::Families { .. } => "name two addresses of one family".to_owned(),
+            Self::OtherRules { family, .. } => {
+                format!(
+                    "name a client and a destination with {family} addresses, or the file with the other rules"
+                )
+            }
             Self::Place(PlaceError::NoSide(_)) => {
                 "name the interface by which it comes in: --in eth0".to_owned()
             }

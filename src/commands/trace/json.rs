@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::text;
 use super::traced::Traced;
+use crate::health::trace_text;
 use crate::twin::cause::{By, DecidingRule, Direction, Holder, Taken};
 use crate::twin::traced::{
     Arrival, PathPart, PathRule, RouteTo, RuleEffect, SpecPart, TracedEnd, TracedPath,
@@ -129,7 +129,7 @@ fn rule(decided: &DecidingRule) -> Value {
         "backend": backend,
         "table": table,
         "chain": chain,
-        "place": decided.place,
+        "place": decided.live_place,
         "text": decided.text,
     })
 }
@@ -144,7 +144,7 @@ fn cause(taken: &Taken, end: &TracedEnd) -> Value {
             Direction::Request => "request",
             Direction::Reply => "reply",
         },
-        "words": text::why(Some(taken), end),
+        "words": trace_text::why(Some(taken), end),
         "rule": decided,
     })
 }

@@ -3,7 +3,6 @@
 mod error;
 mod json;
 mod subject;
-pub mod text;
 mod traced;
 
 use std::net::IpAddr;
@@ -17,6 +16,7 @@ use super::exit::Exit;
 use super::host::HostAccess;
 use crate::cli::{DestinationArg, TraceArgs, TraceFormat};
 use crate::forwards::OutboundProtocol;
+use crate::health::trace_text;
 use crate::net::{Family, Port, printable};
 use crate::twin::connection::{ClientSides, Connection, PlaceError, own_address};
 use crate::twin::netns;
@@ -34,6 +34,10 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
     subject.enter_namespaces()?;
     let traced = netns::aside(|| through(&subject, args, on)).map_err(Error::Thread)??;
     let connection = &traced.connection;
+    let ingress = args.ingress.as_ref();
+    if let Some(warning) = ingress.and_then(|interface| subject.unnamed(interface)) {
+        console.warn(warning);
+    }
     match args.format {
         TraceFormat::Text => {
             if !traced.made_up.is_empty() {
@@ -45,7 +49,7 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
                 let name = printable::line(subject.name());
                 console.note(format_args!("the machine is made up from `{name}`:{words}"));
             }
-            console.print(&text::text(connection));
+            console.print(&trace_text::text(connection));
         }
         TraceFormat::Json => console.say_json(&json::object(&traced))?,
     }
@@ -58,7 +62,7 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
         ));
     }
     if let TracedEnd::Delivered(arrival) = &connection.end {
-        let target = text::end(arrival.reached.target);
+        let target = trace_text::end(arrival.reached.target);
         let live = "`nvactl doctor` and `nvactl probe` try the target itself";
         let asked = if subject.is_live() {
             live
@@ -101,7 +105,7 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         machine,
         filter,
         words,
-    } = subject.copied(side, on)?;
+    } = subject.copied(client, side, on)?;
     let mut twin = Twin::make(machine, &filter, None)?;
     let sides = ClientSides::of(&twin, [client]);
     let from = sides.place(client, args.ingress.as_ref());
@@ -128,12 +132,18 @@ fn followed(
 ) -> Result<Traced, TwinError> {
     // Packets of the copy's own do not count.
     twin.counted()?;
-    let connection = trace(twin, connection, likely)?;
+    let mut traced = trace(twin, connection, likely)?;
+    if let Some(port) = traced.stuck_at().filter(|port| !likely.contains(port)) {
+        // It was opened twice. A rule that counts may have refused the second one.
+        twin.renew()?;
+        twin.counted()?;
+        traced = trace(twin, connection, &[likely, &[port]].concat())?;
+    }
     let met = twin.counted()?;
     let watched = twin.watched();
     let met = met.into_iter().filter_map(|number| watched.get(number));
     Ok(Traced {
-        connection,
+        connection: traced,
         made_up,
         unknown: met.map(ToString::to_string).collect(),
         left_out: twin.left_out(),

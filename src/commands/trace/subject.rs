@@ -55,6 +55,22 @@ impl TraceSubject {
         matches!(self, Self::Live)
     }
 
+    /// Returns the warning that the spec does not name an interface; `None` for a subject that is no spec.
+    pub fn unnamed(&self, interface: &Interface) -> Option<String> {
+        let Self::Spec { set, name } = self else {
+            return None;
+        };
+        let known = set.interfaces();
+        let is_unnamed = !known.contains(&interface);
+        let known: Vec<String> = known.iter().map(|one| format!("--in {one}")).collect();
+        is_unnamed.then(|| {
+            format!(
+                "`{name}` names no interface `{interface}`, so one was made up\nhint: the spec has: {}",
+                known.join(", ")
+            )
+        })
+    }
+
     /// Returns the name of the file of which the machine is made up.
     pub fn name(&self) -> &str {
         match self {
@@ -75,6 +91,7 @@ impl TraceSubject {
     /// and its interface, if the user has named one.
     pub fn copied(
         &self,
+        client: IpAddr,
         side: Option<(IpNet, Interface)>,
         on: HostAccess<'_>,
     ) -> Result<CopySource> {
@@ -83,9 +100,13 @@ impl TraceSubject {
             Self::Live => Ok(CopySource::live()?),
             Self::Spec { set, .. } => CopySource::of_spec(set, &sides, on.backend),
             Self::Rules { name, text } => {
-                CopySource::of_rules(text, &sides, on.backend).map_err(|error| Error::RulesFile {
-                    file: name.clone(),
-                    source: Box::new(error),
+                let copied = CopySource::of_rules(text, Family::of(client), &sides, on.backend);
+                copied.map_err(|error| match error {
+                    Error::Trace(_) => error,
+                    error => Error::RulesFile {
+                        file: name.clone(),
+                        source: Box::new(error),
+                    },
                 })
             }
         }

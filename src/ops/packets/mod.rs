@@ -4,7 +4,6 @@ mod failed;
 mod other_flows;
 mod overtaken;
 mod report;
-mod tested;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

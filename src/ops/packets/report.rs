@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::failed::{dead, lost, strayed};
 use super::other_flows::other_flows;
 use super::overtaken::{Overtaken, opened};
-use super::tested::failed_tests;
+use crate::health::test_result::TestResult;
 use crate::net::Family;
 use crate::net::words::{counted, quoted};
 use crate::netfilter::backend::Backend;
@@ -26,8 +26,8 @@ pub enum PacketTrial {
     NotLoaded,
     /// The change would cut off forwards or outbound entries that work now, a line each.
     Cuts(Vec<String>),
-    /// Tests of the spec do not pass with the change, some lines each.
-    TestsFail(Vec<String>),
+    /// These tests of the spec do not pass with the change.
+    TestsFail(Vec<TestResult>),
     /// No copy could be made, with the reason.
     Impossible(String),
 }
@@ -42,7 +42,9 @@ pub fn told(
         return PacketTrial::Cuts(lost(tried, backend, &foreign_snat()));
     }
     if !tried.failed_tests.is_empty() {
-        return PacketTrial::TestsFail(failed_tests(&tried.failed_tests, &tried.watched));
+        let numbered = tried.failed_tests.iter().enumerate();
+        let result = |(number, one)| TestResult::of(one, &tried.watched, tried.traces.get(&number));
+        return PacketTrial::TestsFail(numbered.map(result).collect());
     }
     dead(&tried.dead, remarks);
     let all = Family::ALL.into_iter();
@@ -145,6 +147,7 @@ forwards:
             },
             handle: Some(7),
             place: Some(1),
+            live_place: Some(1),
             text: text.to_owned(),
             owner: None,
         }

@@ -202,7 +202,7 @@ impl<'b, 'f> OutboundQuestions<'b, 'f> {
         let mut all = self.entries.iter();
         let is_let_out = all.any(|one| one.accepts(way.protocol, from, way.to, way.port));
         let is_dropped = self.entry.selects(way.protocol, from, way.to, way.port);
-        from != way.to && !is_let_out && (self.is_closed || is_dropped)
+        from != way.to && !self.is_direct(way) && !is_let_out && (self.is_closed || is_dropped)
     }
 
     /// Returns a port of the entry for a destination: the one at which Azure's metadata service answers, if it can be.

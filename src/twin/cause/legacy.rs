@@ -10,10 +10,13 @@ use crate::host::iptables::{Iptables, IptablesError};
 use crate::net::Family;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::counters::Counters;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::DEEPEST;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
+use crate::twin::rules::SHADOW;
 
 /// A rule of iptables-legacy that matched packets, or a policy that drops.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +25,10 @@ pub struct CountedRule {
     pub family: Family,
     pub table: TableName,
     pub chain: ChainName,
-    /// The place of the rule in its chain, counted from 1; `None` for a policy.
+    /// The place of the rule in its chain of the twin, counted from 1; `None` for a policy.
     pub place: Option<usize>,
+    /// The place in the machine's chain, which lacks the rules that only count.
+    pub live_place: Option<usize>,
     /// The rule as iptables-save prints it; a policy as `-P CHAIN DROP`.
     pub text: String,
     /// The name of the rule's target.
@@ -174,7 +179,9 @@ impl Lister<'_> {
             self.before
                 .map_or(&[][..], |before| before.counters.of(table, name)),
         );
+        let mut live_place = 0;
         for (at, rule) in chain.rules.iter().enumerate() {
+            live_place += usize::from(!is_shadow(rule));
             let count = |counts: &[crate::netfilter::counters::Count]| {
                 counts.get(at).map_or(0, |count| count.packets)
             };
@@ -189,6 +196,7 @@ impl Lister<'_> {
                 table,
                 chain: name.clone(),
                 place: Some(at + 1),
+                live_place: Some(live_place),
                 text: Line::Append(name, rule).to_string(),
                 target: target.unwrap_or_default(),
                 packets,
@@ -207,12 +215,18 @@ impl Lister<'_> {
                 table,
                 chain: name.clone(),
                 place: None,
+                live_place: None,
                 text: Line::SetPolicy(name, Policy::Drop).to_string(),
                 target: Policy::Drop.as_str().to_owned(),
                 packets,
             });
         }
     }
+}
+
+fn is_shadow(rule: &Rule) -> bool {
+    let mut matches = rule.matches.iter();
+    matches.any(|one| matches!(one, Match::Comment(text) if text.starts_with(SHADOW)))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::programs;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
-use crate::twin::rules::list_chain;
+use crate::twin::rules::{ListedChain, SHADOW, list_chain};
 
 /// A rule or a policy that decided about a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,10 @@ pub struct DecidingRule {
     pub holder: Holder,
     /// The rule's handle in nft.
     pub handle: Option<u64>,
-    /// The rule's place in its chain, counted from 1, if it is known.
+    /// The rule's place in its chain of the twin, counted from 1, if it is known.
     pub place: Option<usize>,
+    /// The rule's place in the machine's chain, counted from 1, if it is known.
+    pub live_place: Option<usize>,
     /// The rule without counters: as iptables-save prints a rule of iptables, as nft prints any other.
     pub text: String,
     /// The program that writes the chain or the table.
@@ -39,15 +41,35 @@ pub enum Holder {
     Nft(NftChain),
 }
 
+impl Holder {
+    /// Returns the names of the family, the table and the chain in nft.
+    #[must_use]
+    pub fn in_nft(&self) -> (&str, &str, &str) {
+        match self {
+            Holder::Iptables {
+                family,
+                table,
+                chain,
+                ..
+            } => (nft_family(*family), table.as_str(), chain.as_str()),
+            Holder::Nft(chain) => (chain.family, &chain.table, &chain.name),
+        }
+    }
+}
+
 /// Describes a rule of the calling thread's namespace.
 pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<DecidingRule, CauseError> {
     let listed = list_chain(chain.family, &chain.table, &chain.name)?;
     let mut rules = listed.rules.iter();
     let place = rules.position(|rule| rule.handle == Some(handle));
     let native = place.map(|place| listed.rules[place].without_counts());
-    let of_iptables = match (&native, place) {
-        (Some(native), Some(place)) if is_of_iptables(native) => {
-            saved(chain, place, listed.rules.len())
+    let saved = saved(chain, listed.rules.len());
+    let live_place = place.and_then(|place| live_place(&listed, &saved, place));
+    let of_iptables = match (&native, place, saved) {
+        (Some(native), Some(place), PrintedRules::Rules(holder, mut texts))
+            if is_of_iptables(native) =>
+        {
+            Some((holder, texts.swap_remove(place)))
         }
         _ => None,
     };
@@ -58,6 +80,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<DecidingRule,
             holder,
             handle: Some(handle),
             place: place.map(|place| place + 1),
+            live_place,
             text,
             owner,
         },
@@ -66,6 +89,7 @@ pub fn rule(stage: Stage, chain: &NftChain, handle: u64) -> Result<DecidingRule,
             holder: Holder::Nft(chain.clone()),
             handle: Some(handle),
             place: place.map(|place| place + 1),
+            live_place,
             text: native.unwrap_or_else(|| format!("handle {handle}")),
             owner,
         },
@@ -103,6 +127,7 @@ pub fn policy(stage: Stage, chain: &NftChain, verdict: &NftVerdict) -> DecidingR
         holder: holder.unwrap_or_else(|| Holder::Nft(chain.clone())),
         handle: None,
         place: None,
+        live_place: None,
         text,
         owner: programs::owner_of(&chain.table, &chain.name),
     }
@@ -127,10 +152,20 @@ fn iptables(chain: &NftChain) -> Option<Holder> {
     })
 }
 
-/// Returns the rule at the same place of the chain as iptables prints it; `None` if iptables prints more or fewer
-/// rules.
-fn saved(chain: &NftChain, place: usize, rules: usize) -> Option<(Holder, String)> {
-    let holder = iptables(chain)?;
+/// The rules of a chain as iptables prints them.
+enum PrintedRules {
+    /// The chain is in no table of iptables.
+    NotOfIptables,
+    /// iptables prints more or fewer rules than nft.
+    Others,
+    /// As many rules as nft prints, in the same order.
+    Rules(Holder, Vec<String>),
+}
+
+fn saved(chain: &NftChain, rules: usize) -> PrintedRules {
+    let Some(holder) = iptables(chain) else {
+        return PrintedRules::NotOfIptables;
+    };
     let Holder::Iptables {
         backend,
         family,
@@ -138,20 +173,41 @@ fn saved(chain: &NftChain, place: usize, rules: usize) -> Option<(Holder, String
         chain,
     } = &holder
     else {
-        return None;
+        return PrintedRules::NotOfIptables;
     };
     let iptables = Iptables {
         backend: *backend,
         lock_wait: 5,
     };
     let read = iptables.read_chains(*family, &[(*table, chain)], &Ruleset::default());
-    let read = read.ok()?;
-    let saved = &read.chain(*table, chain)?.rules;
+    // iptables cannot read some rules of nft.
+    let Ok(read) = read else {
+        return PrintedRules::Others;
+    };
+    let saved = read.chain(*table, chain);
+    let saved = saved.map_or(&[][..], |chain| &chain.rules);
     if saved.len() != rules {
+        return PrintedRules::Others;
+    }
+    let texts = saved.iter();
+    let texts = texts
+        .map(|rule| Line::Append(chain, rule).to_string())
+        .collect();
+    PrintedRules::Rules(holder, texts)
+}
+
+/// Returns the place of a rule in the machine's chain, counted from 1: the twin has rules before some that only count.
+/// nft does not print the comments of iptables.
+fn live_place(listed: &ListedChain, saved: &PrintedRules, place: usize) -> Option<usize> {
+    let is_shadow = |text: &str| text.contains(SHADOW);
+    let is_before = |at: usize| {
+        is_shadow(&listed.rules[at].text)
+            || matches!(saved, PrintedRules::Rules(_, texts) if is_shadow(&texts[at]))
+    };
+    if matches!(saved, PrintedRules::Others) {
         return None;
     }
-    let text = Line::Append(chain, &saved[place]).to_string();
-    Some((holder, text))
+    Some((0..=place).filter(|at| !is_before(*at)).count())
 }
 
 #[cfg(test)]

@@ -263,6 +263,7 @@ pub fn by_legacy(counted: &CountedRule) -> By {
         },
         handle: None,
         place: counted.place,
+        live_place: counted.live_place,
         text: counted.text.clone(),
         owner: programs::owner_of(counted.table.as_str(), counted.chain.as_str()),
     };

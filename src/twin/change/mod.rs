@@ -7,7 +7,7 @@ mod trial;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use trial::{Opened, Others, Tried, Trying};
 
@@ -17,14 +17,14 @@ use super::clients::ClientKind;
 use super::explain::explain;
 use super::judge;
 use super::machine::Machine;
-use super::packet_tests::{TestedPacket, run_tests};
+use super::packet_tests::{run_tests, trace_failed};
 use super::repeat::{conversation, repeat, taken};
 use super::rules::PacketFilter;
 use super::search::CauseSearch;
 use super::talk::{Question, TalkOutcome};
 use super::verdict::{Judged, Verdict};
 use super::{Twin, TwinError, switches};
-use crate::forwards::{Forward, Outbound, PacketTest};
+use crate::forwards::{Forward, ForwardSet, Outbound, PacketTest};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::TableName;
 use crate::netfilter::target::Target;
@@ -40,6 +40,9 @@ const SEARCHED: usize = 64;
 /// The most connections outside the forwards and outbound entries whose rule is looked for: so many that passed before the change, and so
 /// many that did not.
 const SHUT: usize = 5;
+/// The time for the tests of a spec. The change is refused if one is not opened, so the other connections, which may
+/// use up their own time, do not count.
+const TESTS_LIMIT: Duration = Duration::from_mins(2);
 
 /// Tries a change. Returns `None` if iptables-restore refuses the change in the twin. Call it within
 /// [`super::netns::aside`].
@@ -80,10 +83,7 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     tried.in_front = in_question.in_front;
     let mut kept = judge::ask(&mut twin, in_question.asks, trying.deadline)?;
     kept.retain(is_cut);
-    tried.failed_tests = failed_tests(trying, &mut twin)?;
-    if !tried.failed_tests.is_empty() {
-        tried.watched = twin.watched().iter().map(ToString::to_string).collect();
-    }
+    run_spec_tests(trying, &mut twin, &mut tried)?;
     let bad = sort_out(judged, &mut tried);
     if bad.is_empty() && kept.is_empty() {
         return Ok(Some(tried));
@@ -112,19 +112,27 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
     Ok(Some(tried))
 }
 
-/// Runs the tests of the spec in the twin with the change. Returns those that do not pass.
-fn failed_tests<'f>(
+/// Runs the tests of the spec in the twin with the change. Enters those that do not pass in the results.
+fn run_spec_tests<'f>(
     trying: &Trying<'f>,
     twin: &mut Twin,
-) -> Result<Vec<TestedPacket<'f>>, TwinError> {
+    tried: &mut Tried<'f>,
+) -> Result<(), TwinError> {
     if trying.tests.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    twin.enter()?;
+    let deadline = Instant::now() + TESTS_LIMIT;
+    // Limits have counted the connections that were opened so far.
+    twin.renew()?;
     let tests: Vec<&PacketTest> = trying.tests.iter().collect();
-    let mut tested = run_tests(twin, &tests, trying.deadline)?;
-    tested.retain(|one| !one.is_passed());
-    Ok(tested)
+    let sets: Vec<&ForwardSet> = trying.sets.iter().map(|(_, set)| set).collect();
+    tried.failed_tests = run_tests(twin, &tests, &sets, deadline)?;
+    tried.failed_tests.retain(|one| !one.is_passed());
+    if !tried.failed_tests.is_empty() {
+        tried.traces = trace_failed(twin, &tried.failed_tests, deadline)?;
+        tried.watched = twin.watched().iter().map(ToString::to_string).collect();
+    }
+    Ok(())
 }
 
 /// Makes a twin that forwards, as the machine does once forwarding is turned on.

@@ -18,6 +18,7 @@ use crate::twin::packet_tests::TestedPacket;
 use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 use crate::twin::talk::{Question, TalkOutcome, Talker};
+use crate::twin::traced::TracedConnection;
 use crate::twin::verdict::Judged;
 
 /// The facts of a trial.
@@ -51,6 +52,8 @@ pub struct Tried<'f> {
     pub dead: Vec<Judged<'f>>,
     /// The tests of the spec that do not pass after the change.
     pub failed_tests: Vec<TestedPacket<'f>>,
+    /// The paths of the first ones that failed, by their number in `failed_tests`.
+    pub traces: BTreeMap<usize, TracedConnection>,
     /// The twin's watched rules, in words, if there are such tests.
     pub watched: Vec<String>,
     /// Connections that rules of others refused before the change, and that come through after it.

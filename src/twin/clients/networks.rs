@@ -96,12 +96,30 @@ pub fn host_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let hosts = net
         .hosts()
         .skip(usize::from(net.max_prefix_len() - net.prefix_len() > 3) * 6);
-    hosts.take(256).find(|address| holds(*address))
+    // The address without any host's bits is that of all routers (RFC 4291, 2.6.1). Links of routers have none (RFC 6164).
+    let is_of_routers =
+        |address: IpAddr| address.is_ipv6() && net.prefix_len() < 127 && address == net.network();
+    let mut hosts = hosts.take(256).filter(|address| !is_of_routers(*address));
+    hosts.find(|address| holds(*address))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_host_has_the_address_of_all_routers() {
+        for (net, host) in [
+            ("fd00::/125", "fd00::1"),
+            ("fd00::/127", "fd00::"),
+            ("fd00::/64", "fd00::6"),
+            ("fd00::8/128", "fd00::8"),
+            ("10.3.0.0/29", "10.3.0.1"),
+        ] {
+            let found = host_of(net.parse().expect("a network"), |_| true);
+            assert_eq!(found.map(|one| one.to_string()).as_deref(), Some(host));
+        }
+    }
 
     #[test]
     fn no_client_comes_from_a_network_without_hosts() {

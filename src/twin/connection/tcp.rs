@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Protocol as Transport, Socket, Type};
@@ -16,8 +16,8 @@ use crate::twin::world::World;
 
 /// The most listeners that are open at once: a process may have 1,024 open files (setrlimit(2)).
 const MOST_LISTENERS: usize = 256;
-/// How often a connection is opened at most until a listener waits at the port that it reaches. Rules may send each to
-/// another port.
+/// How often a connection is opened at most until a listener waits at the port that it reaches. Rules that translate
+/// without connection tracking may send each to another port.
 const TRIES: usize = 32;
 /// The connections that may wait at a listener.
 const BACKLOG: i32 = 64;
@@ -68,13 +68,16 @@ pub fn open(
     connection: &Connection,
 ) -> io::Result<ConnectionEnd> {
     let mut earlier = None;
+    let mut connection = connection.clone();
     for _ in 0..TRIES {
         ends.begin();
         ends.talker.go(connection.from)?;
         let to = connection.destination();
         let client = socket(to, Type::STREAM, Transport::TCP)?;
         client.set_linger(Some(Duration::ZERO))?;
-        ends.bind(&client, connection)?;
+        ends.bind(&client, &connection)?;
+        // The kernel sends the packets of one connection to one target, also if rules choose a target by chance.
+        connection.client_port = client_port(&client)?;
         if let Err(error) = client.connect(&to.into())
             && !is_under_way(&error)
         {
@@ -98,11 +101,18 @@ pub fn open(
         }
         // The kernel refuses a connection only from an address that an interface has, so no answer has come.
         earlier = Some(ConnectionEnd::Stuck(reached(&came)));
+        // A program that another thread starts at this moment may hold the socket open, and with it the port.
+        let _ = client.shutdown(Shutdown::Both);
         drop(client);
         let world = &ends.twin().worlds()[came.world];
         listeners.open(key.0, world, key.1, key.2)?;
     }
     earlier.ok_or_else(|| io::ErrorKind::Other.into())
+}
+
+fn client_port(client: &Socket) -> io::Result<Option<Port>> {
+    let bound = client.local_addr()?.as_socket();
+    Ok(bound.and_then(|at| Port::new(at.port())))
 }
 
 fn reached(came: &Sighting) -> Reached {

@@ -323,6 +323,7 @@ pub(super) mod tests {
             },
             handle: None,
             place: Some(place),
+            live_place: None,
             text: text.to_owned(),
             owner: None,
         })

@@ -129,15 +129,22 @@ impl<'s> Selector<'s> {
         Value::Object(rule)
     }
 
-    /// Returns the policy rule that looks packets up in a table and passes over its default route.
+    /// Returns the policy rule that looks packets up in a table and passes over its routes with prefixes of this length
+    /// or shorter ones.
     #[must_use]
-    pub fn narrow_rule(&self, priority: u32, table: RoutingTable) -> Value {
+    pub fn narrow_rule(&self, priority: u32, table: RoutingTable, wide: u8) -> Value {
         let mut rule = self.rule(priority, table);
         if let Some(rule) = rule.as_object_mut() {
-            rule.insert("suppress_prefixlen".to_owned(), json!(0));
+            rule.insert("suppress_prefixlen".to_owned(), json!(wide));
         }
         rule
     }
+}
+
+/// Returns the policy rule that looks all packets up in a table.
+#[must_use]
+pub fn rule_for_all(priority: u32, table: RoutingTable) -> Value {
+    json!({"priority": priority, "src": "all", "table": table.listed()})
 }
 
 /// Returns the policy rules that every machine has.

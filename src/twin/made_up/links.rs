@@ -49,7 +49,7 @@ pub fn on_links<'o>(outline: &'o Outline<'_>, sides: &Sides) -> Vec<OnLink<'o>> 
             };
             let mut named = own(outline, &owners, interface, *family);
             let named = named.next().filter(|_| !is_in(&outline.further));
-            let own = named.unwrap_or_else(|| made_up(*family, number, sides));
+            let own = named.unwrap_or_else(|| made_up(*family, (number, interface), sides));
             let is_free = |net: IpNet| {
                 let mut others = found.iter().filter(|one| one.interface != interface);
                 if is_in(&outline.alone) {
@@ -148,14 +148,16 @@ fn own<'o>(
 
 /// Returns an address of a network that nothing else is in: of 198.18.0.0/15, which is for tests of network devices
 /// (RFC 2544), or of `fd00:198:18::/48`.
-fn made_up(family: Family, number: u16, sides: &Sides) -> IpAddr {
+fn made_up(family: Family, (number, interface): (u16, &Interface), sides: &Sides) -> IpAddr {
     let numbered = |n: u16| match family {
         Family::V4 => IpAddr::V4(Ipv4Addr::new(198, 18, low(n), 4)),
         Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 0x198, 0x18, n, 0, 0, 0, 4)),
     };
     let is_free = |address: &IpAddr| {
         let net = IpNet::new(*address, shortest(family)).unwrap_or(IpNet::from(*address));
-        sides.of_family(family).all(|(one, _)| !net.contains(&one))
+        let mut inside = sides.of_family(family).filter(|(one, _)| net.contains(one));
+        // A host behind the interface may be on its link.
+        inside.all(|(one, side)| side == interface && one.addr() != *address)
     };
     // Each interface has numbers of its own.
     let mut numbers = (number..256).step_by(32).map(numbered);

@@ -20,8 +20,8 @@
 //! | forwards and entries that disagree about one network | routes by the ingress, then by ports and sources; if nothing tells their packets apart, the first one works | the first rule's interface |
 //! | switches | forwarding on in both families, `rp_filter` 0, all others as the kernel's defaults | the same |
 //!
-//! The caller may name the sides of networks. These count before all guesses, except that the targets of two forwards
-//! may be told apart by ports first.
+//! The caller may name the sides of networks. These count before all guesses: the routes to them are in a table that is
+//! looked up first. Only targets that forwards tell apart by ports come before it.
 
 mod iproute;
 mod links;
@@ -105,7 +105,7 @@ impl MadeUp {
             let maker = PathMaker {
                 family: *family,
                 links: on_links.iter().filter(|link| of_family(link.own)).collect(),
-                first: routes,
+                named: routes,
                 sides: &sides,
                 demands: demands.filter(|demand| of_family(demand.to)).collect(),
             };
@@ -360,6 +360,23 @@ mod tests {
             let found = made_up.side(address.parse().expect("an address"));
             assert_eq!(found.map(Interface::as_str), Some(side), "{address}");
         }
+    }
+
+    /// A test says by which interface its client comes in. Detours for narrow networks must not lead the reply elsewhere.
+    #[test]
+    fn the_network_that_the_caller_knows_comes_before_all_detours() {
+        let made_up = made_up(
+            "firewall: {interface: {ingress: eth0, egress: eth1}, snat: masquerade}\n\
+             outbound:\n\
+             - {name: a, allow_from: [10.1.0.0/16], allow_to: [192.0.2.0/24]}\n\
+             - {name: b, allow_from: [10.2.0.0/16], allow_to: [192.0.2.0/24], interface: {egress: eth2}}",
+            &[("192.0.2.7/32", "eth3")],
+        );
+        let paths = paths(&made_up);
+        let of_rules = paths.iter().filter(|words| words.contains("priority"));
+        let rules: Vec<&String> = of_rules.collect();
+        assert!(rules[0].ends_with("from all lookup 999"), "{rules:#?}");
+        assert!(rules[1].contains("to 192.0.2.0/24"), "{rules:#?}");
     }
 
     /// Equal routes of two interfaces would make one of them useless.

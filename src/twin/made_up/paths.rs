@@ -10,15 +10,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::iproute::{RoutingTable, Selector, by_router, standard_rules, to_link, to_link_local};
+use super::iproute::{
+    RoutingTable, Selector, by_router, rule_for_all, standard_rules, to_link, to_link_local,
+};
 use super::links::OnLink;
-use super::outline::{Demand, Service};
+use super::outline::{Demand, End, Service};
 use super::sides::Sides;
 use super::spec::everything;
+use crate::forwards::internet_v6;
 use crate::net::{Family, Interface};
 
 /// The first priority of the policy rules. The kernel's own first rule has priority 0.
 const FIRST: u32 = 100;
+
+/// The number of the routing table for the networks that the caller names.
+const NAMED: u32 = 999;
 
 /// The number of the first routing table for packets that came in by an interface.
 const OF_ENTRANCE: u32 = 1000;
@@ -42,8 +48,8 @@ pub struct Paths {
 pub struct PathMaker<'o> {
     pub family: Family,
     pub links: Vec<&'o OnLink<'o>>,
-    /// The routes that come before all others.
-    pub first: &'o [(IpNet, Interface)],
+    /// The networks whose sides the caller names. They count before all guesses.
+    pub named: &'o [(IpNet, Interface)],
     pub sides: &'o Sides,
     pub demands: Vec<&'o Demand<'o>>,
 }
@@ -69,11 +75,12 @@ impl<'o> PathMaker<'o> {
         }
         let mut priority = FIRST;
         let mut special = Vec::new();
+        let is_met = |demand: &&Demand<'_>| self.sides.exact(demand.to) == Some(demand.by);
+        entrances.retain(|_, demands| !demands.iter().all(is_met));
+        if !entrances.is_empty() {
+            self.add_named(&entrances, &mut priority, &mut paths);
+        }
         for (came, demands) in entrances {
-            let is_met = |demand: &&Demand<'_>| self.sides.exact(demand.to) == Some(demand.by);
-            if demands.iter().all(is_met) {
-                continue;
-            }
             let number = OF_ENTRANCE + u32::try_from(special.len()).unwrap_or_default();
             self.add_entrance(came, &demands, (number, &mut priority), &mut paths);
             special.push(came.clone());
@@ -107,6 +114,45 @@ impl<'o> PathMaker<'o> {
         links.find(|link| link.interface == interface).copied()
     }
 
+    /// Adds the routing table and the policy rules for the networks that the caller names. They come before the paths of
+    /// all entrances. Only the packets to a target that forwards tell apart by its ports come first.
+    fn add_named(
+        &self,
+        entrances: &BTreeMap<&'o Interface, Vec<&'o Demand<'o>>>,
+        priority: &mut u32,
+        paths: &mut Paths,
+    ) {
+        let sides = self.named_sides();
+        if sides.of_family(self.family).next().is_none() {
+            return;
+        }
+        for demands in entrances.values() {
+            let demands = demands.iter().copied();
+            let of_target = demands.filter(|demand| {
+                let end = demand.service.map(|service| service.end);
+                end == Some(End::Destination) && sides.exact(demand.to).is_some()
+            });
+            let of_target: Vec<&Demand<'_>> = of_target.collect();
+            self.add_detours(&detours(&of_target, &sides), priority, paths);
+        }
+        let table = RoutingTable::Numbered(NAMED);
+        for (net, side) in sides.of_family(self.family) {
+            if let Some(link) = self.link(side) {
+                paths.routes.push(by_router(net, link, table));
+            }
+        }
+        paths.rules.push(rule_for_all(*priority, table));
+        *priority += 1;
+    }
+
+    fn named_sides(&self) -> Sides {
+        let mut sides = Sides::default();
+        for (net, interface) in self.named {
+            sides.claim(*net, interface);
+        }
+        sides
+    }
+
     /// Adds the routing table and the policy rules for packets that come in by an interface.
     fn add_entrance(
         &self,
@@ -116,10 +162,7 @@ impl<'o> PathMaker<'o> {
         paths: &mut Paths,
     ) {
         let own = RoutingTable::Numbered(number);
-        let mut sides = Sides::default();
-        for (net, interface) in self.first {
-            sides.claim(*net, interface);
-        }
+        let mut sides = self.named_sides();
         // A route of the main table stays, if one of the demands needs it.
         for demand in demands {
             if self.sides.exact(demand.to) == Some(demand.by) {
@@ -133,13 +176,18 @@ impl<'o> PathMaker<'o> {
             paths.routes.push(to_link(link, own));
         }
         self.add_routes(&sides, own, paths);
-        let (wide, narrow): (Vec<Detour<'_>>, Vec<Detour<'_>>) = detours(demands, &sides)
-            .into_iter()
-            .partition(|detour| detour.selector.to.is_none_or(|net| net.prefix_len() == 0));
+        let widest = widest(self.family);
+        let (wide, narrow): (Vec<Detour<'_>>, Vec<Detour<'_>>) =
+            detours(demands, &sides).into_iter().partition(|detour| {
+                let to = detour.selector.to;
+                to.is_none_or(|net| net.prefix_len() <= widest)
+            });
         self.add_detours(&narrow, priority, paths);
         if !wide.is_empty() {
             let selector = Selector::of(came);
-            paths.rules.push(selector.narrow_rule(*priority, own));
+            paths
+                .rules
+                .push(selector.narrow_rule(*priority, own, widest));
             *priority += 1;
             self.add_detours(&wide, priority, paths);
         }
@@ -163,6 +211,14 @@ impl<'o> PathMaker<'o> {
             paths.rules.push(detour.selector.rule(*priority, table));
         }
         *priority += 1;
+    }
+}
+
+/// Returns the length of the Internet's prefix. Networks as wide as that hold most addresses of others.
+fn widest(family: Family) -> u8 {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => internet_v6().prefix_len(),
     }
 }
 

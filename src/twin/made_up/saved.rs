@@ -22,6 +22,7 @@ use crate::netfilter::interface::InterfacePattern;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::TableName;
 use crate::netfilter::negatable::Negatable::{Is, Not};
+use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
@@ -31,31 +32,29 @@ use crate::twin::clients::is_public;
 /// The interface of a machine whose rules name none.
 const ONLY: &str = "eth0";
 
-/// Returns the family of rules whose text does not say it: IPv6 if an address or a protocol of it is named.
+/// Returns the family of rules by the first address or protocol of one family that they name; `None` if they name none.
 #[must_use]
-pub fn family_of(rules: &Ruleset) -> Family {
+pub fn family_of(rules: &Ruleset) -> Option<Family> {
     let mut all = rules.chains().flat_map(|(_, _, chain)| &chain.rules);
-    let is_v6 = |rule: &Rule| {
-        let mut matches = rule.matches.iter();
-        let in_match = matches.any(|one| match one {
+    all.find_map(|rule| {
+        let by_match = rule.matches.iter().find_map(|one| match one {
             Match::Source(Is(net) | Not(net)) | Match::Destination(Is(net) | Not(net)) => {
-                Family::of(net.addr()) == Family::V6
+                Some(Family::of(net.addr()))
             }
-            Match::Icmp6(_) => true,
-            _ => false,
+            Match::Protocol(Is(protocol) | Not(protocol)) => match protocol {
+                IpProtocol::Icmp => Some(Family::V4),
+                IpProtocol::Icmp6 => Some(Family::V6),
+                IpProtocol::Transport(_) | IpProtocol::Other(_) => None,
+            },
+            Match::Icmp6(_) => Some(Family::V6),
+            _ => None,
         });
-        let in_target = match &rule.target {
-            Some(Target::Dnat { address, .. }) => address.is_ipv6(),
-            Some(Target::Snat { addresses, .. }) => addresses.family() == Family::V6,
-            _ => false,
-        };
-        in_match || in_target
-    };
-    if all.any(is_v6) {
-        Family::V6
-    } else {
-        Family::V4
-    }
+        by_match.or_else(|| match &rule.target {
+            Some(Target::Dnat { address, .. }) => Some(Family::of(*address)),
+            Some(Target::Snat { addresses, .. }) => Some(addresses.family()),
+            _ => None,
+        })
+    })
 }
 
 /// Returns the outline of a machine for rules of one family or both.
@@ -304,7 +303,27 @@ mod tests {
 
     fn described(text: &str) -> Vec<String> {
         let rules = parse(text).expect("it is iptables-save text");
-        super::super::MadeUp::of_rules(&[(family_of(&rules), rules)], &[]).words
+        let family = family_of(&rules).unwrap_or(Family::V4);
+        super::super::MadeUp::of_rules(&[(family, rules)], &[]).words
+    }
+
+    #[test]
+    fn the_family_is_that_of_the_first_address_or_protocol() {
+        for (rule, family) in [
+            ("-A FORWARD -p tcp -m tcp --dport 81 -j DROP", None),
+            ("-A FORWARD ! -s 10.0.0.0/8 -j DROP", Some(Family::V4)),
+            ("-A FORWARD -d fd00::/8 -j DROP", Some(Family::V6)),
+            ("-A INPUT -p icmp -j ACCEPT", Some(Family::V4)),
+            ("-A INPUT -p ipv6-icmp -j ACCEPT", Some(Family::V6)),
+            (
+                "-A FORWARD -p tcp -j DNAT --to-destination [fd00::8]:80",
+                Some(Family::V6),
+            ),
+            ("-A FORWARD -j SNAT --to-source 10.3.0.4", Some(Family::V4)),
+        ] {
+            let rules = parse(&format!("*filter\n{rule}\nCOMMIT\n")).expect("it is text");
+            assert_eq!(family_of(&rules), family, "{rule}");
+        }
     }
 
     #[test]

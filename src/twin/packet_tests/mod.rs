@@ -1,9 +1,10 @@
 //! The tests of a spec, each opened as a connection through a twin.
 
 mod ends;
+mod rounds;
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -13,74 +14,188 @@ pub use values::{Mismatch, TestOutcome, TestedPacket};
 use super::connection::{ClientSides, Connection, ConnectionEnd, Opener, PlaceError, own_address};
 use super::judge::sources;
 use super::talk::Reached;
+use super::traced::{TracedConnection, trace};
 use super::{Twin, TwinError};
-use crate::forwards::{PacketTest, Reaches, Snat, TestDestination, TestHost};
+use crate::forwards::{ForwardSet, PacketTest, Reaches, Snat, TestDestination, TestHost};
 use crate::net::Port;
+use rounds::PlannedTest;
 
 /// The bytes of a request and of its answer.
 const BYTES: usize = 64;
 /// How many connections are opened for each of several hosts at most, until each was reached.
 const ROUNDS: usize = 8;
-/// The most failed tests that are opened again in a new twin.
-const AGAIN: usize = 16;
+/// The most failed tests whose connections are followed.
+pub const MOST_TRACED: usize = 10;
 
-/// Opens the connection of each test, in order. A test that fails is opened again in a new twin, since a rule may have
-/// counted the connections of earlier tests. The calling thread is in the twin's machine namespace before and after.
+/// Opens the connection of each test. The answer of a test does not depend on the tests before it: limits of the spec,
+/// and rules of others that remember packets, see the connection of one test in each twin. The calling thread is in the
+/// twin's machine namespace before and after.
+///
+/// `sets`: the specs whose rules the twin has.
 ///
 /// # Errors
-/// If no connection can be opened at all. An error at one connection becomes its [`TestOutcome::NotOpened`].
+/// If the worlds cannot answer for the addresses of the tests. A later error becomes [`TestOutcome::NotOpened`].
 pub fn run_tests<'t>(
     twin: &mut Twin,
     tests: &[&'t PacketTest],
+    sets: &[&ForwardSet],
     deadline: Instant,
 ) -> Result<Vec<TestedPacket<'t>>, TwinError> {
     let connections = connections(twin, tests);
     answer_for(twin, tests)?;
-    let _ = counted(twin);
-    let mut opener = Opener::of(twin)?;
-    let mut tested = Vec::with_capacity(tests.len());
-    for (test, connection) in tests.iter().zip(connections) {
-        let outcome = if Instant::now() < deadline {
-            outcome(twin, &mut opener, test, &connection)
-        } else {
-            TestOutcome::NotOpened("the time limit was reached first".to_owned())
-        };
-        tested.push(TestedPacket {
-            test,
-            connection,
-            outcome,
-        });
+    let each = tests.iter().zip(connections);
+    let each = each.map(|(test, connection)| TestedPacket {
+        test,
+        connection,
+        outcome: late(),
+    });
+    let mut tested: Vec<TestedPacket<'_>> = each.collect();
+    let rounds = if twin.takes_turns() {
+        rounds::one_by_one(tests, sets)
+    } else {
+        rounds::by_limits(tests, sets)
+    };
+    let mut rounds = rounds.iter();
+    if let Some(first) = rounds.next() {
+        let opened = open(twin, &mut tested, first, deadline);
+        note_error(opened, &mut tested, first);
     }
-    drop(opener);
-    twin.enter()?;
-    let met = counted(twin)?;
-    let is_met = !met.is_empty();
-    let is_again =
-        |one: &&mut TestedPacket<'_>| is_met || matches!(one.outcome, TestOutcome::Failed(_));
-    let most = if is_met { usize::MAX } else { AGAIN };
-    for one in tested.iter_mut().filter(is_again).take(most) {
-        if Instant::now() >= deadline {
-            break;
-        }
-        one.outcome = alone(twin, one)?;
+    for round in rounds {
+        open_in_new_twin(twin, &mut tested, round, deadline);
     }
     Ok(tested)
 }
 
-/// Opens the connection of a test in a new twin.
-fn alone(twin: &mut Twin, tested: &TestedPacket<'_>) -> Result<TestOutcome, TwinError> {
-    twin.renew()?;
-    let _ = counted(twin);
+/// Returns the outcome of a test that is not opened in time.
+fn late() -> TestOutcome {
+    TestOutcome::NotOpened("the time limit was reached first".to_owned())
+}
+
+/// Opens the connections of some tests in a new twin, if there is time. The tests are not opened yet.
+fn open_in_new_twin(
+    twin: &mut Twin,
+    tested: &mut [TestedPacket<'_>],
+    some: &[PlannedTest],
+    deadline: Instant,
+) {
+    if Instant::now() >= deadline {
+        return;
+    }
+    let renewed = twin.renew();
+    let opened = renewed.and_then(|()| open(twin, tested, some, deadline));
+    note_error(opened, tested, some);
+}
+
+/// Enters an error as the outcome of all tests that it concerns.
+fn note_error(
+    opened: Result<(), TwinError>,
+    tested: &mut [TestedPacket<'_>],
+    some: &[PlannedTest],
+) {
+    if let Err(error) = opened {
+        for one in some {
+            tested[one.number].outcome = TestOutcome::NotOpened(error.words());
+        }
+    }
+}
+
+/// Opens the connections of some tests in the twin.
+fn open(
+    twin: &mut Twin,
+    tested: &mut [TestedPacket<'_>],
+    some: &[PlannedTest],
+    deadline: Instant,
+) -> Result<(), TwinError> {
+    // Packets of the twin's own do not count.
+    counted(twin)?;
     let mut opener = Opener::of(twin)?;
-    let outcome = outcome(twin, &mut opener, tested.test, &tested.connection);
+    for one in some {
+        if Instant::now() >= deadline {
+            break;
+        }
+        open_one(twin, &mut opener, &mut tested[one.number], one.most);
+    }
     drop(opener);
     twin.enter()?;
     let met = counted(twin)?;
-    Ok(if met.is_empty() {
-        outcome
-    } else {
-        TestOutcome::Unknown(met)
-    })
+    match some {
+        _ if met.is_empty() => Ok(()),
+        [one] => {
+            tested[one.number].outcome = TestOutcome::Unknown(met);
+            Ok(())
+        }
+        several => find_met(twin, tested, several, deadline),
+    }
+}
+
+/// Opens connections again in a new twin, in the same order, and reads the counters of watched rules after each. The
+/// outcome of a test whose packets were counted is unknown. A program lists each chain, so this is done only if a rule
+/// has counted, and it takes less time than a twin for each test.
+fn find_met(
+    twin: &mut Twin,
+    tested: &mut [TestedPacket<'_>],
+    some: &[PlannedTest],
+    deadline: Instant,
+) -> Result<(), TwinError> {
+    for one in some {
+        tested[one.number].outcome = late();
+    }
+    twin.renew()?;
+    let mut before = twin.packets()?;
+    let mut opener = Opener::of(twin)?;
+    for one in some {
+        if Instant::now() >= deadline {
+            break;
+        }
+        let tested = &mut tested[one.number];
+        open_one(twin, &mut opener, tested, one.most);
+        twin.enter()?;
+        let packets = twin.packets()?;
+        let each = packets.iter().zip(&before).enumerate();
+        let met = each.filter(|(_, (packets, before))| packets > before);
+        let met: Vec<usize> = met.map(|(number, _)| number).collect();
+        if !met.is_empty() {
+            tested.outcome = TestOutcome::Unknown(met);
+        }
+        before = packets;
+    }
+    drop(opener);
+    twin.enter()
+}
+
+/// Opens the connection of a test, at most `most` times.
+fn open_one(twin: &Twin, opener: &mut Opener<'_>, tested: &mut TestedPacket<'_>, most: usize) {
+    tested.outcome = match &tested.connection {
+        Ok(connection) => outcome(twin, opener, tested.test, connection, most),
+        Err(why) => TestOutcome::NotOpened(why.clone()),
+    };
+}
+
+/// Follows the connections of the first failed tests, each in a new twin. Returns their paths by the number of the test.
+/// The calling thread is in the twin's machine namespace before and after.
+///
+/// # Errors
+/// If the twin cannot be made again, or packets cannot be watched.
+pub fn trace_failed(
+    twin: &mut Twin,
+    tested: &[TestedPacket<'_>],
+    deadline: Instant,
+) -> Result<BTreeMap<usize, TracedConnection>, TwinError> {
+    let mut traces = BTreeMap::new();
+    let numbered = tested.iter().enumerate();
+    let failed = numbered.filter(|(_, one)| matches!(one.outcome, TestOutcome::Failed(_)));
+    for (number, one) in failed.take(MOST_TRACED) {
+        let Ok(connection) = &one.connection else {
+            continue;
+        };
+        if Instant::now() >= deadline {
+            break;
+        }
+        twin.renew()?;
+        let path = trace(twin, connection, &ports(one.test.reaches.hosts()))?;
+        traces.insert(number, path);
+    }
+    Ok(traces)
 }
 
 fn counted(twin: &mut Twin) -> Result<Vec<usize>, TwinError> {
@@ -128,17 +243,14 @@ fn answer_for(twin: &mut Twin, tests: &[&PacketTest]) -> Result<(), TwinError> {
     twin.answer_for(&addresses.difference(&own).copied().collect())
 }
 
-/// Opens the connection of a test, one with several hosts until each was reached.
+/// Opens the connection of a test; one with several hosts is opened until each was reached, and at most `most` times.
 fn outcome(
     twin: &Twin,
     opener: &mut Opener<'_>,
     test: &PacketTest,
-    connection: &Result<Connection, String>,
+    connection: &Connection,
+    most: usize,
 ) -> TestOutcome {
-    let connection = match connection {
-        Ok(connection) => connection,
-        Err(why) => return TestOutcome::NotOpened(why.clone()),
-    };
     let hosts = test.reaches.hosts();
     let ports = ports(hosts);
     let times = if hosts.len() > 1 {
@@ -147,7 +259,7 @@ fn outcome(
         1
     };
     let mut seen: BTreeSet<TestHost> = BTreeSet::new();
-    for _ in 0..times {
+    for _ in 0..times.min(most.max(1)) {
         let end = match opener.open(connection, &ports) {
             Ok(end) => end,
             Err(error) => return TestOutcome::NotOpened(error.words()),
@@ -164,8 +276,7 @@ fn outcome(
 }
 
 /// Returns the ports of hosts.
-#[must_use]
-pub fn ports(hosts: &[TestHost]) -> Vec<Port> {
+fn ports(hosts: &[TestHost]) -> Vec<Port> {
     hosts.iter().filter_map(|host| host.port).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::edit::COMMENT;
+use super::edit::{COMMENT, SHADOW};
 use super::filter::Copied;
 use super::listing::{ListedChain, words};
 use super::own;
@@ -23,33 +23,43 @@ impl Copied {
     /// namespace.
     ///
     /// # Errors
-    /// If a chain that holds one cannot be listed.
+    /// As [`Copied::packets`].
     pub fn counted(&mut self) -> Result<Vec<usize>, FilterError> {
+        let packets = self.packets()?;
+        let mut counted = Vec::new();
+        for (index, (watched, packets)) in self.watched.iter_mut().zip(packets).enumerate() {
+            if packets > watched.packets {
+                counted.push(index);
+            }
+            watched.packets = packets;
+        }
+        Ok(counted)
+    }
+
+    /// Returns the packets that each watched rule has counted, in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// If a chain that holds one cannot be listed.
+    pub fn packets(&self) -> Result<Vec<u64>, FilterError> {
         let mut chains: BTreeMap<(String, bool), Vec<usize>> = BTreeMap::new();
         for (index, watched) in self.watched.iter().enumerate() {
             let by_handle = matches!(watched.at, At::Handle(_));
             let key = (watched.place.to_string(), by_handle);
             chains.entry(key).or_default().push(index);
         }
-        let mut counted = Vec::new();
+        let mut packets = vec![0; self.watched.len()];
         for indexes in chains.into_values() {
             let first = &self.watched[indexes[0]];
             let counts = counts(&first.place, first.at)?;
             for index in indexes {
-                let watched = &mut self.watched[index];
-                let packets = match watched.at {
+                let counted = match self.watched[index].at {
                     At::Comment => counts.by_comment.get(&index),
                     At::Handle(handle) => counts.by_handle.get(&handle),
                 };
-                let packets = packets.copied().unwrap_or_default();
-                if packets > watched.packets {
-                    counted.push(index);
-                }
-                watched.packets = packets;
+                packets[index] = counted.copied().unwrap_or_default();
             }
         }
-        counted.sort_unstable();
-        Ok(counted)
+        Ok(packets)
     }
 }
 
@@ -129,7 +139,11 @@ fn of_iptables(text: &str) -> Counts {
 }
 
 fn index_of(comment: &str) -> Option<usize> {
-    comment.strip_prefix(COMMENT)?.parse().ok()
+    let counted = comment.strip_prefix(SHADOW);
+    counted
+        .or_else(|| comment.strip_prefix(COMMENT))?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -141,7 +155,7 @@ mod tests {
     fn counters_are_found_by_comment_and_by_handle() {
         let tables = tables(
             "table ip filter {\n\tchain FORWARD { # handle 1\n\
-             \t\ttcp dport 1 counter packets 3 bytes 0 comment \"nvactl-twin-7\" # handle 6\n\
+             \t\ttcp dport 1 counter packets 3 bytes 0 comment \"nvactl-twin-before-7\" # handle 6\n\
              \t\ttcp dport 2 counter packets 4 bytes 0 # handle 8\n\t}\n}\n",
         );
         let counts = of_chain(&tables[0].chains[0]);

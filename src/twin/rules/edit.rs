@@ -16,6 +16,8 @@ use crate::netfilter::token::Token;
 
 /// The beginning of the comment on each rule that only counts.
 pub const COMMENT: &str = "nvactl-twin-";
+/// The beginning of the comment on such a rule if it stands before a rule of the machine, and not in its place.
+pub const SHADOW: &str = "nvactl-twin-before-";
 
 /// The facts about the machine that decide which rules are edited.
 #[derive(Debug, Clone, Default)]
@@ -137,10 +139,10 @@ pub fn conditions(line: &str) -> Option<String> {
     Parts::of(line).map(|parts| parts.conditions())
 }
 
-/// Adds the comment by which a rule that counts is found again.
+/// Adds the comment by which a rule that counts is found again. `beginning` is [`COMMENT`] or [`SHADOW`].
 #[must_use]
-pub fn commented(conditions: &str, index: usize) -> String {
-    format!("{conditions} -m comment --comment {COMMENT}{index}")
+pub fn commented(conditions: &str, beginning: &str, index: usize) -> String {
+    format!("{conditions} -m comment --comment {beginning}{index}")
 }
 
 /// A rule and its chain.
@@ -305,8 +307,8 @@ mod tests {
             assert_eq!(edit(line, &facts), expected, "{line}");
         }
         assert_eq!(
-            commented("-A x -p tcp", 7),
-            "-A x -p tcp -m comment --comment nvactl-twin-7"
+            commented("-A x -p tcp", SHADOW, 7),
+            "-A x -p tcp -m comment --comment nvactl-twin-before-7"
         );
     }
 

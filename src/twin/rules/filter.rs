@@ -57,6 +57,21 @@ impl Copied {
             (Reason::Refused(_) | Reason::Differs | Reason::Unread(_), _) => true,
         }
     }
+
+    /// Returns whether a rule of a chain was left out, and none counts in its place. `chain` has the names of the family,
+    /// the table and the chain in nft, also for a chain of iptables.
+    #[must_use]
+    pub fn lacks_rules_of(&self, chain: (&str, &str, &str)) -> bool {
+        let is_missing = |one: &LeftOut| {
+            let counts = |watched: &Watched| watched.place == one.place && watched.text == one.text;
+            matches!(
+                one.why,
+                Reason::Refused(_) | Reason::OnlyIptables | Reason::Differs | Reason::Unread(_)
+            ) && !self.watched.iter().any(counts)
+        };
+        let mut left_out = self.left_out.iter();
+        left_out.any(|one| one.place.in_nft() == Some(chain) && is_missing(one))
+    }
 }
 
 /// The text of one backend and family.

@@ -22,18 +22,22 @@ mod saved;
 mod sets;
 mod statement;
 
+use crate::forwards::ForwardSet;
 use crate::host::iptables::nft_family;
 use crate::net::Family;
 use crate::net::per_family::Families;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::text::parse;
+use crate::plan::unplan::unplan;
 
 use filter::Text;
 use listing::ListedTable;
 use refused::{LoadRefusal, load_in_order};
 use restore::TablePlan;
 
+pub use edit::SHADOW;
 pub use filter::{Copied, PacketFilter};
+pub use listing::ListedChain;
 pub use named::Networks;
 pub use own::list_chain;
 pub use place::{LeftOut, Reason, RulePlace, Unknown, Watched};
@@ -86,15 +90,36 @@ impl PacketFilter {
     /// Returns whether a rule that is not nvactl's chooses packets by chance or in turn.
     #[must_use]
     pub fn has_chance(&self) -> bool {
+        self.has_foreign("-m statistic ", "numgen ")
+    }
+
+    /// Returns whether a rule that is not nvactl's chooses packets in turn.
+    #[must_use]
+    pub fn takes_turns(&self) -> bool {
+        self.has_foreign("-m statistic --mode nth ", "numgen inc ")
+    }
+
+    /// Returns whether a rule that is not nvactl's has some words, as iptables or nft prints them.
+    fn has_foreign(&self, of_iptables: &str, of_nft: &str) -> bool {
         let by_iptables = self.texts.iter().any(|text| {
             let printed = parse::text_of(&text.bytes);
-            saved::foreign_rules(&printed).any(|rule| rule.contains("-m statistic "))
+            saved::foreign_rules(&printed).any(|rule| rule.contains(of_iptables))
         });
         let tables = self.own.iter().chain(&self.native);
         let mut rules = tables
             .flat_map(|table| &table.chains)
             .flat_map(|chain| &chain.rules);
-        by_iptables || rules.any(|rule| rule.text.contains("numgen "))
+        by_iptables || rules.any(|rule| rule.text.contains(of_nft))
+    }
+
+    /// Reads the forwards and outbound entries of nvactl's own rules, for each text that has some.
+    #[must_use]
+    pub fn loaded_sets(&self) -> Vec<ForwardSet> {
+        let sets = self.texts.iter().filter_map(|text| {
+            let rules = parse::parse(&parse::text_of(&text.bytes)).ok()?;
+            unplan(&rules)
+        });
+        sets.collect()
     }
 
     /// Loads the filter into the calling thread's namespace and reads it back. The namespace has no rules, but has

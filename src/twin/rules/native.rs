@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::edit::FilterFacts;
+use super::edit::{COMMENT, FilterFacts, SHADOW};
 use super::filter::Copied;
 use super::listing::{self, ListedChain, ListedTable, compared};
 use super::place::{At, LeftOut, Reason, RulePlace, Unknown, Watched};
@@ -41,7 +41,11 @@ pub fn edited(
     let mut texts = Vec::new();
     if let Some((conditions, why)) = edited.counts {
         let index = watch(table, chain, rule, why, copied);
-        texts.push(statement::commented(&conditions, index));
+        let beginning = match edited.text {
+            Some(_) => SHADOW,
+            None => COMMENT,
+        };
+        texts.push(statement::commented(&conditions, beginning, index));
     }
     if let Some(why) = edited.left_out {
         copied.left_out.push(LeftOut {

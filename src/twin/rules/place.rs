@@ -37,6 +37,25 @@ impl RulePlace {
             RulePlace::Ipset => None,
         }
     }
+
+    /// Returns the names of the family, the table and the chain in nft.
+    #[must_use]
+    pub fn in_nft(&self) -> Option<(&str, &str, &str)> {
+        match self {
+            RulePlace::Iptables {
+                family,
+                table,
+                chain,
+                ..
+            } => Some((nft_family(*family), table, chain)),
+            RulePlace::Nft {
+                family,
+                table,
+                chain,
+            } => Some((family, table, chain)),
+            RulePlace::Ipset => None,
+        }
+    }
 }
 
 impl fmt::Display for RulePlace {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::edit::{self, FilterFacts, RuleEdit};
+use super::edit::{self, COMMENT, FilterFacts, RuleEdit, SHADOW};
 use super::filter::Copied;
 use super::own::is_nvactls;
 use super::place::{At, LeftOut, Reason, RulePlace, Unknown, Watched};
@@ -84,12 +84,12 @@ impl<'t> TablePlan<'t> {
             }
             RuleEdit::Placeholder(conditions, why) => {
                 let index = self.watch(chain, line, why, copied);
-                let text = edit::commented(&conditions, index);
+                let text = edit::commented(&conditions, COMMENT, index);
                 self.push(chain, Cow::Owned(text), Role::Instead(Some(index)));
             }
             RuleEdit::Shadow(conditions, why) => {
                 let index = self.watch(chain, line, why, copied);
-                let text = edit::commented(&conditions, index);
+                let text = edit::commented(&conditions, SHADOW, index);
                 self.push(chain, Cow::Owned(text), Role::Shadow(index));
                 self.push(chain, copy, Role::Copy);
             }
@@ -177,7 +177,7 @@ impl<'t> TablePlan<'t> {
             if range.len() == 1 && line.role == Role::Copy {
                 let index = copied.watched.len();
                 if let Some(conditions) = edit::conditions(&line.text) {
-                    let text = edit::commented(&conditions, index);
+                    let text = edit::commented(&conditions, COMMENT, index);
                     if restore(backend, family, &["--noflush"], &self.text([&*text]))?.is_ok() {
                         let why = Unknown::Refused(refusal.words.clone());
                         self.watch(line.chain, &line.text, why, copied);

@@ -1,6 +1,6 @@
 //! Edits the rules of nft that a twin cannot have as they are. A rule is edited as words of its text.
 
-use super::edit::{COMMENT, FilterFacts};
+use super::edit::FilterFacts;
 use super::listing::words;
 use super::place::{Reason, Unknown};
 use super::queues;
@@ -95,10 +95,10 @@ pub fn edit(rule: &str, facts: &FilterFacts) -> Edited {
     }
 }
 
-/// Prints a rule that counts.
+/// Prints a rule that counts. `beginning` is that of its comment, as for [`super::edit::commented`].
 #[must_use]
-pub fn commented(conditions: &str, index: usize) -> String {
-    format!("{conditions} counter comment \"{COMMENT}{index}\"")
+pub fn commented(conditions: &str, beginning: &str, index: usize) -> String {
+    format!("{conditions} counter comment \"{beginning}{index}\"")
         .trim_start()
         .to_owned()
 }
@@ -290,6 +290,7 @@ fn cut_log(words: &mut Vec<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::twin::rules::edit::COMMENT;
     use crate::twin::rules::queues::Queues;
 
     #[expect(
@@ -346,9 +347,12 @@ mod tests {
             assert_eq!(edited.counts, counts, "{rule}");
             assert_eq!(edited.left_out, None);
         }
-        assert_eq!(commented("", 3), "counter comment \"nvactl-twin-3\"");
         assert_eq!(
-            commented("tcp dport 1", 3),
+            commented("", COMMENT, 3),
+            "counter comment \"nvactl-twin-3\""
+        );
+        assert_eq!(
+            commented("tcp dport 1", COMMENT, 3),
             "tcp dport 1 counter comment \"nvactl-twin-3\""
         );
     }

@@ -2,7 +2,8 @@
 //! the end.
 //!
 //! The kernel traces the packets of the connection. The rules of iptables-legacy are known by their counters, which
-//! do not tell packets from replies: a rule for known connections is one of the replies' path.
+//! do not tell packets from replies: a rule for known connections, or for other addresses and ports than the request's, is
+//! one of the replies' path. Any other rule is taken for one of the request's path.
 
 mod read;
 mod values;
@@ -14,7 +15,7 @@ pub use values::{
 
 use std::net::SocketAddr;
 
-use super::cause::{Conversation, Direction, Header, PacketPath, Stage, Taken, WatchReport};
+use super::cause::{Conversation, Header, PacketPath, Stage, Taken, WatchReport};
 use super::connection::{Connection, ConnectionEnd, Opener};
 use super::repeat::watch;
 use super::talk::{From, Reached};
@@ -43,13 +44,13 @@ pub fn trace(
     let came = packet.and_then(PacketPath::first);
     let port = came.and_then(|header| Port::new(header.ports?.0));
     let request = match packet {
-        Some(packet) => read::path(&report, packet, Direction::Request)?,
+        Some(packet) => read::request(&report, packet)?,
         None => read::untraced(&report),
     };
     let reply = end
         .reached()
         .and_then(|reached| reply(&report, &asked, reached));
-    let reply = reply.map(|packet| read::path(&report, packet, Direction::Reply));
+    let reply = reply.map(|reply| read::reply(&report, reply, packet));
     let taken = || -> Result<Option<Taken>, TwinError> { Ok(report.taken(&asked)?) };
     let arrival = |reached: Reached| Arrival {
         interface: twin.worlds()[reached.world].interface.clone(),
@@ -63,7 +64,7 @@ pub fn trace(
         ConnectionEnd::Refused(kind) => TracedEnd::Refused(kind, taken()?),
         ConnectionEnd::Silent => TracedEnd::Silent(taken()?),
     };
-    Ok(TracedConnection {
+    let mut traced = TracedConnection {
         connection: Connection {
             client_port: connection.client_port.or(port),
             ..connection.clone()
@@ -76,7 +77,13 @@ pub fn trace(
         reply: reply.transpose()?,
         end,
         is_traced: report.traced,
-    })
+    };
+    for rule in traced.rules_mut() {
+        if twin.lacks_rules_of(&rule.holder) {
+            rule.live_place = None;
+        }
+    }
+    Ok(traced)
 }
 
 fn conversation(connection: &Connection) -> Conversation {

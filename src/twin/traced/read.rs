@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::values::{PathPart, PathRoute, PathRule, RouteTo, RuleEffect, SpecPart, TracedPath};
+use crate::net::{Port, PortRange};
+use crate::netfilter::matches::Match;
+use crate::netfilter::negatable::Negatable;
 use crate::netfilter::text::parse::appended;
 use crate::plan::unplan::{is_outbound, name_of};
 use crate::twin::cause::{
@@ -22,14 +25,34 @@ const STAGES: [Stage; 7] = [
     Stage::Egress,
 ];
 
-/// Reads a packet's path. The calling thread is in the machine's namespace, and its rules are those that were watched.
+/// Reads the path of a request. The calling thread is in the machine's namespace, and its rules are those that were
+/// watched.
 ///
 /// # Errors
 /// If a rule cannot be listed.
-pub fn path(
+pub fn request(report: &WatchReport, packet: &PacketPath) -> Result<TracedPath, CauseError> {
+    let counted = |stage| counted(report, packet, stage, Some(packet), Direction::Request);
+    path(report, packet, counted)
+}
+
+/// Reads the path of a reply to a request, as [`request`] does.
+///
+/// # Errors
+/// As [`request`].
+pub fn reply(
     report: &WatchReport,
     packet: &PacketPath,
-    direction: Direction,
+    request: Option<&PacketPath>,
+) -> Result<TracedPath, CauseError> {
+    let counted = |stage| counted(report, packet, stage, request, Direction::Reply);
+    path(report, packet, counted)
+}
+
+/// Reads a packet's path. `counted` returns the rules of iptables-legacy that it met at a stage.
+fn path<'s>(
+    report: &'s WatchReport,
+    packet: &'s PacketPath,
+    counted: impl Fn(Stage) -> Vec<&'s CountedRule>,
 ) -> Result<TracedPath, CauseError> {
     let mut parts = Vec::new();
     for stage in STAGES {
@@ -38,7 +61,7 @@ pub fn path(
             .iter()
             .filter(|one| one.stage == stage)
             .collect();
-        let counted = counted(report, packet, stage, direction);
+        let counted = counted(stage);
         let translation = Translation::at(&steps, stage);
         let native = translation.as_ref().and_then(|one| one.step(&steps));
         let is_by_legacy = counted.iter().any(|one| one.translates());
@@ -75,7 +98,7 @@ pub fn path(
 #[must_use]
 pub fn untraced(report: &WatchReport) -> TracedPath {
     let counted = report.legacy.iter();
-    let counted = counted.filter(|one| direction_of(one) == Direction::Request);
+    let counted = counted.filter(|one| direction_of(one, None) == Direction::Request);
     let parts = counted.filter_map(|one| of_counted(one, None));
     TracedPath {
         parts: parts.map(PathPart::Rule).collect(),
@@ -158,27 +181,68 @@ fn counted<'s>(
     report: &'s WatchReport,
     packet: &PacketPath,
     stage: Stage,
+    request: Option<&PacketPath>,
     direction: Direction,
 ) -> Vec<&'s CountedRule> {
     let of_family = report.legacy_of(packet).filter(|one| one.stage == stage);
     of_family
-        .filter(|one| direction_of(one) == direction)
+        .filter(|one| direction_of(one, request) == direction)
         .collect()
 }
 
 /// Returns the direction of the packets that a rule counted, as far as its text shows it: a rule for known connections
-/// sees the replies.
-fn direction_of(counted: &CountedRule) -> Direction {
+/// sees the replies, and so does a rule for other addresses or ports than those of the request.
+fn direction_of(counted: &CountedRule, request: Option<&PacketPath>) -> Direction {
     let is_state = |word: &str| {
         word.split(',')
             .all(|state| matches!(state, "RELATED" | "ESTABLISHED"))
     };
     let mut words = counted.text.split(' ');
     let is_known = words.any(|word| !word.is_empty() && is_state(word));
-    if is_known && !counted.text.contains("! --ctstate") {
+    let is_known = is_known && !counted.text.contains("! --ctstate");
+    if is_known || request.is_some_and(|packet| !fits(counted, packet)) {
         Direction::Reply
     } else {
         Direction::Request
+    }
+}
+
+/// Returns whether a packet may have met a rule, by its addresses and ports at the rule's stage.
+fn fits(counted: &CountedRule, packet: &PacketPath) -> bool {
+    let Some((_, rule)) = appended(&counted.text, &BTreeSet::new()) else {
+        return true;
+    };
+    let here = packet
+        .steps
+        .iter()
+        .filter(|step| step.stage == counted.stage);
+    let mut headers = here.filter_map(|step| step.header).peekable();
+    let holds = |header: Header| rule.matches.iter().all(|one| holds(one, header));
+    headers.peek().is_none() || headers.any(holds)
+}
+
+/// Returns whether a packet meets a condition on addresses or ports. Other conditions are not known.
+fn holds(condition: &Match, header: Header) -> bool {
+    let port = |wanted: Option<&Negatable<PortRange>>, has: u16| match (wanted, Port::new(has)) {
+        (Some(wanted), Some(port)) => wanted.holds(|ports| ports.contains(port)),
+        _ => true,
+    };
+    match (condition, header.ports) {
+        (Match::Source(net), _) => net.holds(|net| net.contains(&header.source)),
+        (Match::Destination(net), _) => net.holds(|net| net.contains(&header.destination)),
+        (
+            Match::Tcp {
+                source,
+                destination,
+                ..
+            }
+            | Match::Udp {
+                source,
+                destination,
+            },
+            Some((from, to)),
+        ) => port(source.as_ref(), from) && port(destination.as_ref(), to),
+        _ => true,
     }
 }
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::twin::cause::{DecidingRule, Taken};
+use crate::net::Port;
+use crate::twin::cause::{By, DecidingRule, Taken};
 use crate::twin::connection::Connection;
 use crate::twin::talk::Reached;
 
@@ -20,6 +21,38 @@ pub struct TracedConnection {
     pub end: TracedEnd,
     /// Whether the kernel traced packets. Without nft, only the counters of iptables-legacy are known.
     pub is_traced: bool,
+}
+
+impl TracedConnection {
+    /// Returns the port of the target that was reached, if the rest did not come through.
+    #[must_use]
+    pub fn stuck_at(&self) -> Option<Port> {
+        match &self.end {
+            TracedEnd::Stuck(arrival, _) => Port::new(arrival.reached.target.port()),
+            _ => None,
+        }
+    }
+
+    /// Returns every rule that is named.
+    pub(super) fn rules_mut(&mut self) -> impl Iterator<Item = &mut DecidingRule> {
+        let taken = match &mut self.end {
+            TracedEnd::Stuck(_, taken)
+            | TracedEnd::Refused(_, taken)
+            | TracedEnd::Silent(taken) => taken.as_mut(),
+            TracedEnd::Delivered(_) | TracedEnd::Machine => None,
+        };
+        let taken = taken.and_then(|taken| match &mut taken.by {
+            By::Rule(rule) | By::Policy(rule) => Some(rule),
+            By::Kernel(_) | By::NoRule => None,
+        });
+        let paths = [Some(&mut self.request), self.reply.as_mut()];
+        let parts = paths.into_iter().flatten().flat_map(|path| &mut path.parts);
+        let rules = parts.filter_map(|part| match part {
+            PathPart::Rule(rule) => Some(&mut rule.rule),
+            PathPart::Route(_) => None,
+        });
+        rules.chain(taken)
+    }
 }
 
 /// The end of a connection, with the reason if it did not come through.

@@ -2,10 +2,13 @@
 //! other tests, so it needs no form in between.
 
 mod ends;
+mod list;
 mod write;
 
-pub use write::tests_text;
+pub use list::TestList;
+pub use write::{test_lines, tests_text};
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ends::Client;
@@ -15,9 +18,10 @@ use super::fields::{Fields, Placed, one_of_words, parsed, sequence, unknown};
 use super::load::Node;
 use super::networks::NetworkNames;
 use super::places::Places;
-use super::problem::{Problem, ProblemKind, Span};
+use super::problem::{Problem, ProblemKind, Span, nearest};
+use super::written::WrittenTest;
 use crate::forwards::{OutboundProtocol, PacketTest, Reaches, Snat, TestDestination, TestPlace};
-use crate::net::Family;
+use crate::net::{Family, Interface};
 
 /// The keys of a test.
 const KEYS: &[&str] = &["name", "from", "to", "protocol", "in", "reaches", "snat"];
@@ -27,17 +31,13 @@ pub fn decode(
     node: &Node<'_>,
     networks: &mut NetworkNames<'_>,
     problems: &mut Vec<Problem>,
-) -> Vec<Placed<PacketTest>> {
+) -> Vec<WrittenTest> {
     let mut tests = Vec::new();
     for item in sequence(node, "tests", problems).unwrap_or_default() {
         if problems.len() >= MAX_PROBLEMS {
             break;
         }
-        let test = decode_test(item, networks, problems);
-        tests.extend(test.map(|value| Placed {
-            value,
-            span: item.span.clone(),
-        }));
+        tests.extend(decode_test(item, networks, problems));
     }
     tests
 }
@@ -57,7 +57,7 @@ fn decode_test(
     node: &Node<'_>,
     networks: &mut NetworkNames<'_>,
     problems: &mut Vec<Problem>,
-) -> Option<PacketTest> {
+) -> Option<WrittenTest> {
     let fields = Fields::of(node, "test", "this test", KEYS, problems)?;
     let before = problems.len();
     let name = fields.parsed("name", "one line of text", problems, |text| {
@@ -108,16 +108,41 @@ fn decode_test(
     if problems.len() > before {
         return None;
     }
-    Some(PacketTest {
-        name: name.map(|name| name.value),
-        from,
-        to: to?.value,
-        protocol: protocol?,
-        ingress: ingress.map(|ingress| ingress.value),
-        reaches: reaches?.value,
-        snat: snat.map(|snat| snat.value),
-        place: None,
+    Some(WrittenTest {
+        span: node.span.clone(),
+        ingress: ingress.as_ref().map(|ingress| ingress.span.clone()),
+        value: PacketTest {
+            name: name.map(|name| name.value),
+            from,
+            to: to?.value,
+            protocol: protocol?,
+            ingress: ingress.map(|ingress| ingress.value),
+            reaches: reaches?.value,
+            snat: snat.map(|snat| snat.value),
+            place: None,
+        },
     })
+}
+
+/// Warns of tests that come in by an interface that the spec does not name: a name may have a typing error.
+pub fn warn_of_interfaces(
+    tests: &[WrittenTest],
+    known: &BTreeSet<&Interface>,
+    problems: &mut Vec<Problem>,
+) {
+    let names: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
+    for test in tests {
+        let (Some(name), Some(span)) = (&test.value.ingress, &test.ingress) else {
+            continue;
+        };
+        if !known.contains(name) {
+            let kind = ProblemKind::UnknownInterface {
+                name: name.to_string(),
+                near: nearest(name.as_str(), &names).map(str::to_owned),
+            };
+            problems.push(Problem::new(span.clone(), kind));
+        }
+    }
 }
 
 fn decode_protocol(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<OutboundProtocol> {

@@ -14,8 +14,16 @@ pub fn tests_text(tests: &[PacketTest]) -> String {
     if tests.is_empty() {
         return "tests: []\n".to_owned();
     }
-    let lines = tests.iter().map(|test| format!("  - {}\n", entry(test)));
-    format!("tests:\n{}", lines.collect::<String>())
+    format!("tests:\n{}", test_lines(tests, 2))
+}
+
+/// Returns a line for each of these tests, with so many spaces in front, for a list that has other tests.
+#[must_use]
+pub fn test_lines(tests: &[PacketTest], indent: usize) -> String {
+    let lines = tests
+        .iter()
+        .map(|test| format!("{:indent$}- {}\n", "", entry(test)));
+    lines.collect()
 }
 
 /// Returns one test as a mapping in braces.
@@ -97,6 +105,7 @@ mod tests {
                 networks: &[],
                 spec: &[],
                 spec_networks: &[],
+                interfaces: &[],
             });
             let tests = reading.tests.expect("it is valid");
             let read = tests[0].name.as_ref().map(TestName::as_str);

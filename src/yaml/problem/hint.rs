@@ -340,6 +340,21 @@ pub(super) fn client_of(family: Family) -> &'static str {
     }
 }
 
+/// Takes an interface and the nearest one of the spec.
+pub(super) fn interface(name: &str, near: Option<&str>) -> String {
+    let silence = "add `silence: [unknown-interface]` at the top of the spec";
+    match near {
+        Some(near) => {
+            format!("did you mean `{near}`? If the machine has the interface `{name}`, {silence}")
+        }
+        None => {
+            format!(
+                "write an interface of the spec; if the machine has the interface `{name}`, {silence}"
+            )
+        }
+    }
+}
+
 /// Takes what a test reaches.
 pub(super) fn reaches(text: &str) -> String {
     match nearest(text, &["nothing"]) {

@@ -614,6 +614,14 @@ problems! {
             hint: ("write `allow_from: [{name}]` where it belongs, or remove it; if it is for later, add `silence: [unused-network]` at the top"),
         }
     }
+    "unknown-interface": Warning, UnknownInterface {
+        meaning: "tests that come in by an interface that the spec has nowhere else",
+        example: "`in: eth7`",
+        UnknownInterface { name: String, near: Option<String> } => {
+            text: ("the spec names no interface `{name}`, so `nvactl test` makes one up"),
+            hint: ("{}", hint::interface(name, near.as_deref())),
+        }
+    }
     "policy-kept": Warning, PolicyKept {
         meaning: "`forward_policy: keep`, and nothing that drops other packets",
         example: "`forward_policy: keep`",

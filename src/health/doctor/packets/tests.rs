@@ -89,6 +89,7 @@ fn of_iptables(backend: Backend, chain: &str, text: &str) -> DecidingRule {
         },
         handle: None,
         place: (!text.starts_with("-P")).then_some(1),
+        live_place: (!text.starts_with("-P")).then_some(1),
         text: text.to_owned(),
         owner: crate::netfilter::programs::owner_of("filter", chain),
     }
@@ -106,6 +107,7 @@ fn of_nft(table: &str, text: &str, handle: Option<u64>) -> DecidingRule {
         holder: Holder::Nft(chain),
         handle,
         place: None,
+        live_place: None,
         text: text.to_owned(),
     }
 }

@@ -20,7 +20,30 @@ const TABLE_WIDTH: usize = 9;
 const EFFECT: usize = HOOK_WIDTH + TABLE_WIDTH;
 const PLACE: usize = 52;
 
+/// The remark about rules that are known by their counters.
+const COUNTED: &str = "\
+(iptables-legacy counts packets of both directions: a rule above whose text fits both may have met
+the reply alone)
+";
+
+/// Returns whether a part is a rule of another program that iptables-legacy counted, and that translates nothing.
+fn is_counted(part: &PathPart) -> bool {
+    let PathPart::Rule(PathRule { rule, effect, .. }) = part else {
+        return false;
+    };
+    let is_legacy = matches!(
+        rule.holder,
+        Holder::Iptables {
+            backend: Backend::Legacy,
+            ..
+        }
+    );
+    let is_translation = matches!(effect, RuleEffect::Destination(_) | RuleEffect::Source(_));
+    is_legacy && !rule.is_nvactls() && !is_translation
+}
+
 /// Returns the trace.
+#[must_use]
 pub fn text(traced: &TracedConnection) -> String {
     let by = match &traced.ingress {
         Some(interface) => format!("in by {}", printable::line(interface)),
@@ -32,6 +55,9 @@ pub fn text(traced: &TracedConnection) -> String {
         text.push_str(
             "(nft is not installed: rules are known by their counters, and routes are not shown)\n",
         );
+    }
+    if traced.reply.is_some() && traced.request.parts.iter().any(is_counted) {
+        text.push_str(COUNTED);
     }
     match &traced.end {
         TracedEnd::Delivered(arrival) => {
@@ -71,6 +97,7 @@ pub fn text(traced: &TracedConnection) -> String {
 }
 
 /// Prints an address and port; a ping has no port.
+#[must_use]
 pub fn end(at: SocketAddr) -> String {
     if at.port() == 0 {
         at.ip().to_string()
@@ -156,8 +183,7 @@ fn rule_line(text: &mut String, rule: &PathRule) {
         let _ = writeln!(text, "{line}\n{:EFFECT$}{place}", "");
     }
     // The line of a policy says all of it.
-    let is_policy = rule.handle.is_none() && rule.place.is_none();
-    if !rule.is_nvactls() && !is_policy {
+    if !rule.is_nvactls() && !is_policy(rule) {
         text.push_str(&wrapped(&printable::line(&rule.text).to_string()));
     }
 }
@@ -175,17 +201,21 @@ fn effect_words(effect: &RuleEffect) -> String {
     }
 }
 
-/// Names the place of a rule or a policy.
+fn is_policy(rule: &DecidingRule) -> bool {
+    rule.handle.is_none() && rule.place.is_none()
+}
+
+/// Names the place of a rule or a policy on the machine.
 fn place(rule: &DecidingRule) -> String {
     let chain = match &rule.holder {
         Holder::Iptables { chain, .. } => chain.to_string(),
         Holder::Nft(chain) => format!("{} {} {}", chain.family, chain.table, chain.name),
     };
     let chain = printable::line(chain);
-    match (rule.place, rule.handle) {
-        (Some(place), _) => format!("{chain} rule {place}"),
-        (None, Some(handle)) => format!("{chain} handle {handle}"),
-        (None, None) => format!("policy of {chain}"),
+    match rule.live_place {
+        Some(place) => format!("{chain} rule {place}"),
+        None if is_policy(rule) => format!("policy of {chain}"),
+        None => format!("a rule of {chain}"),
     }
 }
 
@@ -208,6 +238,7 @@ fn wrapped(text: &str) -> String {
 }
 
 /// Says why a connection did not come through.
+#[must_use]
 pub fn why(taken: Option<&Taken>, end: &TracedEnd) -> String {
     let Some(Taken {
         by,
