@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use generate::{any_spec, two_specs};
 use nvactl::diff;
 use nvactl::diff::drift::{compare, compare_specs};
-use nvactl::forwards::{ForwardSet, PacketTest, Reaches, suggested};
+use nvactl::forwards::{ForwardSet, Layout, PacketTest, Reaches, suggested};
 use nvactl::import::{Account, Fate, Routes, import};
 use nvactl::net::{Family, Interface};
 use nvactl::netfilter::counters::Counters;
@@ -82,7 +82,11 @@ proptest! {
     #[test]
     fn importing_the_plan_gives_the_same_plan(spec in any_spec()) {
         let set = read(&spec);
-        let planned = Family::ALL.map(|family| (family, plan(&set, family)));
+        // nvactl loads no rules of a family that a spec does not have.
+        // A tree keeps the chain of the firewall's `snat` even without a forward. Nobody can tell whose it is then.
+        let is_told = |family: &Family| set.has_forwards(*family) || set.firewall.layout != Some(Layout::Tree);
+        let planned = Family::ALL.into_iter().filter(|family| set.has(*family) && is_told(family));
+        let planned: Vec<_> = planned.map(|family| (family, plan(&set, family))).collect();
         let draft = import(&planned, &Routes::default());
         let taken = |one: &Account| matches!(one.fate, Fate::Taken { .. });
         prop_assert!(draft.accounts.iter().all(taken));

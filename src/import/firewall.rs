@@ -34,8 +34,11 @@ pub fn firewall(
     let sides = sides
         .or_else(|| most(entries().map(|one| (vec![one.egress.clone()], one.ingress[0].clone()))));
     let (ingress, egress) = sides.unwrap_or_else(|| {
-        let (family, rules) = &rules[0];
-        let (only, _) = entrance(*family, rules, routes);
+        let empty = Ruleset::default();
+        let first = rules
+            .first()
+            .map_or((Family::V4, &empty), |(family, rules)| (*family, rules));
+        let (only, _) = entrance(first.0, first.1, routes);
         (vec![only.clone()], only)
     });
     if read.iter().any(|one| one.is_entrance_assumed) {

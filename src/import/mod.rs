@@ -36,10 +36,12 @@ pub use place::RulePlace;
 pub use remark::{Aside, Remark};
 pub use sides::Routes;
 
+use std::collections::BTreeMap;
+
 use family::OfFamily;
 use names::Names;
 
-use crate::forwards::{Forward, ForwardSet, Layout, Name, TargetKind};
+use crate::forwards::{Forward, ForwardSet, Layout, Name, Outbound, TargetKind};
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::plan;
@@ -91,8 +93,9 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
     let (mut accounts, mut remarks) = (Vec::new(), Vec::new());
     for (own, one) in own.into_iter().zip(read) {
         if let Some(own) = own {
-            set.forwards.extend(own.forwards.into_iter().map(with_kind));
-            set.outbound.extend(own.outbound);
+            let forwards = own.forwards.into_iter().map(with_kind);
+            set.forwards.extend(together(forwards.collect()));
+            set.outbound = beside(set.outbound, own.outbound);
         }
         set.forwards.extend(one.forwards);
         set.outbound.extend(one.outbound);
@@ -112,6 +115,35 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
         remarks,
         notes,
     }
+}
+
+/// Brings the forwards of one name together, at the place of the first. A tree has those of TCP before those of UDP.
+fn together(forwards: Vec<Forward>) -> Vec<Forward> {
+    let mut first: BTreeMap<Name, usize> = BTreeMap::new();
+    for (at, forward) in forwards.iter().enumerate() {
+        first.entry(forward.name.clone()).or_insert(at);
+    }
+    let mut sorted = forwards;
+    sorted.sort_by_key(|forward| first.get(&forward.name).copied());
+    sorted
+}
+
+/// Joins the outbound entries of two families, each in its order. Those of one name become neighbours.
+fn beside(one: Vec<Outbound>, other: Vec<Outbound>) -> Vec<Outbound> {
+    let mut joined = Vec::with_capacity(one.len() + other.len());
+    let mut other = other.into_iter().peekable();
+    for entry in one {
+        let name = entry.name.clone();
+        if other.clone().any(|two| two.name == name) {
+            while let Some(before) = other.next_if(|two| two.name != name) {
+                joined.push(before);
+            }
+        }
+        joined.push(entry);
+        joined.extend(other.next_if(|two| two.name == name));
+    }
+    joined.extend(other);
+    joined
 }
 
 /// Returns the layout with which the plan is nvactl's rules that are there; `None` if there are none, or no layout gives
