@@ -62,6 +62,8 @@ struct JsonRule {
     table: &'static str,
     chain: String,
     number: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
     rule: String,
     outcome: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -85,7 +87,8 @@ impl ImportReport<'_> {
             let rule = self.found.text(account);
             text.push_str(&format!(
                 "{word:<OUTCOME_WIDTH$}{}: {fate}\n{:OUTCOME_WIDTH$}{rule}\n",
-                account.place, ""
+                self.found.place(account),
+                ""
             ));
         }
         let mut text = printable::lines(text).to_string();
@@ -127,6 +130,7 @@ impl ImportReport<'_> {
             table: account.place.table.as_str(),
             chain: account.place.chain.to_string(),
             number: account.place.number(),
+            line: self.found.line(account),
             rule: self.found.text(account),
             outcome: account.fate.word(),
             entries: match &account.fate {

@@ -17,9 +17,9 @@ use crate::net::{Family, Interface};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
+use crate::netfilter::text::typed::{TypedRules, read_typed};
 use crate::twin::machine::Machine;
 use crate::twin::made_up::MadeUp;
-use crate::twin::made_up::saved::family_of;
 use crate::twin::rules::PacketFilter;
 
 /// The name of this machine.
@@ -32,6 +32,8 @@ pub(super) struct ImportedRules {
     /// The name of the file, or `live`.
     pub(super) name: String,
     pub(super) rules: Vec<(Family, Ruleset)>,
+    /// The lines of a file.
+    typed: Option<TypedRules>,
     pub(super) routes: Routes,
     /// Whether they are this machine's.
     pub(super) is_live: bool,
@@ -46,18 +48,18 @@ impl ImportedRules {
             return Self::live(on, console);
         }
         let source = spec_source::read(Some(named))?;
-        let mut rules = Vec::new();
-        for (name, text) in source.texts() {
-            let text = parse::text_of(text);
-            let read = parse::parse(&text).map_err(|error| Error::RulesFile {
-                file: name.to_owned(),
-                source: Box::new(error.into()),
-            })?;
-            rules.push((family_of(&read).unwrap_or(Family::V4), read));
-        }
+        let texts: Vec<String> = source
+            .texts()
+            .map(|(_, text)| parse::text_of(text).into_owned())
+            .collect();
+        let typed = read_typed(&texts.concat()).map_err(|error| Error::RulesFile {
+            file: source.name.clone(),
+            source: Box::new(error.into()),
+        })?;
         Ok(Self {
             name: source.name.clone(),
-            rules,
+            rules: typed.rules.clone(),
+            typed: Some(typed),
             routes: Routes::default(),
             is_live: false,
             backend: on.backend,
@@ -81,6 +83,7 @@ impl ImportedRules {
         Ok(Self {
             name: LIVE.to_owned(),
             rules,
+            typed: None,
             routes: Routes(routes.collect()),
             is_live: true,
             backend: iptables.backend,
@@ -119,6 +122,25 @@ impl ImportedRules {
         Ok(texts.fold(old, |filter, (family, text)| {
             filter.with_saved(self.backend, family, text.into_bytes())
         }))
+    }
+
+    /// Returns the place of the rule that an account is about: its line, if the rules are those of a file.
+    pub(super) fn place(&self, account: &Account) -> String {
+        match self.line(account) {
+            Some(line) => format!("line {line}, {}", account.place),
+            None => account.place.to_string(),
+        }
+    }
+
+    /// Returns the line of the rule that an account is about; `None` for live rules.
+    pub(super) fn line(&self, account: &Account) -> Option<usize> {
+        let RulePlace {
+            family,
+            table,
+            chain,
+            at,
+        } = &account.place;
+        self.typed.as_ref()?.line(*family, *table, chain, *at)
     }
 
     /// Returns the text of the rule that an account is about.
