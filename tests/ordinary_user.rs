@@ -20,6 +20,14 @@ const TRY: &str = "--try-specs";
 /// The argument of the process without rights that only enters the namespaces.
 const ENTER: &str = "--enter";
 
+const NVACTL: &str = env!("CARGO_BIN_EXE_nvactl");
+
+const SPEC: &str = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards: [{name: web, listen: 80, target: {pod: 10.224.0.118:80}}]
+tests: [{from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80'}]
+";
+
 /// Every so many cases one is tried: the lab tries all of them.
 const EVERY: usize = 8;
 
@@ -67,14 +75,41 @@ fn own_path() -> String {
     path.into_os_string().into_string().expect("it is text")
 }
 
-fn an_ordinary_user_makes_twins() {
+/// Returns the beginning of a command that runs as a user without rights.
+fn ordinary() -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "4242", "--regid", "4242", "--clear-groups"]);
     command.args(["--bounding-set", "-all", "--inh-caps", "-all"]);
-    let tried = output(command.args([&own_path(), TRY]));
+    command
+}
+
+fn fed(command: &mut Command, text: &str) -> Output {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(text.as_bytes()).expect("it reads");
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+fn an_ordinary_user_makes_twins() {
+    let tried = output(ordinary().args([&own_path(), TRY]));
     let printed = String::from_utf8_lossy(&tried.stdout);
     assert!(tried.status.success(), "{printed}{tried:?}");
     assert!(printed.contains("tried"), "{printed}");
+    for (words, printed) in [
+        (&["test", "-"][..], "1 test, 1 passed\n"),
+        (
+            &["trace", "-", "--from", "198.51.100.7", "--to", "80"],
+            "delivered: 10.224.0.118:80 behind eth0 sees 10.3.0.4:40000\n",
+        ),
+    ] {
+        let mut command = ordinary();
+        let fed = fed(command.arg(NVACTL).args(words), SPEC);
+        let found = String::from_utf8_lossy(&fed.stdout);
+        assert!(fed.status.success(), "{words:?}: {fed:?}");
+        assert!(found.contains(printed), "{words:?}: {fed:?}");
+    }
 }
 
 /// Tries specs as a user without rights.

@@ -24,7 +24,7 @@ pub struct TraceArgs {
     pub to: DestinationArg,
 
     /// The protocol: tcp, udp or ping.
-    #[arg(long, value_name = "PROTOCOL", default_value = "tcp", value_parser = protocol)]
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
     pub protocol: OutboundProtocol,
 
     /// The interface by which the client comes in [default: the one by which the machine would answer it].
@@ -64,7 +64,7 @@ pub struct TestArgs {
     pub live: bool,
 
     /// Print tests that hold what the spec does now, and run none.
-    #[arg(long, conflicts_with_all = ["live", "tests"])]
+    #[arg(long, conflicts_with_all = ["live", "tests", "format"])]
     pub suggest: bool,
 
     /// Output format.
@@ -102,12 +102,6 @@ pub enum DestinationArg {
 /// A datagram holds no more bytes (RFC 768).
 const LARGEST: usize = 65_507;
 
-fn protocol(text: &str) -> Result<OutboundProtocol, String> {
-    let mut all = OutboundProtocol::ALL.into_iter();
-    all.find(|one| one.as_str() == text)
-        .ok_or_else(|| "not one of tcp, udp, ping".to_owned())
-}
-
 fn size(text: &str) -> Result<usize, String> {
     let size: usize = number(text)?;
     if size > LARGEST {
@@ -117,7 +111,14 @@ fn size(text: &str) -> Result<usize, String> {
 }
 
 fn client(text: &str) -> Result<ClientArg, String> {
-    let (address, port) = end(text)?;
+    let (address, port) = end(text).map_err(|error| {
+        let is_name = !text.contains([':', '/']) && text.contains(|one: char| one.is_alphabetic());
+        if is_name {
+            format!("{error}; names of networks are for tests alone")
+        } else {
+            error
+        }
+    })?;
     Ok(ClientArg { address, port })
 }
 
@@ -200,6 +201,11 @@ mod tests {
             assert_eq!(destination(text), Err(why.to_owned()));
             assert_eq!(client(text), Err(why.to_owned()));
         }
+        let error = client("office").expect_err("it is a name");
+        let words = "; names of networks are for tests alone";
+        assert!(error.ends_with(words), "{error}");
+        let error = client("198.51.100").expect_err("it is no address");
+        assert!(!error.contains(words), "{error}");
         let wanted = ClientArg {
             address: address("198.51.100.7"),
             port: Some(port(40_000)),

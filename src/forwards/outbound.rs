@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use thiserror::Error;
 
 use super::description::Description;
 use super::forward::{Limits, Log, Name, Snat};
@@ -78,6 +80,21 @@ impl From<Protocol> for OutboundProtocol {
             Protocol::Tcp => OutboundProtocol::Tcp,
             Protocol::Udp => OutboundProtocol::Udp,
         }
+    }
+}
+
+/// A word that is none of [`OutboundProtocol`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not one of tcp, udp, ping")]
+pub struct OutboundProtocolError;
+
+impl FromStr for OutboundProtocol {
+    type Err = OutboundProtocolError;
+
+    fn from_str(text: &str) -> Result<Self, OutboundProtocolError> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|one| one.as_str() == text)
+            .ok_or(OutboundProtocolError)
     }
 }
 

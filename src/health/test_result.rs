@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use super::trace_text;
-use crate::twin::packet_tests::{TestOutcome, TestedPacket};
-use crate::twin::traced::TracedConnection;
+use crate::twin::packet_tests::{FailedPath, TestOutcome, TestedPacket};
 
 /// The result of a test. Its JSON has these fields, which docs/json.md documents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,11 +27,7 @@ pub struct TestResult {
 impl TestResult {
     /// Describes a test. `watched` are the twin's watched rules, in words.
     #[must_use]
-    pub fn of(
-        tested: &TestedPacket<'_>,
-        watched: &[String],
-        trace: Option<&TracedConnection>,
-    ) -> Self {
+    pub fn of(tested: &TestedPacket<'_>, watched: &[String], path: Option<&FailedPath>) -> Self {
         let test = tested.test;
         let place = test.place.as_ref();
         Self {
@@ -42,7 +37,7 @@ impl TestResult {
             line: place.map(|place| place.line),
             outcome: OutcomeKind::of(&tested.outcome),
             found: tested.outcome.found(watched),
-            trace: trace.map(trace_text::text),
+            trace: path.map(path_text),
         }
     }
 
@@ -66,9 +61,20 @@ impl TestResult {
     }
 }
 
+fn path_text(path: &FailedPath) -> String {
+    match path {
+        FailedPath::Same(traced) => trace_text::text(traced),
+        FailedPath::OfAnother(traced) => format!(
+            "the path of another try, which ended otherwise:\n{}",
+            trace_text::text(traced)
+        ),
+        FailedPath::NotTraced(why) => format!("its path is not known: {why}\n"),
+    }
+}
+
 /// The kind of a test's outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(into = "&'static str")]
+#[serde(rename_all = "snake_case")]
 pub enum OutcomeKind {
     Passed,
     Failed,
@@ -83,12 +89,12 @@ impl OutcomeKind {
         match outcome {
             TestOutcome::Passed => Self::Passed,
             TestOutcome::Failed(_) => Self::Failed,
-            TestOutcome::Unknown(_) => Self::Unknown,
+            TestOutcome::Unknown(_) | TestOutcome::InDoubt(_) => Self::Unknown,
             TestOutcome::NotOpened(_) => Self::NotOpened,
         }
     }
 
-    /// Returns the word for it in all reports.
+    /// Returns the words for it in reports for people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -97,11 +103,5 @@ impl OutcomeKind {
             Self::Unknown => "unknown",
             Self::NotOpened => "not opened",
         }
-    }
-}
-
-impl From<OutcomeKind> for &'static str {
-    fn from(end: OutcomeKind) -> Self {
-        end.as_str()
     }
 }

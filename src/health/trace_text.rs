@@ -65,6 +65,13 @@ pub fn text(traced: &TracedConnection) -> String {
             if let Some(reply) = &traced.reply {
                 text.push_str(&replied(reply));
             }
+            if arrival.reached.source.ip() == traced.connection.client && traced.ingress.is_some() {
+                let target = arrival.reached.target.ip();
+                let _ = writeln!(
+                    text,
+                    "           (only if {target} routes it through this machine: it sees the client's own address)"
+                );
+            }
         }
         TracedEnd::Stuck(arrival, taken) => {
             let _ = writeln!(text, "reached: {}", sees(arrival));
@@ -84,7 +91,11 @@ pub fn text(traced: &TracedConnection) -> String {
                 io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
                 io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
                 io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-                other => other.to_string(),
+                io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+                io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
+                io::ErrorKind::TimedOut => "timed out".to_owned(),
+                // The library has no name for EMSGSIZE.
+                _ => "message too long".to_owned(),
             };
             let why = why(taken.as_ref(), &traced.end);
             let _ = writeln!(text, "not delivered: {why}\nthe client is told: {word}");
@@ -122,17 +133,21 @@ fn replied(reply: &TracedPath) -> String {
         ends.map(|(from, to)| format!("{} -> {}", end(from), end(to)))
     };
     let (came, left) = (ends(reply.came), ends(reply.left));
-    let egress = reply.egress.as_deref().unwrap_or("an unknown interface");
-    let out = format!("leaves by {}", printable::line(egress));
-    match (came, left) {
-        (Some(came), Some(left)) if came != left => {
-            format!(
-                "reply:     {came}\n           leaves as {left} by {}\n",
-                printable::line(egress)
-            )
+    let Some(came) = came else {
+        return String::new();
+    };
+    let changed = left.filter(|left| *left != came);
+    let egress = reply.egress.as_deref().map(printable::line);
+    match (changed, egress) {
+        (Some(left), Some(egress)) => {
+            format!("reply:     {came}\n           leaves as {left} by {egress}\n")
         }
-        (Some(came), _) => format!("reply:     {came}, {out}\n"),
-        _ => String::new(),
+        (None, Some(egress)) => format!("reply:     {came}, leaves by {egress}\n"),
+        // The machine itself is the client.
+        (Some(left), None) => {
+            format!("reply:     {came}\n           ends at the machine as {left}\n")
+        }
+        (None, None) => format!("reply:     {came}, ends at the machine\n"),
     }
 }
 
@@ -157,7 +172,10 @@ fn route_line(text: &mut String, route: &PathRoute) {
             format!("out by {}{via}", printable::line(name))
         }
     };
-    let line = format!("{:EFFECT$}to {}: {to}", "routing", route.destination);
+    let hops = route
+        .next_hops
+        .map_or(String::new(), |hops| format!(" (one of {hops} next hops)"));
+    let line = format!("{:EFFECT$}to {}: {to}{hops}", "routing", route.destination);
     let _ = writeln!(text, "{line}");
 }
 
@@ -169,6 +187,8 @@ fn rule_line(text: &mut String, rule: &PathRule) {
         Holder::Nft(chain) => (hook.to_owned(), format!("nft {}", chain.family)),
     };
     let what = effect_words(effect);
+    // `nft netdev` is as wide as the column.
+    let table = format!("{table} ");
     let line = format!("{hook:HOOK_WIDTH$}{table:TABLE_WIDTH$}{what}");
     let part = match part {
         Some(SpecPart::Forward(name)) => format!("forward `{}` ", printable::line(name)),
@@ -264,7 +284,7 @@ pub fn why(taken: Option<&Taken>, end: &TracedEnd) -> String {
             let verb = match fate {
                 Fate::Dropped => "drops",
                 Fate::Rejected => "rejects",
-                Fate::Diverted => "gives to a program",
+                Fate::Diverted => return format!("{} gives {whose} to a program", named(rule)),
                 Fate::Unresolved => {
                     return format!("{} drops neighbour discovery (ICMPv6)", named(rule));
                 }

@@ -59,7 +59,8 @@ const TICK: Duration = Duration::from_millis(2);
 /// them; `LC_ALL=C`, because nvactl parses its messages; and `XTABLES_LOCKFILE`, if it is set. It runs in its
 /// own process group, so that a Ctrl-C at the terminal reaches only nvactl.
 ///
-/// If nvactl is killed, the program continues to its end: it has its whole input, and both outputs stay open.
+/// If nvactl is killed, the program continues to its end: it has its whole input, and both outputs stay open. It is for
+/// programs that change something; [`read`] is for the others.
 ///
 /// # Errors
 /// If it cannot be found or started, or does not end within `limit`. The caller judges an exit code other
@@ -73,6 +74,19 @@ pub fn run(
     begin(program, args, stdin, limit)?.finish()
 }
 
+/// Runs `program` as [`run`] does. If nvactl is killed, the program ends with its next line of output.
+///
+/// # Errors
+/// As [`run`].
+pub fn read(
+    program: &str,
+    args: &[&str],
+    stdin: &[u8],
+    limit: Duration,
+) -> Result<Output, ChildError> {
+    begin_read(program, args, stdin, limit)?.finish()
+}
+
 /// Starts a program as [`run`] does.
 ///
 /// # Errors
@@ -83,15 +97,40 @@ pub fn begin(
     stdin: &[u8],
     limit: Duration,
 ) -> Result<Running<Vec<u8>>, ChildError> {
-    let (stdout, to_stdout) = pipes::kept_open().map_err(not_started(program))?;
+    begin_with(pipes::kept_open, (program, args), stdin, limit)
+}
+
+/// Starts a program as [`read`] does.
+///
+/// # Errors
+/// As [`begin`].
+pub fn begin_read(
+    program: &str,
+    args: &[&str],
+    stdin: &[u8],
+    limit: Duration,
+) -> Result<Running<Vec<u8>>, ChildError> {
+    begin_with(pipes::plain, (program, args), stdin, limit)
+}
+
+/// Makes the pipe of an output.
+type Pipe = fn() -> io::Result<(PipeReader, OwnedFd)>;
+
+fn begin_with(
+    pipe: Pipe,
+    (program, args): (&str, &[&str]),
+    stdin: &[u8],
+    limit: Duration,
+) -> Result<Running<Vec<u8>>, ChildError> {
+    let (stdout, to_stdout) = pipe().map_err(not_started(program))?;
     let stdout = PipeOutput::new(stdout).map_err(not_started(program))?;
     Ok(Running {
-        started: Started::new(program, args, stdin, limit, to_stdout)?,
+        started: Started::new((program, args), stdin, limit, (to_stdout, pipe))?,
         stdout: Stdout::Here(stdout, Box::new(|bytes| bytes)),
     })
 }
 
-/// Starts a program as [`run`] does. A thread calls `make` on the output while the program still writes it, so
+/// Starts a program as [`read`] does. A thread calls `make` on the output while the program still writes it, so
 /// that this costs no extra time on a second core. If there is no thread, `make` is called at the end.
 ///
 /// # Errors
@@ -103,8 +142,8 @@ pub fn start<T: Send + 'static>(
     limit: Duration,
     make: impl FnOnce(&mut dyn Read) -> T + Send + 'static,
 ) -> Result<Running<T>, ChildError> {
-    let (stdout, to_stdout) = io::pipe().map_err(not_started(program))?;
-    let started = Started::new(program, args, stdin, limit, to_stdout.into())?;
+    let (stdout, to_stdout) = pipes::plain().map_err(not_started(program))?;
+    let started = Started::new((program, args), stdin, limit, (to_stdout, pipes::plain))?;
     let stdout = aside(stdout, started.deadline(), Box::new(make));
     Ok(Running {
         stdout: stdout.map_err(not_started(program))?,
@@ -209,15 +248,14 @@ struct Started {
 
 impl Started {
     fn new(
-        program: &str,
-        args: &[&str],
+        (program, args): (&str, &[&str]),
         stdin: &[u8],
         limit: Duration,
-        to_stdout: OwnedFd,
+        (to_stdout, pipe): (OwnedFd, Pipe),
     ) -> Result<Self, ChildError> {
         let begin = Instant::now();
         let stdin = pipes::whole(stdin).map_err(not_started(program))?;
-        let (stderr, to_stderr) = pipes::kept_open().map_err(not_started(program))?;
+        let (stderr, to_stderr) = pipe().map_err(not_started(program))?;
         let stderr = PipeOutput::new(stderr).map_err(not_started(program))?;
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
@@ -448,8 +486,9 @@ mod tests {
         assert!(matches!(running.stdout, Stdout::Aside(_)));
         assert_eq!(running.finish().expect("it ends").stdout, Some(300_000));
 
-        let (pipe, to_stdout) = io::pipe().expect("it is made");
-        let started = Started::new("sh", &["-c", script], b"", LIMIT, to_stdout.into());
+        let (pipe, to_stdout) = pipes::plain().expect("it is made");
+        let program = ("sh", &["-c", script][..]);
+        let started = Started::new(program, b"", LIMIT, (to_stdout, pipes::plain));
         let gathered = PipeOutput::new(pipe).expect("it is made");
         let make = move |bytes: Vec<u8>| count(&mut bytes.as_slice());
         let stdout = Stdout::Here(gathered, Box::new(make));

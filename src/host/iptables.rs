@@ -531,7 +531,7 @@ impl Saving {
 pub fn nft_listing(family: Family, tables: &[TableName]) -> Vec<String> {
     let listing = |table: &TableName| {
         let args = ["-s", "list", "table", nft_family(family), table.as_str()];
-        let listed = child::run("nft", &args, b"", LIMIT).map(|output| output.stdout);
+        let listed = child::read("nft", &args, b"", LIMIT).map(|output| output.stdout);
         String::from_utf8_lossy(&listed.unwrap_or_default()).into_owned()
     };
     tables.iter().map(listing).collect()

@@ -53,7 +53,8 @@ fn in_memory(text: &[u8]) -> io::Result<File> {
 }
 
 /// Returns a pipe whose writing end also counts as a reader: if nvactl is killed, SIGPIPE does not end a
-/// program that writes to it. (A file would also work, but see [`whole`].)
+/// program that writes to it. (A file would also work, but see [`whole`].) A program that writes more than the pipe
+/// holds would then wait for ever, so this is for programs that print little.
 ///
 /// The reading end does not see the end of the output while the program runs.
 ///
@@ -65,6 +66,15 @@ pub fn kept_open() -> io::Result<(PipeReader, OwnedFd)> {
     let both = OpenOptions::new().read(true).write(true).open(again);
     // If /proc is missing, the plain writing end is used.
     Ok((reader, both.map_or_else(|_| writer.into(), OwnedFd::from)))
+}
+
+/// Returns a plain pipe. A program that writes to it ends by SIGPIPE if nvactl is killed.
+///
+/// # Errors
+/// If the kernel has no file descriptor for it.
+pub fn plain() -> io::Result<(PipeReader, OwnedFd)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((reader, writer.into()))
 }
 
 /// The bytes that have come through a pipe so far.

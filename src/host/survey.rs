@@ -130,7 +130,7 @@ pub fn resolved(iptables: &Iptables, families: Families) -> Backend {
     let by_name = |family| {
         let backend = find(iptables, family).ok()?;
         let program = backend.program(family, "iptables");
-        let named = child::run(&program, &["--version"], b"", LIMIT).ok()?;
+        let named = child::read(&program, &["--version"], b"", LIMIT).ok()?;
         named.status.success().then_some(backend)
     };
     let found = PerFamily::new(families, by_name);
@@ -170,7 +170,7 @@ pub fn holds_own(ruleset: &Ruleset) -> bool {
 /// If the version of the plain names does not name a backend.
 pub fn find(iptables: &Iptables, family: Family) -> Result<Backend, SurveyError> {
     let program = iptables.backend.program(family, "iptables");
-    let version = child::run(&program, &["--version"], b"", LIMIT)
+    let version = child::read(&program, &["--version"], b"", LIMIT)
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default();
     Backend::of_version(&version).ok_or(SurveyError::Unknown { family, version })
@@ -239,7 +239,7 @@ fn of_iptables(chain: &Value) -> bool {
 /// Returns the entries that `nft -j` lists.
 fn nft(words: &[&str]) -> Option<Vec<Value>> {
     let args = [&["-j"], words].concat();
-    let output = child::run("nft", &args, b"", LIMIT).ok()?;
+    let output = child::read("nft", &args, b"", LIMIT).ok()?;
     let listed: Value = serde_json::from_slice(&output.stdout).ok()?;
     listed["nftables"].as_array().cloned()
 }

@@ -130,7 +130,9 @@ fn run(
     };
     interrupted?;
     say_before(request, machine, &found, remarks)?;
-    let trial = if request.trial && !changes.is_empty() {
+    // Without a change there is nothing to try but the tests, which may be new.
+    let is_tried = !changes.is_empty() || !set.tests.is_empty();
+    let trial = if request.trial && is_tried {
         tried(request, machine, &found, &changes, remarks)?
     } else {
         (TrialMode::Nothing, Vec::new())
@@ -235,6 +237,12 @@ fn tried(
             why: "the new rules do not load in a copy of this machine".to_owned(),
         }
         .into()),
+        PacketTrial::Impossible(why) if changes.is_empty() => {
+            remarks.warn(format_args!(
+                "the tests of the spec were not run, because no copy of this machine could be made: {why}"
+            ));
+            Ok((TrialMode::Nothing, Vec::new()))
+        }
         PacketTrial::Impossible(why) if has_tests => {
             let why = format!("no copy of this machine could be made: {why}");
             Err(Refusal::NotTested { why }.into())

@@ -20,6 +20,19 @@ pub enum IpError {
     Unreadable { command: String },
 }
 
+impl IpError {
+    /// Returns the fix, if the program is missing.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            IpError::Child(ChildError::NotFound(_)) => {
+                Some("to install it: sudo apt-get install iproute2".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A command that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedCommand {
@@ -41,7 +54,7 @@ pub fn run(options: &[&str], commands: &str) -> Result<Vec<RefusedCommand>, IpEr
         _ => None,
     };
     let args = [options, &["-force", "-batch", "-"]].concat();
-    let output = child::run("ip", &args, commands.as_bytes(), LIMIT)?;
+    let output = child::read("ip", &args, commands.as_bytes(), LIMIT)?;
     if output.status.success() {
         return Ok(Vec::new());
     }

@@ -216,7 +216,7 @@ pub fn remove(decided: &DecidingRule) -> Result<bool, TwinError> {
 fn delete(family: &str, table: &str, chain: &str, handle: u64) -> Result<bool, TwinError> {
     let rule = json!({"family": family, "table": table, "chain": chain, "handle": handle});
     let script = json!({"nftables": [{"delete": {"rule": rule}}]}).to_string();
-    let output = child::run("nft", &["-j", "-f", "-"], script.as_bytes(), LIMIT)?;
+    let output = child::read("nft", &["-j", "-f", "-"], script.as_bytes(), LIMIT)?;
     if output.status.success() {
         return Ok(true);
     }
@@ -287,13 +287,13 @@ fn switched(twin: &Twin, ask: &Ask<'_>, reason: &KernelReason) -> Result<Option<
 }
 
 fn nft(script: &str) -> Result<bool, TwinError> {
-    let output = child::run("nft", &["-f", "-"], script.as_bytes(), LIMIT)?;
+    let output = child::read("nft", &["-f", "-"], script.as_bytes(), LIMIT)?;
     Ok(output.status.success())
 }
 
 /// Runs a command that adds one rule, and returns the rule's handle.
 fn inserted(command: &str) -> Result<Option<u64>, TwinError> {
-    let output = child::run("nft", &["-e", "-a", "-f", "-"], command.as_bytes(), LIMIT)?;
+    let output = child::read("nft", &["-e", "-a", "-f", "-"], command.as_bytes(), LIMIT)?;
     if !output.status.success() {
         return Ok(None);
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::batch::{RefusedCommand, STOPPED};
 use super::battery::Ask;
+use super::known_path::KnownPath;
 use super::machine::Machine;
 use super::rules::LeftOut;
 use crate::forwards::Snat;
@@ -33,6 +34,8 @@ enum Scope {
     Net(IpNet),
     /// All packets of a family; with `None`, of both.
     Family(Option<Family>),
+    /// All packets, if the kernel has tables that nobody can list here. It is not known whether it has some.
+    Kernel,
 }
 
 impl fmt::Display for Doubt {
@@ -42,6 +45,34 @@ impl fmt::Display for Doubt {
 }
 
 impl Doubt {
+    /// Returns whether the thing may give a connection another end.
+    #[must_use]
+    pub fn concerns(&self, path: &KnownPath<'_>) -> bool {
+        let is_reached = path.reached.is_some();
+        match &self.scope {
+            Scope::Interface(name) => path.passes(name),
+            Scope::Kernel => false,
+            Scope::Family(family) => family.is_none_or(|family| family == path.family()),
+            // A packet that reached nothing may have been translated before it met the route that is missing.
+            Scope::Net(net) if !is_reached => Family::of(net.addr()) == path.family(),
+            Scope::Net(net) => {
+                let mut ends = path.sources().chain(path.destinations());
+                ends.any(|end| net.contains(&end))
+            }
+            // Encryption takes packets that would be delivered, and delivers none that a rule takes.
+            Scope::Selector {
+                source,
+                destination,
+            } => {
+                let holds = |one: &IpNet, other: &IpNet| {
+                    path.sources().any(|end| one.contains(&end))
+                        && path.destinations().any(|end| other.contains(&end))
+                };
+                is_reached && (holds(source, destination) || holds(destination, source))
+            }
+        }
+    }
+
     /// Returns whether packets of a connection may meet the thing.
     #[must_use]
     pub fn holds(&self, ask: &Ask<'_>) -> bool {
@@ -51,6 +82,7 @@ impl Doubt {
             Scope::Interface(name) => [ask.by, ask.of.egress()]
                 .map(Interface::as_str)
                 .contains(&name.as_str()),
+            Scope::Kernel => true,
             Scope::Family(family) => family.is_none_or(|family| family == ask.of.family()),
             Scope::Net(net) => net.contains(&client) || targets().any(|at| net.contains(&at)),
             Scope::Selector {
@@ -81,7 +113,7 @@ impl Doubt {
 pub fn without_nft() -> Doubt {
     Doubt {
         words: "the kernel's own tables of nft: `nft` is not installed".to_owned(),
-        scope: Scope::Family(None),
+        scope: Scope::Kernel,
     }
 }
 
@@ -182,6 +214,7 @@ fn net(word: &str) -> Option<IpNet> {
 mod tests {
     use super::*;
     use crate::twin::machine::MachineLink;
+    use crate::twin::talk::Reached;
 
     #[test]
     fn a_thing_that_the_twin_lacks_is_a_doubt_about_packets_that_may_meet_it() {
@@ -218,6 +251,7 @@ mod tests {
                 Scope::Interface(name) => format!("{name}: {doubt}"),
                 Scope::Net(net) => format!("{net}: {doubt}"),
                 Scope::Family(family) => format!("{family:?}: {doubt}"),
+                Scope::Kernel => format!("kernel: {doubt}"),
                 Scope::Selector { .. } => format!("selector: {doubt}"),
             })
             .collect();
@@ -234,5 +268,51 @@ mod tests {
                 "Some(V4): the route or rule `the rest of the commands` (`encap` is not known)",
             ]
         );
+    }
+
+    #[test]
+    fn a_doubt_concerns_the_packets_before_and_after_translation() {
+        let net = |text: &str| text.parse::<IpNet>().expect("a network");
+        let at = |text: &str| text.parse::<SocketAddr>().expect("an address and port");
+        let path = |is_reached: bool| KnownPath {
+            client: "198.51.100.7".parse().expect("an address"),
+            to: "10.3.0.4".parse().expect("an address"),
+            ingress: Some("eth0"),
+            reached: is_reached.then(|| {
+                let reached = Reached {
+                    world: 1,
+                    source: at("10.4.0.4:40000"),
+                    target: at("10.224.0.118:80"),
+                };
+                (reached, "eth1")
+            }),
+        };
+        let selector = |source: &str, destination: &str| Scope::Selector {
+            source: net(source),
+            destination: net(destination),
+        };
+        for (scope, reached, unreached) in [
+            (Scope::Interface("eth0".to_owned()), true, true),
+            (Scope::Interface("eth1".to_owned()), true, false),
+            (Scope::Interface("eth2".to_owned()), false, false),
+            (Scope::Net(net("10.224.0.0/16")), true, true),
+            (Scope::Net(net("10.225.0.0/16")), false, true),
+            (Scope::Net(net("fd00::/8")), false, false),
+            (Scope::Family(Some(Family::V4)), true, true),
+            (Scope::Family(Some(Family::V6)), false, false),
+            (Scope::Family(None), true, true),
+            (Scope::Kernel, false, false),
+            (selector("10.4.0.4/32", "10.224.0.0/16"), true, false),
+            (selector("10.224.0.0/16", "198.51.100.0/24"), true, false),
+            (selector("198.51.100.0/24", "10.3.0.4/32"), true, false),
+            (selector("10.9.0.0/16", "10.224.0.0/16"), false, false),
+        ] {
+            let doubt = Doubt {
+                words: format!("{scope:?}"),
+                scope,
+            };
+            let found = [true, false].map(|is_reached| doubt.concerns(&path(is_reached)));
+            assert_eq!(found, [reached, unreached], "{doubt}");
+        }
     }
 }

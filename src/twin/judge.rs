@@ -240,7 +240,10 @@ fn meet_one_by_one(twin: &mut Twin, judged: &mut [Judged<'_>], deadline: Instant
 
 fn counted(twin: &mut Twin) -> Result<Vec<usize>, TwinError> {
     twin.enter()?;
-    twin.counted()
+    let mut met = twin.counted()?;
+    // A copy treats the bytes of these connections as the machine does. Those of clients are not asked.
+    met.retain(|number| !twin.watched()[*number].asks_for_bytes());
+    Ok(met)
 }
 
 fn meets(twin: &mut Twin, ask: &Ask<'_>) -> Result<Vec<usize>, TwinError> {

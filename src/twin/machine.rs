@@ -382,7 +382,7 @@ fn selectors(listed: &str) -> Vec<(IpNet, IpNet)> {
 
 /// Returns a program's output; `None` if the program is missing or fails.
 fn printed(program: &str, args: &[&str]) -> Option<String> {
-    let output = child::run(program, args, b"", LIMIT).ok()?;
+    let output = child::read(program, args, b"", LIMIT).ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     output.status.success().then_some(text)
 }
@@ -391,7 +391,7 @@ fn printed(program: &str, args: &[&str]) -> Option<String> {
 pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, IpError> {
     let command = || args.join(" ");
     let all = [&["-json"], args].concat();
-    let output = child::run("ip", &all, b"", LIMIT)?;
+    let output = child::read("ip", &all, b"", LIMIT)?;
     if !output.status.success() {
         return Err(IpError::Failed {
             command: command(),

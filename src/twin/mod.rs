@@ -26,12 +26,15 @@ mod batch;
 pub mod battery;
 pub mod cause;
 pub mod change;
+mod choices;
 pub mod clients;
 pub mod connection;
 pub mod cure;
 pub mod doubt;
+mod doubted;
 pub mod explain;
 pub mod judge;
+mod known_path;
 pub mod machine;
 pub mod made_up;
 mod mss;
@@ -60,12 +63,13 @@ use thiserror::Error;
 
 use crate::host::child::ChildError;
 use crate::host::iptables::IptablesError;
+use crate::net::printable;
 use batch::IpError;
 use cause::{CauseError, Holder};
 use doubt::Doubt;
 use machine::Machine;
 use rule_change::RuleChange;
-use rules::{Copied, FilterError, PacketFilter, Reason, RulePlace, Watched};
+use rules::{Copied, FilterError, LeftOut, PacketFilter, Reason, RulePlace, Watched};
 use talk::Talker;
 use wiring::{Wired, WiringError, wire};
 use world::World;
@@ -78,6 +82,8 @@ pub enum TwinError {
     Wiring(#[from] WiringError),
     #[error("the rules cannot be copied")]
     Filter(#[from] FilterError),
+    #[error("{}", not_loaded(.0))]
+    NotLoaded(Vec<LeftOut>),
     #[error("a new copy of this machine refuses the change that the first copy accepted")]
     NotTaken,
     #[error("no connection can be opened in the copy")]
@@ -96,6 +102,20 @@ impl TwinError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Wiring(error) => error.hint(),
+            Self::Ip(error) => error.hint(),
+            Self::Iptables(error) => error.hint(),
+            Self::NotLoaded(_) => Some(
+                "use a machine whose kernel has all that these rules need, or load the kernel module that is missing"
+                    .to_owned(),
+            ),
+            Self::Filter(error) => {
+                let package = match error.missing()? {
+                    "nft" => "nftables",
+                    "ipset" => "ipset",
+                    _ => "iptables",
+                };
+                Some(format!("to install it: sudo apt-get install {package}"))
+            }
             _ => None,
         }
     }
@@ -110,6 +130,21 @@ impl TwinError {
             cause = error.source();
         }
         words
+    }
+}
+
+/// The most rules that one error names.
+const MOST_NAMED: usize = 3;
+
+/// Says which rules do not load.
+fn not_loaded(left_out: &[LeftOut]) -> String {
+    let mut words = "rules do not load in a copy, so nothing can be said about packets".to_owned();
+    for one in left_out.iter().take(MOST_NAMED) {
+        words = format!("{words}\n  {}", printable::line(one));
+    }
+    match left_out.len().saturating_sub(MOST_NAMED) {
+        0 => words,
+        more => format!("{words}\n  and {more} more"),
     }
 }
 
@@ -334,11 +369,45 @@ impl Twin {
             && !left_out.any(|one| matches!(one.place, RulePlace::Iptables { .. }))
     }
 
+    /// Fails if the twin lacks a rule of its filter that may decide about a packet.
+    ///
+    /// # Errors
+    /// [`TwinError::NotLoaded`].
+    pub fn has_all_rules(&self) -> Result<(), TwinError> {
+        let left_out = self.copied.left_out.iter();
+        let refused = left_out.filter(|one| matches!(one.why, Reason::Refused(_)));
+        let refused: Vec<LeftOut> = refused.cloned().collect();
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(TwinError::NotLoaded(refused))
+        }
+    }
+
     /// Returns whether the twin may have fewer rules in a chain than the machine: the places of rules there are not
     /// known then.
     #[must_use]
     pub fn lacks_rules_of(&self, holder: &Holder) -> bool {
         self.copied.lacks_rules_of(holder.in_nft())
+    }
+
+    /// Names the chains for translation of which the machine may ask each one first.
+    #[must_use]
+    pub fn rivals(&self) -> Vec<String> {
+        self.filter.rivals()
+    }
+
+    /// Makes the twin again as [`Twin::renew`] does. Of its rivals it asks another one first from now on.
+    ///
+    /// # Errors
+    /// As [`Twin::renew`]; the old twin is kept then.
+    pub fn exchange_rivals(&mut self) -> Result<(), TwinError> {
+        self.filter.exchange_rivals();
+        let renewed = self.renew();
+        if renewed.is_err() {
+            self.filter.exchange_rivals();
+        }
+        renewed
     }
 
     /// Returns the things that the twin lacks and that may decide about a packet.

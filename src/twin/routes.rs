@@ -3,7 +3,12 @@
 //! Only keys that are known are written. A route or rule with another key is not copied: half of it
 //! would be another route.
 
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Map, Value};
+
+use crate::net::Family;
 
 /// Returns the words after `ip route append` that make a listed route.
 ///
@@ -16,7 +21,10 @@ pub fn route(route: &Value) -> Result<String, String> {
         words.push(kind.to_owned());
     }
     words.push(text(route, "dst").ok_or("dst")?.to_owned());
-    hop(route, &mut words)?;
+    // A next hop object that discards packets is listed with the loopback interface.
+    if !discards(route) {
+        hop(route, &mut words)?;
+    }
     for (key, value) in route {
         let word = match key.as_str() {
             // Written elsewhere. A hop that the kernel shows by its number stands beside that; the rest is no
@@ -41,6 +49,10 @@ pub fn route(route: &Value) -> Result<String, String> {
                 metrics(value, &mut words)?;
                 continue;
             }
+            "flow" => {
+                words.extend(["realm".to_owned(), realms(value).ok_or("flow")?]);
+                continue;
+            }
             other => return Err(other.to_owned()),
         };
         words.push(word.to_owned());
@@ -56,6 +68,9 @@ pub fn route(route: &Value) -> Result<String, String> {
         let one = one.as_object().ok_or("nexthops")?;
         words.push("nexthop".to_owned());
         hop(one, &mut words)?;
+        if let Some(flow) = one.get("flow") {
+            words.extend(["realm".to_owned(), realms(flow).ok_or("flow")?]);
+        }
         if let Some(weight) = one.get("weight").and_then(Value::as_u64) {
             words.extend(["weight".to_owned(), weight.to_string()]);
         }
@@ -67,6 +82,20 @@ pub fn route(route: &Value) -> Result<String, String> {
         }
     }
     Ok(words.join(" "))
+}
+
+/// Returns the network that a listed route leads to.
+#[must_use]
+pub fn destination(route: &Value, family: Family) -> Option<IpNet> {
+    let listed = route["dst"].as_str()?;
+    if listed == "default" {
+        return Some(match family {
+            Family::V4 => IpNet::V4(Ipv4Net::default()),
+            Family::V6 => IpNet::V6(Ipv6Net::default()),
+        });
+    }
+    let address = || listed.parse::<IpAddr>().ok().map(IpNet::from);
+    listed.parse().ok().or_else(address)
 }
 
 /// Returns whether the kernel makes a route by itself with an address or an interface that is up.
@@ -95,6 +124,21 @@ fn hop(hop: &Map<String, Value>, words: &mut Vec<String>) -> Result<(), String> 
         words.extend(["dev".to_owned(), dev.to_owned()]);
     }
     Ok(())
+}
+
+/// Returns whether a route of this type has no next hop.
+fn discards(route: &Map<String, Value>) -> bool {
+    let kind = text(route, "type");
+    kind.is_some_and(|kind| ["blackhole", "unreachable", "prohibit", "throw"].contains(&kind))
+}
+
+/// Returns the realms of a route: that of the source, if there is one, and that of the destination.
+fn realms(flow: &Value) -> Option<String> {
+    let to = scalar(&flow["to"])?;
+    match scalar(&flow["from"]) {
+        Some(from) => Some(format!("{from}/{to}")),
+        None => Some(to),
+    }
 }
 
 fn metrics(value: &Value, words: &mut Vec<String>) -> Result<(), String> {
@@ -134,9 +178,9 @@ pub fn rule(rule: &Value) -> Result<String, String> {
     };
     for (key, value) in rule {
         let (word, value) = match key.as_str() {
-            "not" | "srclen" | "dstlen" | "fwmask" | "dport_end" | "sport_end" | "uid_end" => {
-                continue;
-            }
+            // Other keys say these, or they say nothing about packets.
+            "not" | "srclen" | "dstlen" | "fwmask" | "dport_end" | "sport_end" | "uid_end"
+            | "flow_from" | "nop" | "iif_detached" | "oif_detached" => continue,
             "src" => ("from", with_length("src", "srclen")),
             "dst" => ("to", with_length("dst", "dstlen")),
             "fwmark" => {
@@ -149,6 +193,12 @@ pub fn rule(rule: &Value) -> Result<String, String> {
             "dport_start" => ("dport", range("dport_start", "dport_end")),
             "sport_start" => ("sport", range("sport_start", "sport_end")),
             "uid_start" => ("uidrange", range("uid_start", "uid_end")),
+            "flow_to" => {
+                let to = scalar(value);
+                let from = rule.get("flow_from").and_then(scalar);
+                let both = |to: String| from.map_or(to.clone(), |from| format!("{from}/{to}"));
+                ("realms", to.map(both))
+            }
             "priority" => ("priority", scalar(value)),
             "suppress_prefixlen" => ("suppress_prefixlength", scalar(value)),
             "suppress_ifgroup" => ("suppress_ifgroup", scalar(value)),
@@ -165,7 +215,6 @@ pub fn rule(rule: &Value) -> Result<String, String> {
                 words.push(text(rule, "action").ok_or("action")?.to_owned());
                 continue;
             }
-            "nop" | "iif_detached" | "oif_detached" => continue,
             other => return Err(other.to_owned()),
         };
         words.push(word.to_owned());
@@ -221,6 +270,18 @@ mod tests {
                 json!({"dst":"10.8.0.0/16","table":"main","flags":[],"nexthops":[{"gateway":"10.3.0.7","dev":"eth0","weight":2,"flags":[]},{"gateway":"10.3.0.8","dev":"eth0","weight":1,"flags":[]}]}),
                 "10.8.0.0/16 table main nexthop via 10.3.0.7 dev eth0 weight 2 nexthop via 10.3.0.8 dev eth0 weight 1",
             ),
+            (
+                json!({"type":"unicast","dst":"10.9.0.0/16","gateway":"10.1.0.9","dev":"eth0","flags":[],"flow":{"from":"3","to":"5"}}),
+                "10.9.0.0/16 via 10.1.0.9 dev eth0 realm 3/5",
+            ),
+            (
+                json!({"dst":"10.9.0.0/16","flags":[],"nexthops":[{"gateway":"10.1.0.8","flow":{"to":"3"},"dev":"eth0","weight":1,"flags":[]}]}),
+                "10.9.0.0/16 nexthop via 10.1.0.8 dev eth0 realm 3 weight 1",
+            ),
+            (
+                json!({"type":"blackhole","dst":"10.11.0.0/16","nhid":5,"dev":"lo","table":"main","flags":[],"nh_info":{"id":5,"blackhole":null}}),
+                "blackhole 10.11.0.0/16 table main",
+            ),
         ] {
             assert_eq!(route(&listed).as_deref(), Ok(words));
         }
@@ -250,6 +311,10 @@ mod tests {
             (
                 json!({"priority":32762,"src":"all","l3mdev":null}),
                 "l3mdev priority 32762 from all",
+            ),
+            (
+                json!({"priority":77,"src":"10.7.0.0","srclen":16,"table":"main","flow_from":"3","flow_to":"5"}),
+                "realms 3/5 priority 77 from 10.7.0.0/16 lookup main",
             ),
         ] {
             assert_eq!(rule(&listed).as_deref(), Ok(words));

@@ -65,6 +65,6 @@ pub(super) fn restore(backend: Backend, family: Family, script: &str) -> Result<
         "-w",
         "5",
     ];
-    let output = child::run("env", &args, script.as_bytes(), LIMIT)?;
+    let output = child::read("env", &args, script.as_bytes(), LIMIT)?;
     Ok(output.status.success())
 }

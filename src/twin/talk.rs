@@ -13,6 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity}
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
 use super::netns::Netns;
+use super::sniff::Sighting;
 use super::world::World;
 use crate::net::Protocol;
 
@@ -61,6 +62,17 @@ pub struct Reached {
     /// The source that the target saw.
     pub source: SocketAddr,
     pub target: SocketAddr,
+}
+
+/// The place where the first packet of a connection came out of the machine.
+impl std::convert::From<&Sighting> for Reached {
+    fn from(came: &Sighting) -> Self {
+        Self {
+            world: came.world,
+            source: came.source,
+            target: came.destination,
+        }
+    }
 }
 
 /// The most hops of a packet and its answer. The kernel may put work off once at each.

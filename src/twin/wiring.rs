@@ -78,7 +78,8 @@ impl WiringError {
                 }
                 _ => None,
             },
-            Self::Ip(_) | Self::Interface { .. } | Self::Late(_) => None,
+            Self::Ip(error) => error.hint(),
+            Self::Interface { .. } | Self::Late(_) => None,
         }
     }
 }

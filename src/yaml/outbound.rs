@@ -108,9 +108,8 @@ fn decode_protocols(fields: &Fields<'_>, entry: &mut WrittenOutbound, problems: 
             let expected = "`tcp`, `udp` or `ping`, or a list of those";
             let found = distinct(node, "protocol", expected, problems, |text| {
                 let word = one_of_words(text, known)?;
-                let mut all = OutboundProtocol::ALL.into_iter();
-                all.find(|one| one.as_str() == word)
-                    .ok_or_else(|| unknown(text, known))
+                word.parse::<OutboundProtocol>()
+                    .map_err(|_| unknown(text, known))
             });
             found.map(|mut found| {
                 // Their order has no meaning.

@@ -1,5 +1,6 @@
 //! Asks the twins of machines that are made up from specs for the connections of their batteries.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,17 +59,23 @@ pub fn tried(set: &ForwardSet, backend: Backend) -> Tried {
     if lost.is_empty() {
         return tried;
     }
-    let client = |ask: &Ask<'_>| (IpNet::from(ask.client.address), ask.by.clone());
-    let routes: Vec<(IpNet, Interface)> = lost.iter().map(client).collect();
-    let again = self::judged(set, &routes, Some(lost), backend, &mut tried);
-    tried
-        .wrong
-        .extend(again.iter().filter(|one| wrong(one)).map(|one| {
+    // One client may come in by several interfaces, each in a machine of its own.
+    let mut by_ingress: BTreeMap<Interface, Vec<Ask<'_>>> = BTreeMap::new();
+    for ask in lost {
+        by_ingress.entry(ask.by.clone()).or_default().push(ask);
+    }
+    for (by, lost) in by_ingress {
+        let client = |ask: &Ask<'_>| (IpNet::from(ask.client.address), by.clone());
+        let routes: Vec<(IpNet, Interface)> = lost.iter().map(client).collect();
+        let again = self::judged(set, &routes, Some(lost), backend, &mut tried);
+        let again = again.iter().filter(|one| wrong(one));
+        tried.wrong.extend(again.map(|one| {
             let ask = &one.ask;
             let from = format!("{} by {}", ask.client.address, ask.by);
             let name = ask.of.name();
             format!("{name}: {from} to {}: {:?}", ask.question.to, one.verdict)
         }));
+    }
     tried
 }
 

@@ -245,3 +245,43 @@ fn a_hung_orphan_does_not_prevent_the_undo(backend: Backend) {
         "{said:?}"
     );
 }
+
+lab_test!(either a_program_that_lists_ends_with_nvactl);
+/// It prints more than a pipe holds, and would wait for ever if somebody but nvactl could read it.
+fn a_program_that_lists_ends_with_nvactl(backend: Backend) {
+    let host = crate::lab::host_with(backend);
+    host.shell(
+        "cat > /run/bin/ip <<'END'
+#!/bin/sh
+case \"$*\" in *route*)
+  echo $$ > /run/listing
+  exec yes
+esac
+exec /usr/sbin/ip \"$@\"
+END
+         chmod +x /run/bin/ip",
+    );
+    let words = [
+        "trace",
+        "live",
+        "--from",
+        "198.51.100.7",
+        "--to",
+        "10.224.0.118:80",
+    ];
+    let run = start(&host, &words);
+    let listing = host.path("/run/listing");
+    let pid = || std::fs::read_to_string(&listing).unwrap_or_default();
+    wait_for("the listing", || pid().ends_with('\n'));
+    let process = format!("/proc/{}", pid().trim());
+    kill(run);
+    let limit = Instant::now() + Duration::from_secs(10);
+    while std::fs::exists(&process).unwrap_or(true) && Instant::now() < limit {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let is_left = std::fs::exists(&process).unwrap_or(true);
+    if is_left {
+        host.shell("kill -9 $(cat /run/listing)");
+    }
+    assert!(!is_left, "it waits for ever");
+}

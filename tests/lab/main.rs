@@ -83,6 +83,7 @@ mod foreign;
 mod generate;
 mod guards;
 mod history;
+mod incomplete;
 mod invalid;
 mod ipv6;
 mod ipv6_health;

@@ -296,6 +296,33 @@ tests:
     assert_eq!(said.code, 1, "{said:?}");
 }
 
+lab_test!(either the_path_of_a_failed_test_ends_as_the_test_found);
+/// The target is chosen by chance, so the connection is followed until it reaches the one that the test rules out.
+fn the_path_of_a_failed_test_ends_as_the_test_found(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    let spec = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards:
+  - {name: web, listen: 80, target: {pod: [10.224.0.118:80, 10.224.0.119:80, 10.224.0.120:81]}}
+tests:
+  - {from: 198.51.100.7, to: 80, reaches: '10.224.0.118:80|10.224.0.119:80'}
+";
+    let said = test(&lab, spec, &[]);
+    assert_eq!(said.code, 1, "{said:?}");
+    for words in [
+        "<stdin>:6: it reached 10.224.0.120:81 behind eth0",
+        "delivered: 10.224.0.120:81 behind eth0 sees 10.3.0.4",
+    ] {
+        assert!(said.stdout.contains(words), "{words}: {said:?}");
+    }
+    // The reader of a failed test sees on which machine it failed.
+    let note = "note: the machine is made up from `<stdin>`:\n  eth0 has 10.3.0.4/24";
+    assert!(said.stderr.contains(note), "{said:?}");
+    let passed = spec.replace("119:80'}", "119:80|10.224.0.120:81'}");
+    let said = test(&lab, &passed, &[]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
+}
+
 lab_test!(the_failing_test_of_readme_is_true);
 fn the_failing_test_of_readme_is_true(backend: Backend) {
     let page = include_str!("../../README.md");

@@ -405,16 +405,26 @@ lab_test!(either a_connection_to_a_port_that_nobody_names_is_opened_once);
 fn a_connection_to_a_port_that_nobody_names_is_opened_once(backend: Backend) {
     let host = host_with(backend);
     let args = ["trace", "-", "--from", "198.51.100.7", "--to", "49181"];
-    for (options, forward) in [
+    for (options, code, forward) in [
         // Another packet may go to another port.
-        ("10.224.0.118:20000-60000 --random", "-A FORWARD -j ACCEPT"),
+        (
+            "10.224.0.118:20000-60000 --random",
+            0,
+            "-A FORWARD -j ACCEPT",
+        ),
+        // The machine may have counted packets before.
         (
             "10.224.0.118:80",
+            1,
             "-A FORWARD -p tcp -m tcp --dport 80 -m conntrack --ctstate NEW -m hashlimit --hashlimit-upto 1/hour --hashlimit-burst 1 --hashlimit-mode srcip --hashlimit-name x -j ACCEPT",
         ),
     ] {
         let said = nvactl(&host, &args, &redirecting(options, forward));
-        assert_eq!(said.code, 0, "{options}: {said:?}");
+        assert_eq!(said.code, code, "{options}: {said:?}");
+        assert!(
+            said.stdout.contains("\ndelivered: 10.224.0.118:"),
+            "{said:?}"
+        );
         // A copy has a rule more before a rule that counts, which has this number in the text.
         assert!(said.stdout.contains("(FORWARD rule 2)"), "{said:?}");
     }
@@ -475,4 +485,61 @@ fn rules_without_addresses_are_those_of_the_client_s_family(backend: Backend) {
             }
         }
     }
+}
+
+lab_test!(either the_machine_s_own_connection_shows_its_route_and_where_the_reply_ends);
+fn the_machine_s_own_connection_shows_its_route_and_where_the_reply_ends(backend: Backend) {
+    let host = host_with(backend);
+    let args = [
+        "trace",
+        "-",
+        "--from",
+        "10.4.0.4",
+        "--to",
+        "10.224.0.118:80",
+    ];
+    let said = nvactl(&host, &args, SPEC);
+    assert_eq!(said.code, 0, "{said:?}");
+    for words in [
+        "routing               to 10.224.0.118: out by eth1 via 10.4.0.1\n",
+        "reply:     10.224.0.118:80 -> 10.4.0.4:40000, ends at the machine\n",
+    ] {
+        assert!(said.stdout.contains(words), "{words}: {said:?}");
+    }
+    assert!(!said.stdout.contains("unknown"), "{said:?}");
+}
+
+lab_test!(either a_connection_that_meets_a_rule_of_unknown_effect_is_not_delivered_for_sure);
+fn a_connection_that_meets_a_rule_of_unknown_effect_is_not_delivered_for_sure(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.apply("firewall: {interface: eth0, snat: 10.3.0.4}\nforwards:\n  - {name: web, listen: 80, target: {pod: 10.224.0.118:80}}\n");
+    let args = ["trace", "live", "--from", CLIENT, "--to", "80"];
+    assert_eq!(lab.nvactl(&args).code, 0);
+    lab.firewall
+        .run("iptables -t raw -A PREROUTING -p tcp --dport 80 -m limit --limit 9/sec -j ACCEPT");
+    let said = lab.nvactl(&args);
+    assert_eq!(said.code, 1, "{said:?}");
+    for words in [
+        "the machine may treat the packets otherwise at this rule: iptables",
+        "warning: the end of the connection on the machine is unknown",
+    ] {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+}
+
+lab_test!(either a_client_without_an_interface_is_told_which_there_are);
+fn a_client_without_an_interface_is_told_which_there_are(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    lab.firewall.run("ip route add unreachable 192.0.2.0/24");
+    let args = ["trace", "live", "--from", "192.0.2.7", "--to", "80"];
+    let said = lab.nvactl(&args);
+    assert_eq!(
+        (said.code, said.stderr.as_str()),
+        (
+            2,
+            "error: no interface leads to the client 192.0.2.7\n\
+             hint: name the interface by which it comes in: --in eth0\n"
+        ),
+        "{said:?}"
+    );
 }

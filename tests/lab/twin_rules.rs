@@ -116,7 +116,7 @@ iptables -N web
 iptables -A web -p tcp -m multiport --dports 80,443 -m comment --comment 'two  words \"x\"' -j ACCEPT
 iptables -A FORWARD -i eth0 ! -s 10.0.0.0/8 -m conntrack --ctstate NEW -g web
 iptables -A FORWARD -m set --match-set lists src -j DROP
-iptables -A FORWARD -m string --algo bm --string 'a -j b' -j REJECT
+iptables -A FORWARD -m physdev --physdev-in a-jb -j REJECT
 iptables -A FORWARD -m statistic --mode random --probability 0.5 -j LOG --log-prefix 'a '
 iptables -A FORWARD -j NFQUEUE --queue-num 3
 iptables -t nat -A PREROUTING -p tcp --dport 5000:5010 -j DNAT --to-destination 10.224.0.118:2000-2010/5000
@@ -165,10 +165,10 @@ fn nft_rules_in_iptables_tables_are_copied(backend: Backend) {
             host.shell(
                 "
 iptables -A FORWARD -s 1.2.3.4 -j DROP
-iptables -A FORWARD -p tcp --dport 80 -m string --algo bm --string x -m conntrack --ctstate NEW -j ACCEPT
+iptables -A FORWARD -p tcp --dport 80 -m physdev --physdev-in x -m conntrack --ctstate NEW -j ACCEPT
 iptables -N late
-iptables -A late -m u32 --u32 '0=1' -j ACCEPT
-iptables -t nat -A POSTROUTING -m string --algo bm --string y -j MASQUERADE
+iptables -A late -m policy --dir in --pol ipsec --proto esp -j ACCEPT
+iptables -t nat -A POSTROUTING -m policy --dir out --pol none -j MASQUERADE
 nft add set ip filter s '{ type ipv4_addr; flags interval; elements = { 9.9.9.0/24 } }'
 nft add rule ip filter FORWARD ip saddr @s drop
 nft add rule ip filter FORWARD tcp dport '{ 443, 8443 }' counter drop
@@ -189,14 +189,14 @@ iptables -A FORWARD -p udp -j ACCEPT
             }
             let twin = copy_as_it_is(&host);
             let [live, copy] = &twin.lists;
-            let strings = |text: &str| text.matches("xt match string").count();
+            let matches = |text: &str| text.matches("xt match physdev").count();
             let [live, copy] = [live, copy].map(|list| list.replace("\tcounter c {\n\t}\n", ""));
             if worst.starts_with("counter") {
-                // FORWARD comes as nft's text, which has no words for the string; other chains are whole.
+                // FORWARD comes as nft's text, which has no words for this match; other chains are whole.
                 let left: Vec<_> = twin.copied.left_out.iter().map(|left| &left.why).collect();
                 assert_eq!(left, [&Reason::OnlyIptables], "{:?}", twin.copied.left_out);
-                assert_eq!(strings(&copy), strings(&live) - 1, "{copy}");
-                assert!(copy.contains("xt match u32"), "{copy}");
+                assert_eq!(matches(&copy), matches(&live) - 1, "{copy}");
+                assert!(copy.contains("xt match policy"), "{copy}");
                 continue;
             }
             let rules = |text: &str| text[text.find("table ").expect("nft lists it")..].to_owned();

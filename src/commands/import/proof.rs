@@ -13,7 +13,7 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::plan;
 use crate::twin::machine::Machine;
-use crate::twin::packet_tests::{TestEnd, test_ends};
+use crate::twin::packet_tests::{FoundEnd, test_ends};
 use crate::twin::rules::PacketFilter;
 use crate::twin::{Twin, TwinError, netns};
 
@@ -31,8 +31,8 @@ pub(super) struct Proof {
 /// A connection that the old rules and the plan treat differently.
 pub(super) struct Difference {
     pub(super) test: PacketTest,
-    pub(super) before: TestEnd,
-    pub(super) after: TestEnd,
+    pub(super) before: FoundEnd,
+    pub(super) after: FoundEnd,
     /// The remarks that explain it.
     pub(super) remarks: Vec<Remarked>,
 }
@@ -80,7 +80,7 @@ fn ends(
     machine: &Machine,
     filter: &PacketFilter,
     tests: &[&PacketTest],
-) -> Result<(Vec<TestEnd>, Vec<String>)> {
+) -> Result<(Vec<FoundEnd>, Vec<String>)> {
     let work = || -> Result<_, TwinError> {
         let deadline = Instant::now() + LIMIT;
         let mut twin = Twin::make(machine.clone(), filter, Some(deadline))?;

@@ -1,18 +1,18 @@
 //! Runs tests in a twin of the live machine, or of one that is made up from the spec.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-
 use super::report::TestReport;
-use crate::commands::copy_source::CopySource;
+use crate::commands::copy_source::{Asked, CopySource, stranger};
 use crate::commands::error::{Error, Result};
-use crate::forwards::{ForwardSet, PacketTest};
+use crate::forwards::{ForwardSet, PacketTest, TestDestination};
 use crate::health::test_result::TestResult;
-use crate::net::Interface;
+use crate::net::Family;
 use crate::netfilter::backend::Backend;
-use crate::twin::packet_tests::{run_tests, trace_failed};
-use crate::twin::{Twin, TwinError, netns};
+use crate::twin::packet_tests::{copies, entrances, run_tests, trace_failed};
+use crate::twin::{TwinError, netns};
 
 /// 10,000 forwards load in seconds, and a test takes about a millisecond.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -20,24 +20,48 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// Runs tests in a twin of the live machine.
 pub fn on_live_machine(tests: &[&PacketTest]) -> Result<TestReport> {
     aside(|| {
+        let deadline = Instant::now() + LIMIT;
         let source = CopySource::live()?;
-        let loaded = source.filter.loaded_sets();
-        in_twin(source, tests, &loaded.iter().collect::<Vec<_>>())
+        let loaded = source.loaded_sets();
+        let all: Vec<usize> = (0..tests.len()).collect();
+        let mut runs = RunTests::of(tests, loaded.iter().collect(), deadline);
+        runs.run(source, &all)?;
+        Ok(runs.report())
     })
 }
 
-/// Runs tests in a twin of a machine that is made up from the spec, with the rules of the spec alone.
+/// Runs tests in twins of machines that are made up from the spec, with the rules of the spec alone. A client is on the
+/// interface that a test names for this test alone.
 pub fn on_made_up_machine(
     set: &ForwardSet,
     tests: &[&PacketTest],
     backend: Backend,
 ) -> Result<TestReport> {
-    let sides = tests.iter().filter_map(|test| {
-        let ingress: &Interface = test.ingress.as_ref()?;
-        Some((IpNet::from(test.from), ingress.clone()))
+    let interfaces = entrances(tests);
+    let families: BTreeSet<Family> = tests.iter().map(|test| test.family()).collect();
+    let destinations = tests.iter().filter_map(|test| match test.to {
+        TestDestination::Host(host) => Some(host.address),
+        TestDestination::Machine(_) => None,
     });
-    let source = CopySource::of_spec(set, &sides.collect::<Vec<_>>(), backend)?;
-    aside(|| in_twin(source, tests, &[set]))
+    let destinations: BTreeSet<IpAddr> = destinations.collect();
+    let machines = copies(tests).into_iter().map(|copy| {
+        let asked = Asked {
+            families: families.clone(),
+            destinations: destinations.clone(),
+            interfaces: &interfaces,
+            sides: &copy.sides,
+        };
+        Ok((CopySource::of_spec(set, &asked, backend)?, copy.tests))
+    });
+    let machines: Vec<(CopySource, Vec<usize>)> = machines.collect::<Result<_>>()?;
+    aside(|| {
+        let deadline = Instant::now() + LIMIT;
+        let mut runs = RunTests::of(tests, vec![set], deadline);
+        for (source, some) in machines {
+            runs.run(source, &some)?;
+        }
+        Ok(runs.report())
+    })
 }
 
 fn aside(work: impl FnOnce() -> Result<TestReport, TwinError> + Send) -> Result<TestReport> {
@@ -47,21 +71,65 @@ fn aside(work: impl FnOnce() -> Result<TestReport, TwinError> + Send) -> Result<
     }
 }
 
-/// Runs tests in a twin. `sets` are the specs whose rules it has.
-fn in_twin(
-    source: CopySource,
-    tests: &[&PacketTest],
-    sets: &[&ForwardSet],
-) -> Result<TestReport, TwinError> {
-    let deadline = Instant::now() + LIMIT;
-    let mut twin = Twin::make(source.machine, &source.filter, Some(deadline))?;
-    let tested = run_tests(&mut twin, tests, sets, deadline)?;
-    let traces = trace_failed(&mut twin, &tested, deadline)?;
-    let watched: Vec<String> = twin.watched().iter().map(ToString::to_string).collect();
-    let numbered = tested.iter().enumerate();
-    let result = |(number, one)| TestResult::of(one, &watched, traces.get(&number));
-    Ok(TestReport {
-        results: numbered.map(result).collect(),
-        doubts: twin.doubts().iter().map(ToString::to_string).collect(),
-    })
+/// Tests that run, and the results so far.
+#[derive(Debug)]
+struct RunTests<'t> {
+    tests: &'t [&'t PacketTest],
+    /// The specs whose rules the machine has.
+    sets: Vec<&'t ForwardSet>,
+    deadline: Instant,
+    /// By the place of the test in the list of all tests.
+    results: BTreeMap<usize, TestResult>,
+    made_up: Vec<String>,
+    doubts: Vec<String>,
+    strangers: BTreeSet<IpAddr>,
+}
+
+impl<'t> RunTests<'t> {
+    fn of(tests: &'t [&'t PacketTest], sets: Vec<&'t ForwardSet>, deadline: Instant) -> Self {
+        Self {
+            tests,
+            sets,
+            deadline,
+            results: BTreeMap::new(),
+            made_up: Vec::new(),
+            doubts: Vec::new(),
+            strangers: BTreeSet::new(),
+        }
+    }
+
+    /// Runs some tests in a twin of a machine.
+    fn run(&mut self, mut source: CopySource, some: &[usize]) -> Result<(), TwinError> {
+        self.strangers.extend(std::mem::take(&mut source.strangers));
+        let tests: Vec<&PacketTest> = some.iter().map(|number| self.tests[*number]).collect();
+        for line in std::mem::take(&mut source.words) {
+            if !self.made_up.contains(&line) {
+                self.made_up.push(line);
+            }
+        }
+        let mut twin = source.twin(Some(self.deadline))?;
+        let tested = run_tests(&mut twin, &tests, &self.sets, self.deadline)?;
+        let traces = trace_failed(&mut twin, &tested, self.deadline);
+        let watched: Vec<String> = twin.watched().iter().map(ToString::to_string).collect();
+        for (place, one) in tested.iter().enumerate() {
+            let result = TestResult::of(one, &watched, traces.get(&place));
+            self.results.insert(some[place], result);
+        }
+        for doubt in twin.doubts() {
+            let doubt = doubt.to_string();
+            if !self.doubts.contains(&doubt) {
+                self.doubts.push(doubt);
+            }
+        }
+        Ok(())
+    }
+
+    fn report(self) -> TestReport {
+        TestReport {
+            results: self.results.into_values().collect(),
+            made_up: self.made_up,
+            doubts: self.doubts,
+            notes: self.strangers.into_iter().map(stranger).collect(),
+        }
+    }
 }

@@ -17,6 +17,8 @@ pub enum TraceError {
     Families { client: IpAddr, to: IpAddr },
     #[error("the client has an {client} address, and these are {family} rules")]
     OtherRules { client: Family, family: Family },
+    #[error("`{name}` holds commands of iptables, and `trace` reads a spec or iptables-save text")]
+    Commands { name: String, argument: String },
     #[error(transparent)]
     Place(#[from] PlaceError),
 }
@@ -36,12 +38,17 @@ impl TraceError {
                     "name a client and a destination with {family} addresses, or the file with the other rules"
                 )
             }
-            Self::Place(PlaceError::NoSide(_)) => {
-                "name the interface by which it comes in: --in eth0".to_owned()
+            Self::Commands { argument, .. } => {
+                format!("to read commands: nvactl import {argument}")
             }
-            Self::Place(PlaceError::NoInterface { known, .. }) => {
+            Self::Place(
+                PlaceError::NoSide { known, .. } | PlaceError::NoInterface { known, .. },
+            ) => {
                 let known: Vec<String> = known.iter().map(|name| format!("--in {name}")).collect();
-                format!("one of these: {}", known.join(", "))
+                format!(
+                    "name the interface by which it comes in: {}",
+                    known.join(", ")
+                )
             }
             Self::Place(PlaceError::NoAddress { .. }) => {
                 "name the address: --to 203.0.113.10:443".to_owned()

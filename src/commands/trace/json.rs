@@ -18,6 +18,7 @@ pub fn object(traced: &Traced) -> Value {
         made_up,
         left_out,
         unknown,
+        ..
     } = traced;
     let (end, arrival, taken) = match &of.end {
         TracedEnd::Delivered(arrival) => ("delivered", Some(arrival), None),
@@ -79,6 +80,7 @@ fn part(part: &PathPart) -> Value {
                 "destination": route.destination.to_string(),
                 "out": out,
                 "via": via.map(|via| via.to_string()),
+                "next_hops": route.next_hops,
             })
         }
         PathPart::Rule(PathRule {

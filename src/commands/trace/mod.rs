@@ -10,16 +10,17 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::console::Console;
-use super::copy_source::CopySource;
+use super::copy_source::{made_up_note, stranger};
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::host::HostAccess;
 use crate::cli::{DestinationArg, TraceArgs, TraceFormat};
 use crate::forwards::OutboundProtocol;
 use crate::health::trace_text;
-use crate::net::{Family, Port, printable};
+use crate::net::{Family, Port};
 use crate::twin::connection::{ClientSides, Connection, PlaceError, own_address};
 use crate::twin::netns;
+use crate::twin::packet_tests::unordered;
 use crate::twin::talk::From;
 use crate::twin::traced::{TracedEnd, trace};
 use crate::twin::{Twin, TwinError};
@@ -41,25 +42,25 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
     match args.format {
         TraceFormat::Text => {
             if !traced.made_up.is_empty() {
-                let words = traced
-                    .made_up
-                    .iter()
-                    .map(|line| format!("\n  {}", printable::line(line)));
-                let words: String = words.collect();
-                let name = printable::line(subject.name());
-                console.note(format_args!("the machine is made up from `{name}`:{words}"));
+                console.note(made_up_note(subject.name(), &traced.made_up));
             }
             console.print(&trace_text::text(connection));
         }
         TraceFormat::Json => console.say_json(&json::object(&traced))?,
+    }
+    for address in &traced.strangers {
+        console.note(stranger(*address));
     }
     for rule in &traced.left_out {
         console.warn(format_args!("the copy lacks this: {rule}"));
     }
     for rule in &traced.unknown {
         console.warn(format_args!(
-            "the machine may treat the packets otherwise at this rule: {rule}"
+            "the machine may treat the packets otherwise because of this: {rule}"
         ));
+    }
+    if !traced.unknown.is_empty() {
+        console.warn("the end of the connection on the machine is unknown");
     }
     if let TracedEnd::Delivered(arrival) = &connection.end {
         let target = trace_text::end(arrival.reached.target);
@@ -72,7 +73,9 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
         console.note(format_args!(
             "targets of a copy answer on every port: rules cannot tell whether {target} does; {asked}"
         ));
-        return Ok(Exit::Done);
+        if traced.unknown.is_empty() {
+            return Ok(Exit::Done);
+        }
     }
     Ok(Exit::Differs)
 }
@@ -101,12 +104,14 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         .ingress
         .clone()
         .map(|interface| (IpNet::from(client), interface));
-    let CopySource {
-        machine,
-        filter,
-        words,
-    } = subject.copied(client, side, on)?;
-    let mut twin = Twin::make(machine, &filter, None)?;
+    let to = match args.to {
+        DestinationArg::Own(_) => None,
+        DestinationArg::Address(address, _) => Some(address),
+    };
+    let mut source = subject.copied((client, to), side, on)?;
+    let words = std::mem::take(&mut source.words);
+    let strangers = std::mem::take(&mut source.strangers);
+    let mut twin = source.twin(None)?;
     let sides = ClientSides::of(&twin, [client]);
     let from = sides.place(client, args.ingress.as_ref());
     let from = from.map_err(TraceError::Place)?;
@@ -121,14 +126,24 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         bytes: args.size,
     };
     let likely = subject.likely(args.protocol, to, port);
-    Ok(followed(&mut twin, &connection, &likely, words)?)
+    let facts = MadeUpFacts {
+        made_up: words,
+        strangers,
+    };
+    Ok(followed(&mut twin, &connection, &likely, facts)?)
+}
+
+/// The facts about a machine that is made up.
+struct MadeUpFacts {
+    made_up: Vec<String>,
+    strangers: Vec<IpAddr>,
 }
 
 fn followed(
     twin: &mut Twin,
     connection: &Connection,
     likely: &[Port],
-    made_up: Vec<String>,
+    facts: MadeUpFacts,
 ) -> Result<Traced, TwinError> {
     // Packets of the copy's own do not count.
     twin.counted()?;
@@ -142,10 +157,29 @@ fn followed(
     let met = twin.counted()?;
     let watched = twin.watched();
     let met = met.into_iter().filter_map(|number| watched.get(number));
+    let doubts = twin.doubts_about(&traced.connection, traced.reached());
+    let mut unknown: Vec<String> = met.map(ToString::to_string).chain(doubts).collect();
+    let rivals = twin.rivals();
+    if !rivals.is_empty() {
+        let left_out = twin.left_out();
+        twin.exchange_rivals()?;
+        let other = trace(twin, connection, likely)?;
+        if !traced.ends_as(&other) {
+            unknown.push(unordered(&rivals));
+        }
+        return Ok(Traced {
+            connection: traced,
+            made_up: facts.made_up,
+            strangers: facts.strangers,
+            left_out,
+            unknown,
+        });
+    }
     Ok(Traced {
+        unknown,
         connection: traced,
-        made_up,
-        unknown: met.map(ToString::to_string).collect(),
+        made_up: facts.made_up,
+        strangers: facts.strangers,
         left_out: twin.left_out(),
     })
 }

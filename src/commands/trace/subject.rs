@@ -1,21 +1,24 @@
 //! The machine through which a connection is traced.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 
 use crate::commands::console::Console;
-use crate::commands::copy_source::CopySource;
+use crate::commands::copy_source::{Asked, CopySource};
 use crate::commands::error::{Error, Result};
 use crate::commands::host::HostAccess;
 use crate::commands::spec::{examine, spec_of, with_networks};
+use crate::commands::trace::error::TraceError;
 use crate::forwards::{ForwardSet, OutboundProtocol};
 use crate::host;
 use crate::host::spec_source::{self, SpecSource};
 use crate::host::user_namespace::{UserNamespaceError, enter_own_namespaces};
 use crate::net::{Family, Interface, Port};
 use crate::netfilter::text::parse;
+use crate::netfilter::token::shell_word;
 
 /// The name of this machine as a subject.
 const LIVE: &str = "live";
@@ -44,6 +47,13 @@ impl TraceSubject {
         let source = spec_source::read(named)?;
         if let Some((name, text)) = saved(&source) {
             return Ok(Self::Rules { name, text });
+        }
+        if let Some(name) = commands(&source) {
+            let error = TraceError::Commands {
+                name: name.to_owned(),
+                argument: shell_word(source.argument()),
+            };
+            return Err(error.into());
         }
         let source = with_networks(source);
         let set = spec_of(&source, examine(&source), console)?;
@@ -87,18 +97,26 @@ impl TraceSubject {
         }
     }
 
-    /// Returns the machine with its rules. The calling thread is in the machine's network namespace. `side`: a network
+    /// Returns the machine with its rules, for a connection from a client to an address, unless it goes to the machine itself. The calling thread is in the machine's network namespace. `side`: a network
     /// and its interface, if the user has named one.
     pub fn copied(
         &self,
-        client: IpAddr,
+        (client, to): (IpAddr, Option<IpAddr>),
         side: Option<(IpNet, Interface)>,
         on: HostAccess<'_>,
     ) -> Result<CopySource> {
         let sides: Vec<(IpNet, Interface)> = side.into_iter().collect();
         match self {
             Self::Live => Ok(CopySource::live()?),
-            Self::Spec { set, .. } => CopySource::of_spec(set, &sides, on.backend),
+            Self::Spec { set, .. } => {
+                let asked = Asked {
+                    families: BTreeSet::from([Family::of(client)]),
+                    destinations: to.into_iter().collect(),
+                    sides: &sides,
+                    ..Asked::default()
+                };
+                CopySource::of_spec(set, &asked, on.backend)
+            }
             Self::Rules { name, text } => {
                 let copied = CopySource::of_rules(text, Family::of(client), &sides, on.backend);
                 copied.map_err(|error| match error {
@@ -138,4 +156,16 @@ fn saved(source: &SpecSource) -> Option<(String, Vec<u8>)> {
     let (name, text) = texts.next().filter(|_| texts.next().is_none())?;
     let is_saved = !text.is_empty() && parse::is_saved(&parse::text_of(text));
     is_saved.then(|| (name.to_owned(), text.to_vec()))
+}
+
+/// Returns the name of a file if its first line is a command of iptables.
+fn commands(source: &SpecSource) -> Option<&str> {
+    let (name, text) = source.texts().next()?;
+    let text = parse::text_of(text);
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    let mut words = first.split_ascii_whitespace();
+    let program = words.find(|word| *word != "sudo")?;
+    let program = program.rsplit('/').next().unwrap_or(program);
+    ["iptables", "ip6tables"].contains(&program).then_some(name)
 }

@@ -43,6 +43,11 @@ impl<'s> Judge<'s> {
         }
     }
 
+    /// Returns the outbound entries of a family, in order.
+    pub fn entries(&self, family: Family) -> impl Iterator<Item = &'s Outbound> {
+        self.set.outbound_of(family)
+    }
+
     /// Returns whether a listener for one address has a port.
     pub fn is_addressed(&self, family: Family, protocol: Protocol, port: Port) -> bool {
         let ports = self.addressed.get(&(family, protocol));

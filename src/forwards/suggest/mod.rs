@@ -1,11 +1,12 @@
 //! Tests that pin what a spec does now.
 //!
-//! `of_forward` and `of_entry` choose connections, `hosts` their ends. `judge` says what the whole spec does with a
+//! `of_forward`, `of_entry` and `crossing` choose connections, `hosts` their ends. `judge` says what the whole spec does with a
 //! connection, so that a test is right even if another forward or entry takes it. A connection whose end the spec alone
 //! does not tell is left out: it depends on the machine's addresses, its routes or its FORWARD policy.
 
 mod attempt;
 mod claims;
+mod crossing;
 mod hosts;
 mod judge;
 mod numbered;
@@ -21,8 +22,8 @@ use suggestion::Suggestion;
 use super::packet_test::PacketTest;
 use super::set::ForwardSet;
 
-/// Returns tests that pin what the spec does now, about a dozen for each listener and each outbound entry. Each has a
-/// name, and is true of the spec.
+/// Returns tests that pin what the spec does now: about a dozen for each listener and each outbound entry, and some for
+/// each network of their lists. Each has a name, and is true of the spec.
 #[must_use]
 pub fn suggested(set: &ForwardSet) -> Vec<PacketTest> {
     let routes = Routes::of(set);

@@ -25,31 +25,67 @@ pub fn shifted(address: IpAddr, by: i64) -> Option<IpAddr> {
     }
 }
 
-/// Returns some hosts of a network, without the first ones if it has others.
-pub fn within(net: IpNet) -> impl Iterator<Item = IpAddr> {
-    let first = net.network();
+/// An end of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetEnd {
+    First,
+    Last,
+}
+
+impl NetEnd {
+    pub const ALL: [NetEnd; 2] = [NetEnd::First, NetEnd::Last];
+
+    /// Returns the words for hosts at this end of a network.
+    pub fn of(self, net: IpNet) -> String {
+        match self {
+            NetEnd::First => net.to_string(),
+            NetEnd::Last => format!("{net}, at its end"),
+        }
+    }
+}
+
+/// Returns some hosts of a network, those at one end first. The first hosts are left out if the network has others.
+pub fn within(net: IpNet, end: NetEnd) -> impl Iterator<Item = IpAddr> {
     let free = net.max_prefix_len() - net.prefix_len();
     let begin = match free {
         0 | 1 => 0,
         2 | 3 => 1,
         _ => GATEWAYS,
     };
+    let first = shifted(net.network(), begin);
     let last = match net {
         // The last address of a network of IPv4 is for all its hosts.
         IpNet::V4(_) if free > 1 => shifted(net.broadcast(), -1),
         _ => Some(net.broadcast()),
     };
-    let all = (begin..begin + MOST).filter_map(move |number| shifted(first, number));
-    all.take_while(move |address| last.is_some_and(|last| *address <= last))
+    let (start, step) = match end {
+        NetEnd::First => (first, 1),
+        NetEnd::Last => (last, -1),
+    };
+    let all = (0..MOST).filter_map(move |number| shifted(start?, number * step));
+    all.take_while(move |address| Some(*address) >= first && last >= Some(*address))
 }
 
-/// Returns addresses right behind a network and right before it.
+/// Returns hosts beside a network. The first ones are in the neighbour with which it forms the next wider network, so
+/// that a list with that network has them.
 pub fn beside(net: IpNet) -> impl Iterator<Item = IpAddr> {
     let (first, last) = (net.network(), net.broadcast());
+    let halves = net.supernet().and_then(|wider| {
+        let halves = wider.subnets(net.prefix_len()).ok()?;
+        Some(halves.filter(move |half| *half != net))
+    });
+    let neighbours = halves.into_iter().flatten().flat_map(move |half| {
+        let end = if half.network() > first {
+            NetEnd::First
+        } else {
+            NetEnd::Last
+        };
+        within(half, end)
+    });
     // The first one behind may be the address of the next network itself.
     let behind = [2, 1, 3, 4].map(|by| shifted(last, by));
     let before = [-2, -1, -3, -4].map(|by| shifted(first, by));
-    behind.into_iter().chain(before).flatten()
+    neighbours.chain(behind.into_iter().chain(before).flatten())
 }
 
 /// The hosts right next to an address of the machine may be routers: a link may have four addresses, or two.

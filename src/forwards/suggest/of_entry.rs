@@ -2,11 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::attempt::{About, Attempt};
 use super::hosts::{clients, servers};
-use super::numbered::{beside, near_own, within};
+use super::numbered::{NetEnd, beside, near_own, within};
 use super::suggestion::Suggestion;
-use crate::forwards::outbound::{GUARDED, Outbound, OutboundProtocol, internet_v6};
+use crate::forwards::outbound::{
+    GUARDED, Outbound, OutboundProtocol, internet_v6, not_internet_v4,
+};
 use crate::forwards::packet_test::{TestDestination, TestHost};
 use crate::net::{Family, Interface, Port};
 
@@ -61,9 +65,11 @@ pub fn suggest<'s>(entry: &'s Outbound, suggestion: &mut Suggestion<'s>) {
         };
         tests.passes(attempt, words);
     }
+    tests.refused_services(plain, &servers);
     tests.entrances(plain);
     tests.refused_senders(plain);
     tests.refused_servers(plain, port);
+    tests.other_servers(plain, port);
 }
 
 struct EntryTests<'t, 's> {
@@ -73,13 +79,13 @@ struct EntryTests<'t, 's> {
 }
 
 impl<'s> EntryTests<'_, 's> {
-    /// Returns a host of each network that the entry lets out, with words.
+    /// Returns hosts of both ends of each network that the entry lets out, with words.
     fn senders(&mut self, by: &'s Interface) -> Vec<(String, IpAddr)> {
         let nets = self.entry.allow_from.as_slice().iter().take(MOST);
         let mut senders = Vec::new();
-        for net in nets {
-            if let Some(sender) = self.sender(by, within(*net)) {
-                senders.push((format!("from {net}"), sender));
+        for (net, end) in ends_of(nets) {
+            if let Some(sender) = self.sender(by, within(net, end)) {
+                senders.push((format!("from {}", end.of(net)), sender));
             }
         }
         senders
@@ -119,31 +125,48 @@ impl<'s> EntryTests<'_, 's> {
             let server = hosts.server(servers(entry.family), is_meant);
             found.extend(server.map(|server| ("to the Internet".to_owned(), server)));
         }
-        for net in nets.into_iter().take(MOST) {
-            let server = hosts.server(within(net), is_meant);
-            found.extend(server.map(|server| (format!("to {net}"), server)));
+        for net in everything {
+            let server = hosts.server(within(net, NetEnd::Last), is_meant);
+            found.extend(server.map(|server| (format!("to {}", NetEnd::Last.of(net)), server)));
+        }
+        for (net, end) in ends_of(nets.iter().take(MOST)) {
+            let server = hosts.server(within(net, end), is_meant);
+            found.extend(server.map(|server| (format!("to {}", end.of(net)), server)));
         }
         found
     }
 
     /// Returns the ends of the entry's ports for each of its protocols.
     fn ports(&self) -> Vec<(OutboundProtocol, Option<Port>)> {
-        let ports = &self.entry.ports;
-        let ends = ports.first().zip(ports.last());
-        let ends = ends.map(|(first, last)| [first.first(), last.last()]);
+        let ranges = self.entry.ports.iter().take(MOST);
+        let ends = ranges.flat_map(|ports| [ports.first(), ports.last()]);
+        let mut ends: Vec<Port> = ends.collect();
+        if ends.is_empty() {
+            ends.extend(Port::new(HTTPS));
+        }
         let mut found = Vec::new();
         for protocol in &self.entry.protocols {
             if protocol.transport().is_none() {
                 found.push((*protocol, None));
                 continue;
             }
-            let ends = ends.map_or_else(|| Port::new(HTTPS).into_iter().collect(), Vec::from);
-            found.extend(ends.into_iter().map(|port| (*protocol, Some(port))));
+            found.extend(ends.iter().map(|port| (*protocol, Some(*port))));
         }
         found
     }
 
-    /// Adds each protocol with both ends of the ports, the ports beside them, and the protocols that are not named.
+    /// Returns the ports right beside the entry's.
+    fn ports_beside(&self) -> Vec<Port> {
+        let ranges = self.entry.ports.iter().take(MOST);
+        let beside = ranges.flat_map(|ports| {
+            let below = ports.first().number().checked_sub(1);
+            let above = ports.last().number().checked_add(1);
+            [below, above].into_iter().flatten()
+        });
+        beside.filter_map(Port::new).collect()
+    }
+
+    /// Adds each protocol with the ends of the ports, the ports beside them, and the protocols that are not named.
     fn ends_of_ports(&mut self, plain: Attempt<'s>, to: IpAddr) {
         for (protocol, port) in self.ports() {
             let attempt = Attempt {
@@ -157,36 +180,50 @@ impl<'s> EntryTests<'_, 's> {
             };
             self.passes(attempt, &words);
         }
-        let ports = &self.entry.ports;
-        let below = ports
-            .first()
-            .and_then(|ports| ports.first().number().checked_sub(1));
-        let above = ports
-            .last()
-            .and_then(|ports| ports.last().number().checked_add(1));
-        for port in [below, above].into_iter().flatten().filter_map(Port::new) {
-            let attempt = Attempt {
-                to: at(to, Some(port)),
-                ..plain
-            };
-            self.ends(attempt, &format!("port {port} is not named"));
+        for protocol in self.entry.protocols.iter().copied() {
+            for port in self.ports_beside() {
+                let attempt = Attempt {
+                    to: at(to, Some(port)),
+                    protocol,
+                    ..plain
+                };
+                self.ends(attempt, &format!("{protocol} port {port} is not named"));
+            }
         }
         let named = &self.entry.protocols;
         let others = OutboundProtocol::ALL.into_iter();
         for protocol in others.filter(|protocol| !named.contains(protocol)) {
-            let port = match plain.to {
-                TestDestination::Host(host) => host.port,
-                TestDestination::Machine(port) => Some(port),
-            };
-            let port = port
-                .or(Port::new(HTTPS))
-                .filter(|_| protocol.transport().is_some());
+            let port = port_for(protocol, plain.to);
             let attempt = Attempt {
                 to: at(to, port),
                 protocol,
                 ..plain
             };
             self.ends(attempt, &format!("no {protocol}"));
+        }
+    }
+
+    /// Adds a protocol or a port that the entry does not name, for each of its networks but the first.
+    fn refused_services(&mut self, plain: Attempt<'s>, servers: &[(String, IpAddr)]) {
+        let named = &self.entry.protocols;
+        let mut others = OutboundProtocol::ALL.into_iter();
+        let other = others.find(|protocol| !named.contains(protocol));
+        let (protocol, port) = match (other, self.ports_beside().first()) {
+            (Some(other), _) => (other, port_for(other, plain.to)),
+            (None, Some(beside)) => (plain.protocol, Some(*beside)),
+            (None, None) => return,
+        };
+        for (words, to) in servers.iter().skip(1) {
+            let attempt = Attempt {
+                to: at(*to, port),
+                protocol,
+                ..plain
+            };
+            let words = match port {
+                Some(port) => format!("no {protocol} to port {port}, {words}"),
+                None => format!("no {protocol} {words}"),
+            };
+            self.ends(attempt, &words);
         }
     }
 
@@ -219,11 +256,11 @@ impl<'s> EntryTests<'_, 's> {
 
     fn any_sender(&mut self, by: &'s Interface) -> Option<IpAddr> {
         let nets = self.entry.allow_from.as_slice().iter().take(MOST);
-        let some: Vec<IpAddr> = nets.flat_map(|net| within(*net)).collect();
+        let some: Vec<IpAddr> = nets.flat_map(|net| within(*net, NetEnd::First)).collect();
         self.sender(by, some)
     }
 
-    /// Adds senders that the lists refuse.
+    /// Adds senders that the lists refuse, and those right beside the denied networks.
     fn refused_senders(&mut self, plain: Attempt<'s>) {
         let Outbound {
             allow_from,
@@ -232,68 +269,132 @@ impl<'s> EntryTests<'_, 's> {
             ..
         } = self.entry;
         let by = plain.ingress;
-        for net in deny_from.as_slice().iter().take(MOST) {
+        for (net, end) in ends_of(deny_from.as_slice().iter().take(MOST)) {
             let hosts = &mut self.suggestion.hosts;
-            let from = hosts.client(by, within(*net), |address| allow_from.contains(address));
+            let some = within(net, end);
+            let from = hosts.client(by, some, |address| allow_from.contains(address));
             if let Some(from) = from {
-                self.ends(Attempt { from, ..plain }, &format!("denied source {net}"));
+                let words = format!("denied source {}", end.of(net));
+                self.ends(Attempt { from, ..plain }, &words);
             }
         }
-        let near = allow_from.as_slice().iter().take(MOST);
-        let near = near.flat_map(|net| beside(*net)).chain(clients(*family));
+        for net in deny_from.as_slice().iter().take(MOST) {
+            if let Some(from) = self.sender(by, beside(*net)) {
+                let words = format!("from beside the denied {net}");
+                self.passes(Attempt { from, ..plain }, &words);
+            }
+        }
         let outside = |address| !allow_from.contains(address) && !deny_from.contains(address);
-        if let Some(from) = self.suggestion.hosts.client(by, near, outside) {
+        let mut is_added = false;
+        for net in allow_from.as_slice().iter().take(MOST) {
+            if let Some(from) = self.suggestion.hosts.client(by, beside(*net), outside) {
+                self.ends(Attempt { from, ..plain }, &format!("from beside {net}"));
+                is_added = true;
+            }
+        }
+        let others = clients(*family);
+        if !is_added && let Some(from) = self.suggestion.hosts.client(by, others, outside) {
             self.ends(Attempt { from, ..plain }, "a source that is not named");
         }
     }
 
-    /// Adds destinations that the lists refuse.
+    /// Adds destinations that the entry denies, and those right beside the denied networks.
     fn refused_servers(&mut self, plain: Attempt<'s>, port: Option<Port>) {
         let Outbound {
+            allow_to, deny_to, ..
+        } = self.entry;
+        for (net, end) in ends_of(deny_to.as_slice().iter().take(MOST)) {
+            let hosts = &mut self.suggestion.hosts;
+            let some = within(net, end);
+            if let Some(to) = hosts.server(some, |address| allow_to.contains(address)) {
+                let to = at(to, port);
+                let words = format!("denied destination {}", end.of(net));
+                self.ends(Attempt { to, ..plain }, &words);
+            }
+        }
+        for net in deny_to.as_slice().iter().take(MOST) {
+            let allowed = |address| allow_to.contains(address) && !deny_to.contains(address);
+            if let Some(to) = self.suggestion.hosts.server(beside(*net), allowed) {
+                let to = at(to, port);
+                let words = format!("to beside the denied {net}");
+                self.passes(Attempt { to, ..plain }, &words);
+            }
+        }
+        self.guarded(plain, port);
+    }
+
+    /// Adds the addresses that an entry reaches only if it names them, with each protocol.
+    fn guarded(&mut self, plain: Attempt<'s>, port: Option<Port>) {
+        let family = self.entry.family;
+        let guarded = GUARDED.into_iter();
+        for address in guarded.filter(|address| Family::of(*address) == family) {
+            for protocol in self.entry.protocols.iter().copied() {
+                let to = at(address, port.filter(|_| protocol.transport().is_some()));
+                let attempt = Attempt {
+                    to,
+                    protocol,
+                    ..plain
+                };
+                self.ends(attempt, &format!("no {protocol} to {address}"));
+            }
+            let allow_to = &self.entry.allow_to;
+            let beside = beside(address.into());
+            let fits = |to| allow_to.contains(to) && !self.entry.deny_to.contains(to);
+            if let Some(to) = self.suggestion.hosts.server(beside, fits) {
+                let to = at(to, port);
+                self.passes(Attempt { to, ..plain }, &format!("to beside {address}"));
+            }
+        }
+    }
+
+    /// Adds destinations that the entry does not name.
+    fn other_servers(&mut self, plain: Attempt<'s>, port: Option<Port>) {
+        let Outbound {
+            allow_from,
             allow_to,
             deny_to,
             family,
             ..
         } = self.entry;
-        for net in deny_to.as_slice().iter().take(MOST) {
-            let hosts = &mut self.suggestion.hosts;
-            let to = hosts.server(within(*net), |address| allow_to.contains(address));
-            if let Some(to) = to {
-                let to = at(to, port);
-                self.ends(
-                    Attempt { to, ..plain },
-                    &format!("denied destination {net}"),
-                );
-            }
-        }
         let outside = |address| {
             !allow_to.contains(address) && !deny_to.contains(address) && !GUARDED.contains(&address)
         };
         // The machine's own network trusts the machine's address.
         let own: Vec<IpAddr> = self.suggestion.routes.own(*family).collect();
         let own = own.into_iter().flat_map(near_own);
-        let to = self.suggestion.hosts.server(own, outside);
-        if let Some(to) = to {
+        let own = self.suggestion.hosts.server(own, outside);
+        if let Some(to) = own {
             let to = at(to, port);
             self.ends(Attempt { to, ..plain }, "the network of this machine");
         }
-        let near = allow_to.nets.as_slice().iter().take(MOST);
-        let near = near.flat_map(|net| beside(*net));
-        let some = near.chain(private(*family)).chain(servers(*family));
-        if let Some(to) = self.suggestion.hosts.server(some, outside) {
-            let to = at(to, port);
-            self.ends(Attempt { to, ..plain }, "a destination that is not named");
+        let mut found = Vec::new();
+        for net in allow_to.nets.as_slice().iter().take(MOST) {
+            let server = self.suggestion.hosts.server(beside(*net), outside);
+            found.extend(server.map(|to| (format!("to beside {net}"), to)));
         }
-        let guarded = GUARDED.into_iter();
-        for to in guarded.filter(|to| Family::of(*to) == *family) {
-            let to_port = at(to, port);
-            self.ends(
-                Attempt {
-                    to: to_port,
-                    ..plain
-                },
-                &format!("no {to}"),
-            );
+        if allow_to.internet {
+            for net in not_internet_v4().as_slice() {
+                let is_asked = own.is_some_and(|own| net.contains(&own));
+                let some = within(*net, NetEnd::Last).filter(|_| !is_asked);
+                let server = self.suggestion.hosts.server(some, outside);
+                found.extend(server.map(|to| (format!("{net} is not the Internet"), to)));
+            }
+        }
+        if found.is_empty() {
+            let some = private(*family).into_iter().chain(servers(*family));
+            let server = self.suggestion.hosts.server(some, outside);
+            found.extend(server.map(|to| ("a destination that is not named".to_owned(), to)));
+        }
+        for (words, to) in found {
+            let to = at(to, port);
+            self.ends(Attempt { to, ..plain }, &words);
+        }
+        let nets = allow_from.as_slice().iter().take(MOST);
+        let some = nets.flat_map(|net| within(*net, NetEnd::Last));
+        let allowed = |address| allow_to.contains(address) && !deny_to.contains(address);
+        if let Some(to) = self.suggestion.hosts.server(some, allowed) {
+            let to = at(to, port);
+            self.ends(Attempt { to, ..plain }, "another sender");
         }
     }
 
@@ -306,8 +407,24 @@ impl<'s> EntryTests<'_, 's> {
     }
 }
 
+/// Returns the port of another connection for a protocol that the entry does not name. A ping has none.
+fn port_for(protocol: OutboundProtocol, to: TestDestination) -> Option<Port> {
+    let port = match to {
+        TestDestination::Host(host) => host.port,
+        TestDestination::Machine(port) => Some(port),
+    };
+    let port = port.or(Port::new(HTTPS));
+    port.filter(|_| protocol.transport().is_some())
+}
+
 fn at(address: IpAddr, port: Option<Port>) -> TestDestination {
     TestDestination::Host(TestHost { address, port })
+}
+
+/// Returns both ends of each network.
+fn ends_of<'n>(nets: impl IntoIterator<Item = &'n IpNet>) -> impl Iterator<Item = (IpNet, NetEnd)> {
+    let nets = nets.into_iter();
+    nets.flat_map(|net| NetEnd::ALL.map(|end| (*net, end)))
 }
 
 /// Returns addresses of private networks.

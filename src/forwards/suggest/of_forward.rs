@@ -2,13 +2,12 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use super::attempt::{About, Attempt};
+use super::crossing;
 use super::hosts::clients;
-use super::numbered::{beside, near_own, next_to, within};
+use super::numbered::{NetEnd, beside, near_own, next_to, within};
 use super::suggestion::Suggestion;
-use crate::forwards::forward::Forward;
+use crate::forwards::forward::{Balance, Forward};
 use crate::forwards::packet_test::{TestDestination, TestHost};
 use crate::forwards::sources::Nets;
 use crate::net::{Family, Interface, Port, Protocol};
@@ -33,11 +32,13 @@ pub fn suggest<'s>(forward: &'s Forward, suggestion: &mut Suggestion<'s>) {
     let client = tests.clients(by);
     tests.entrances(by);
     tests.refused_clients(by);
+    tests.beside_lists(by);
     // A connection that the forward does not take may come from anybody.
     if let Some(client) = client.or_else(|| tests.anybody(by)) {
         tests.other_ports(client, by);
         tests.other_hosts(client, by);
     }
+    crossing::suggest(forward, by, suggestion);
 }
 
 struct ListenerTests<'t, 's> {
@@ -47,31 +48,48 @@ struct ListenerTests<'t, 's> {
 }
 
 impl<'s> ListenerTests<'_, 's> {
-    /// Adds a client of each allowed network, and both ends of the ports. Returns the first client.
+    /// Adds both ends of the ports, and clients of both ends of each allowed network. Returns the first client.
     fn clients(&mut self, by: &'s Interface) -> Option<IpAddr> {
         let ports = self.forward.listen.ports;
-        let nets = self.forward.sources.allow.as_ref();
-        let nets: Vec<Option<IpNet>> = match nets.map(Nets::as_slice) {
-            Some(nets) => nets.iter().take(MOST).copied().map(Some).collect(),
-            None => vec![None],
-        };
-        let mut first = None;
+        let nets = self.forward.sources.allow.as_ref().map(Nets::as_slice);
+        let nets = nets.unwrap_or_default().iter().take(MOST);
+        let first = self.any_allowed(by)?;
+        for port in [ports.first(), ports.last()] {
+            self.passes(first, by, port, &format!("port {port}"));
+        }
         for net in nets {
-            let Some(client) = self.allowed(by, net) else {
-                continue;
-            };
-            let words = match (first, net) {
-                (Some(_), Some(net)) => format!("clients of {net}"),
-                _ => format!("port {}", ports.first()),
-            };
-            self.passes(client, by, ports.first(), &words);
-            first = first.or(Some(client));
+            for end in NetEnd::ALL {
+                if let Some(client) = self.allowed(by, within(*net, end)) {
+                    let words = format!("clients of {}", end.of(*net));
+                    self.passes(client, by, ports.first(), &words);
+                }
+            }
         }
-        if ports.count() > 1 {
-            let words = format!("port {}", ports.last());
-            self.passes(first?, by, ports.last(), &words);
+        self.sharers(first, by);
+        Some(first)
+    }
+
+    /// Adds further clients of a forward whose clients each keep a pod, so that most pods are asked.
+    fn sharers(&mut self, first: IpAddr, by: &'s Interface) {
+        let forward = self.forward;
+        let count = forward.target.destinations.len();
+        if forward.target.balance != Balance::Client || count < 2 {
+            return;
         }
-        first
+        let mut seen = vec![first];
+        for _ in 1..(2 * count).min(MOST) {
+            let nets = forward.sources.allow.as_ref().map(Nets::as_slice);
+            let nets = nets.unwrap_or_default().iter().take(MOST);
+            let some = nets.flat_map(|net| within(*net, NetEnd::First));
+            let some = some.chain(clients(self.family()));
+            let fits = |address| !seen.contains(&address) && forward.sources.admits(address);
+            let Some(client) = self.suggestion.hosts.client(by, some, fits) else {
+                return;
+            };
+            let port = forward.listen.ports.first();
+            self.passes(client, by, port, &format!("from {client}"));
+            seen.push(client);
+        }
     }
 
     /// Adds a client by each other interface of arrival, and one by an interface that is none.
@@ -102,31 +120,54 @@ impl<'s> ListenerTests<'_, 's> {
         }
     }
 
-    /// Adds clients that the lists refuse.
+    /// Adds clients that `deny_from` refuses, of both ends of each network.
     fn refused_clients(&mut self, by: &'s Interface) {
         let sources = &self.forward.sources;
         let port = self.forward.listen.ports.first();
-        for net in sources.deny.as_slice().iter().take(MOST) {
+        let nets = sources.deny.as_slice().iter().take(MOST);
+        for (net, end) in nets.flat_map(|net| NetEnd::ALL.map(|end| (*net, end))) {
             let allowed = |address| {
                 let allow = sources.allow.as_ref();
                 allow.is_none_or(|nets| nets.contains(address))
             };
             let hosts = &mut self.suggestion.hosts;
             // Both lists have the first one, so that only the denial refuses it.
-            let client = hosts.client(by, within(*net), allowed);
-            let client = client.or_else(|| hosts.client(by, within(*net), |_| true));
+            let client = hosts.client(by, within(net, end), allowed);
+            let client = client.or_else(|| hosts.client(by, within(net, end), |_| true));
             if let Some(client) = client {
-                self.ends(client, by, self.at(port), &format!("denied {net}"));
+                self.ends(
+                    client,
+                    by,
+                    self.at(port),
+                    &format!("denied {}", end.of(net)),
+                );
             }
         }
-        if let Some(allow) = &sources.allow {
-            let near = allow.as_slice().iter().take(MOST);
-            let near = near.flat_map(|net| beside(*net));
-            let some = near.chain(clients(self.family()));
-            let outside = |address| !allow.contains(address) && !sources.deny.contains(address);
-            if let Some(client) = self.suggestion.hosts.client(by, some, outside) {
-                self.ends(client, by, self.at(port), "a client that is not allowed");
+    }
+
+    /// Adds clients right beside the networks of the lists.
+    fn beside_lists(&mut self, by: &'s Interface) {
+        let sources = &self.forward.sources;
+        let port = self.forward.listen.ports.first();
+        for net in sources.deny.as_slice().iter().take(MOST) {
+            if let Some(client) = self.allowed(by, beside(*net)) {
+                self.passes(client, by, port, &format!("beside the denied {net}"));
             }
+        }
+        let Some(allow) = &sources.allow else {
+            return;
+        };
+        let outside = |address| !allow.contains(address) && !sources.deny.contains(address);
+        let mut is_added = false;
+        for net in allow.as_slice().iter().take(MOST) {
+            if let Some(client) = self.suggestion.hosts.client(by, beside(*net), outside) {
+                self.ends(client, by, self.at(port), &format!("beside {net}"));
+                is_added = true;
+            }
+        }
+        let others = clients(self.family());
+        if !is_added && let Some(client) = self.suggestion.hosts.client(by, others, outside) {
+            self.ends(client, by, self.at(port), "a client that is not allowed");
         }
     }
 
@@ -156,12 +197,6 @@ impl<'s> ListenerTests<'_, 's> {
     fn other_hosts(&mut self, client: IpAddr, by: &'s Interface) {
         let forward = self.forward;
         let port = forward.listen.ports.first();
-        let host = |address, port| {
-            TestDestination::Host(TestHost {
-                address,
-                port: Some(port),
-            })
-        };
         for to in forward.target.destinations.iter().take(MOST) {
             let at = host(to.address, forward.port_at(to, port));
             self.ends(client, by, at, &format!("{at} asked directly"));
@@ -186,24 +221,24 @@ impl<'s> ListenerTests<'_, 's> {
         }
     }
 
-    /// Returns a client of a network, or of the Internet, that the forward admits.
-    fn allowed(&mut self, by: &'s Interface, net: Option<IpNet>) -> Option<IpAddr> {
+    /// Returns the first of some addresses that a client can have and that the forward admits.
+    fn allowed(
+        &mut self,
+        by: &'s Interface,
+        some: impl IntoIterator<Item = IpAddr>,
+    ) -> Option<IpAddr> {
         let sources = &self.forward.sources;
         let admits = |address| sources.admits(address);
-        let hosts = &mut self.suggestion.hosts;
-        match net {
-            Some(net) => hosts.client(by, within(net), admits),
-            None => hosts.client(by, clients(self.forward.family()), admits),
-        }
+        self.suggestion.hosts.client(by, some, admits)
     }
 
     /// Returns a client of any network that the forward admits.
     fn any_allowed(&mut self, by: &'s Interface) -> Option<IpAddr> {
         let Some(nets) = &self.forward.sources.allow else {
-            return self.allowed(by, None);
+            return self.allowed(by, clients(self.family()));
         };
         let mut nets = nets.as_slice().iter().take(MOST);
-        nets.find_map(|net| self.allowed(by, Some(*net)))
+        nets.find_map(|net| self.allowed(by, within(*net, NetEnd::First)))
     }
 
     fn anybody(&mut self, by: &'s Interface) -> Option<IpAddr> {
@@ -254,14 +289,18 @@ impl<'s> ListenerTests<'_, 's> {
             own.find(|address| !routes.is_listener(*address))
         });
         address.map_or(TestDestination::Machine(port), |address| {
-            TestDestination::Host(TestHost {
-                address,
-                port: Some(port),
-            })
+            host(address, port)
         })
     }
 
     fn family(&self) -> Family {
         self.forward.family()
     }
+}
+
+fn host(address: IpAddr, port: Port) -> TestDestination {
+    TestDestination::Host(TestHost {
+        address,
+        port: Some(port),
+    })
 }

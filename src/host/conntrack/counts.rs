@@ -4,7 +4,7 @@ use std::fs;
 
 use serde::Serialize;
 
-use super::{LIMIT, run};
+use super::{LIMIT, list};
 
 /// Conntrack's counts in this network namespace since boot. One is `None` if the kernel does not report it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -41,7 +41,7 @@ pub fn counts() -> ConntrackCounts {
     if let Ok(text) = fs::read_to_string("/proc/net/stat/nf_conntrack") {
         return ConntrackCounts::new(|name| of_file(&text, name));
     }
-    let text = run(&["-S"], LIMIT).unwrap_or_default();
+    let text = list(&["-S"], LIMIT).unwrap_or_default();
     ConntrackCounts::new(|name| of_program(&text, name))
 }
 

@@ -49,7 +49,7 @@ pub fn flows(family: Family) -> Result<Vec<Flow>, ConntrackError> {
 }
 
 fn listed(family: Family, limit: Duration) -> Result<Vec<Flow>, ConntrackError> {
-    let output = run(&["-L", "-f", name(family)], limit)?;
+    let output = list(&["-L", "-f", name(family)], limit)?;
     Ok(output.lines().filter_map(Flow::parse).collect())
 }
 
@@ -163,10 +163,19 @@ fn name(family: Family) -> &'static str {
     }
 }
 
-/// Runs conntrack. Its exit code 1 means that no entry matched, which is no error: the connection may have
-/// ended by itself.
+/// Runs conntrack to change entries.
 fn run(args: &[&str], limit: Duration) -> Result<String, ConntrackError> {
-    let output = child::run("conntrack", args, b"", limit)?;
+    printed(args, child::run("conntrack", args, b"", limit)?)
+}
+
+/// Runs conntrack to list entries.
+fn list(args: &[&str], limit: Duration) -> Result<String, ConntrackError> {
+    printed(args, child::read("conntrack", args, b"", limit)?)
+}
+
+/// Returns the output of conntrack. Its exit code 1 means that no entry matched, which is no error: the connection may
+/// have ended by itself.
+fn printed(args: &[&str], output: child::Output) -> Result<String, ConntrackError> {
     match output.status.code() {
         Some(0 | 1) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         _ => Err(ConntrackError::Failed {

@@ -125,7 +125,7 @@ fn answers(questions: &[String]) -> Vec<Result<Value, String>> {
     // Without `-force`, ip would stop at the first question that has no route.
     let args = ["-json", "-force", "-batch", "-"];
     let text = questions.join("\n") + "\n";
-    let (answers, words) = match child::run("ip", &args, text.as_bytes(), LIMIT) {
+    let (answers, words) = match child::read("ip", &args, text.as_bytes(), LIMIT) {
         Ok(output) => (output.stdout, output.stderr),
         Err(error) => (Vec::new(), error.to_string()),
     };
@@ -218,7 +218,7 @@ pub fn tracked() -> Option<(u64, u64)> {
 
 fn ip(args: &[&str]) -> Result<Value, String> {
     let args = [&["-json"], args].concat();
-    let output = child::run("ip", &args, b"", LIMIT).map_err(|error| error.to_string())?;
+    let output = child::read("ip", &args, b"", LIMIT).map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(output.stderr);
     }

@@ -200,7 +200,7 @@ fn ip(family: Family, words: &[&str]) -> IpAnswer {
         Family::V6 => "-6",
     };
     let args = [&[option, "-json"], words].concat();
-    let Ok(output) = child::run("ip", &args, b"", LIMIT) else {
+    let Ok(output) = child::read("ip", &args, b"", LIMIT) else {
         return IpAnswer::None;
     };
     if !output.status.success() {

@@ -199,7 +199,7 @@ fn keep_out_of_log() {
 }
 
 fn nft(script: &str) -> Result<(), CauseError> {
-    let output = child::run("nft", &["-f", "-"], script.as_bytes(), LIMIT)?;
+    let output = child::read("nft", &["-f", "-"], script.as_bytes(), LIMIT)?;
     if output.status.success() {
         return Ok(());
     }

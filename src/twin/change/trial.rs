@@ -14,11 +14,10 @@ use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{DecidingRule, Taken};
 use crate::twin::clients::{Clients, NamedInRules};
 use crate::twin::machine::Machine;
-use crate::twin::packet_tests::TestedPacket;
+use crate::twin::packet_tests::{FailedPath, TestedPacket};
 use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 use crate::twin::talk::{Question, TalkOutcome, Talker};
-use crate::twin::traced::TracedConnection;
 use crate::twin::verdict::Judged;
 
 /// The facts of a trial.
@@ -53,7 +52,7 @@ pub struct Tried<'f> {
     /// The tests of the spec that do not pass after the change.
     pub failed_tests: Vec<TestedPacket<'f>>,
     /// The paths of the first ones that failed, by their number in `failed_tests`.
-    pub traces: BTreeMap<usize, TracedConnection>,
+    pub traces: BTreeMap<usize, FailedPath>,
     /// The twin's watched rules, in words, if there are such tests.
     pub watched: Vec<String>,
     /// Connections that rules of others refused before the change, and that come through after it.

@@ -23,7 +23,7 @@ use crate::host::network::Packet;
 use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::conntrack::{Flow, is_of_host};
 use internet::Internet;
-use networks::{host_of, is_of_hosts, is_routed, near, of_interfaces};
+use networks::{host_of, hosts, is_of_hosts, is_routed, near, of_interfaces};
 use outbound::Outward;
 use sample::MOST;
 
@@ -147,7 +147,7 @@ impl Clients {
                     .collect()
             }
             ClientKind::Near(net) | ClientKind::Listed(net) | ClientKind::Named(net) => {
-                let hosts = net.hosts().take(count + SPARE);
+                let hosts = hosts(net).take(count + SPARE);
                 let hosts = hosts.filter(|address| {
                     forward.sources.admits(*address) && !self.taken.contains(address)
                 });

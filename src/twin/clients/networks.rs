@@ -90,16 +90,24 @@ pub fn is_of_hosts(net: IpNet) -> bool {
     is_of_host(net.addr())
 }
 
+/// Iterates over the addresses of a network that a host can have. The IPv6 address without any host's bits is that of all
+/// routers (RFC 4291, 2.6.1), but not on links between routers (RFC 6164).
+pub fn hosts(net: IpNet) -> impl Iterator<Item = IpAddr> {
+    let of_routers = net.network();
+    let has_one = of_routers.is_ipv6() && net.prefix_len() < 127;
+    net.hosts()
+        .filter(move |address| !(has_one && *address == of_routers))
+}
+
 /// Returns the first of some hosts of a network for which `holds` is true.
 pub fn host_of(net: IpNet, holds: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     // The first hosts of a network are often its gateways.
-    let hosts = net
-        .hosts()
-        .skip(usize::from(net.max_prefix_len() - net.prefix_len() > 3) * 6);
-    // The address without any host's bits is that of all routers (RFC 4291, 2.6.1). Links of routers have none (RFC 6164).
-    let is_of_routers =
-        |address: IpAddr| address.is_ipv6() && net.prefix_len() < 127 && address == net.network();
-    let mut hosts = hosts.take(256).filter(|address| !is_of_routers(*address));
+    let is_large = net.max_prefix_len() - net.prefix_len() > 3;
+    let first = match net {
+        IpNet::V4(_) => 6,
+        IpNet::V6(_) => 5,
+    };
+    let mut hosts = hosts(net).skip(usize::from(is_large) * first).take(256);
     hosts.find(|address| holds(*address))
 }
 

@@ -43,11 +43,7 @@ pub fn open(ends: &mut Ends<'_>, connection: &Connection) -> io::Result<Connecti
     let Some(came) = ends.request(PacketKind::EchoRequest)? else {
         return ends.without_target(&client);
     };
-    let reached = Reached {
-        world: came.world,
-        source: came.source,
-        target: came.destination,
-    };
+    let reached = Reached::from(&came);
     if family == Family::V4 && !answer(ends, &targets[came.world], &came)? {
         return Ok(ConnectionEnd::Stuck(reached));
     }

@@ -13,8 +13,8 @@ use crate::twin::talk::From;
 /// The reason why a client has no place, or no address of the machine to connect to.
 #[derive(Debug, Error)]
 pub enum PlaceError {
-    #[error("no interface leads to the client {0}")]
-    NoSide(IpAddr),
+    #[error("no interface leads to the client {client}")]
+    NoSide { client: IpAddr, known: Vec<String> },
     #[error("there is no interface `{name}` that carries packets")]
     NoInterface { name: String, known: Vec<String> },
     #[error("`{interface}` has no {family} address that the client could connect to")]
@@ -52,17 +52,21 @@ impl<'t> ClientSides<'t> {
             let number = worlds.iter().position(|world| world.interface == name);
             number.map(From::World)
         };
+        let known = || worlds.iter().map(|world| world.interface.clone()).collect();
         if let Some(ingress) = ingress {
             return world(ingress.as_str()).ok_or_else(|| PlaceError::NoInterface {
                 name: ingress.to_string(),
-                known: worlds.iter().map(|world| world.interface.clone()).collect(),
+                known: known(),
             });
         }
         if self.twin.machine().addresses().contains(&client) {
             return Ok(From::Machine);
         }
         let by = self.routed.get(&client).and_then(|name| world(name));
-        by.ok_or(PlaceError::NoSide(client))
+        by.ok_or_else(|| PlaceError::NoSide {
+            client,
+            known: known(),
+        })
     }
 }
 

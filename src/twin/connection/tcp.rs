@@ -100,7 +100,7 @@ pub fn open(
             return Ok(end);
         }
         // The kernel refuses a connection only from an address that an interface has, so no answer has come.
-        earlier = Some(ConnectionEnd::Stuck(reached(&came)));
+        earlier = Some(ConnectionEnd::Stuck(Reached::from(&came)));
         // A program that another thread starts at this moment may hold the socket open, and with it the port.
         let _ = client.shutdown(Shutdown::Both);
         drop(client);
@@ -115,14 +115,6 @@ fn client_port(client: &Socket) -> io::Result<Option<Port>> {
     Ok(bound.and_then(|at| Port::new(at.port())))
 }
 
-fn reached(came: &Sighting) -> Reached {
-    Reached {
-        world: came.world,
-        source: came.source,
-        target: came.destination,
-    }
-}
-
 /// Accepts a connection and carries the bytes there and back.
 fn exchange(
     ends: &Ends<'_>,
@@ -131,7 +123,7 @@ fn exchange(
     came: &Sighting,
     bytes: usize,
 ) -> io::Result<ConnectionEnd> {
-    let reached = reached(came);
+    let reached = Reached::from(came);
     let accepted = ends.talker.look(|| {
         loop {
             match listener.accept() {

@@ -28,11 +28,7 @@ pub fn open(ends: &mut Ends<'_>, connection: &Connection) -> io::Result<Connecti
     let Some(came) = ends.request(PacketKind::Datagram)? else {
         return ends.without_target(&client);
     };
-    let reached = Reached {
-        world: came.world,
-        source: came.source,
-        target: came.destination,
-    };
+    let reached = Reached::from(&came);
     ends.talker.go(From::World(came.world))?;
     let target = socket(came.destination, Type::DGRAM, Transport::UDP)?;
     target.set_reuse_address(true)?;

@@ -132,10 +132,10 @@ impl<'s> Selector<'s> {
     /// Returns the policy rule that looks packets up in a table and passes over its routes with prefixes of this length
     /// or shorter ones.
     #[must_use]
-    pub fn narrow_rule(&self, priority: u32, table: RoutingTable, wide: u8) -> Value {
+    pub fn narrow_rule(&self, priority: u32, table: RoutingTable, length: u8) -> Value {
         let mut rule = self.rule(priority, table);
         if let Some(rule) = rule.as_object_mut() {
-            rule.insert("suppress_prefixlen".to_owned(), json!(wide));
+            rule.insert("suppress_prefixlen".to_owned(), json!(length));
         }
         rule
     }

@@ -31,6 +31,7 @@ pub mod saved;
 mod sides;
 mod spec;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -67,6 +68,20 @@ impl MadeUp {
         Self::of(spec::outline(set), routes)
     }
 
+    /// Makes up a machine as [`MadeUp::of_spec`] does, with more interfaces than the spec names.
+    #[must_use]
+    pub fn with_interfaces(
+        set: &ForwardSet,
+        interfaces: &[Interface],
+        routes: &[(IpNet, Interface)],
+    ) -> Self {
+        let mut outline = spec::outline(set);
+        for interface in interfaces {
+            outline.add_interface(interface);
+        }
+        Self::of(outline, routes)
+    }
+
     /// Makes up a machine on which rules may work. `routes` are as for [`MadeUp::of_spec`].
     #[must_use]
     pub fn of_rules(rules: &[(Family, Ruleset)], routes: &[(IpNet, Interface)]) -> Self {
@@ -78,6 +93,16 @@ impl MadeUp {
     #[must_use]
     pub fn side(&self, address: IpAddr) -> Option<&Interface> {
         self.sides.of(address)
+    }
+
+    /// Returns whether the machine has an address, or a fact names a network that holds it.
+    #[must_use]
+    pub fn knows(&self, address: IpAddr) -> bool {
+        let is_named = |net: IpNet| self.sides.exact(net).is_some();
+        let host = IpNet::from(address);
+        let lengths = (1..=host.max_prefix_len()).rev();
+        let mut nets = lengths.filter_map(|length| IpNet::new(address, length).ok());
+        nets.any(is_named) || self.machine.addresses().contains(&address)
     }
 
     fn of(mut outline: Outline<'_>, routes: &[(IpNet, Interface)]) -> Self {
@@ -98,7 +123,7 @@ impl MadeUp {
             switches: switches(&outline.interfaces),
             ..Machine::default()
         };
-        let mut special = Vec::new();
+        let mut special = BTreeSet::new();
         for family in &outline.families {
             let demands = outline.demands.iter();
             let of_family = |net: IpNet| Family::of(net.addr()) == *family;
@@ -120,9 +145,8 @@ impl MadeUp {
             sides.claim(link.own, link.interface);
         }
         let mut words = words(&outline, &on_links, &sides);
-        special.dedup();
         words.extend(special.iter().map(|interface| {
-            format!("packets that come in by {interface} have routes of their own, since the entries of the spec need them")
+            format!("packets that come in by {interface} have routes of their own, since forwards of the spec need them")
         }));
         // A family that the outline does not use has the kernel's own rules.
         for family in Family::ALL {
@@ -376,7 +400,8 @@ mod tests {
         let of_rules = paths.iter().filter(|words| words.contains("priority"));
         let rules: Vec<&String> = of_rules.collect();
         assert!(rules[0].ends_with("from all lookup 999"), "{rules:#?}");
-        assert!(rules[1].contains("to 192.0.2.0/24"), "{rules:#?}");
+        let is_detour = |words: &&&String| words.contains("to 192.0.2.0/24");
+        assert_eq!(rules[1..].iter().filter(is_detour).count(), 2, "{rules:#?}");
     }
 
     /// Equal routes of two interfaces would make one of them useless.

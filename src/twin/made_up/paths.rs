@@ -5,6 +5,7 @@
 //! only their ports or sources tell apart get policy rules. Two forwards whose packets nothing tells apart cannot both
 //! work on any machine: the first one does here.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
@@ -176,20 +177,22 @@ impl<'o> PathMaker<'o> {
             paths.routes.push(to_link(link, own));
         }
         self.add_routes(&sides, own, paths);
-        let widest = widest(self.family);
-        let (wide, narrow): (Vec<Detour<'_>>, Vec<Detour<'_>>) =
-            detours(demands, &sides).into_iter().partition(|detour| {
-                let to = detour.selector.to;
-                to.is_none_or(|net| net.prefix_len() <= widest)
-            });
-        self.add_detours(&narrow, priority, paths);
-        if !wide.is_empty() {
+        let mut by_length: BTreeMap<Reverse<u8>, Vec<Detour<'_>>> = BTreeMap::new();
+        for detour in detours(demands, &sides) {
+            let to = detour.selector.to;
+            let length = to.map_or(0, |net| net.prefix_len());
+            let length = length.max(widest(self.family));
+            by_length.entry(Reverse(length)).or_default().push(detour);
+        }
+        for (Reverse(length), detours) in by_length {
+            // A route to a narrower network comes before a detour.
             let selector = Selector::of(came);
-            paths
-                .rules
-                .push(selector.narrow_rule(*priority, own, widest));
-            *priority += 1;
-            self.add_detours(&wide, priority, paths);
+            if length < everything(self.family).max_prefix_len() {
+                let rule = selector.narrow_rule(*priority, own, length);
+                paths.rules.push(rule);
+                *priority += 1;
+            }
+            self.add_detours(&detours, priority, paths);
         }
         paths.rules.push(Selector::of(came).rule(*priority, own));
         *priority += 1;
@@ -269,7 +272,7 @@ fn detours<'s>(demands: &[&'s Demand<'s>], sides: &Sides) -> Vec<Detour<'s>> {
     found.sort_by_key(|detour| {
         let Selector { from, service, .. } = detour.selector;
         let length = from.map_or(0, |net| net.prefix_len());
-        (service.is_none(), std::cmp::Reverse(length))
+        (service.is_none(), Reverse(length))
     });
     found
 }

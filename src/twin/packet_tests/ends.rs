@@ -5,14 +5,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::{ROUNDS, answer_for, connections, counted, host, ports};
+use super::compare::{host, ports};
+use super::{ROUNDS, answer_for, connections, counted};
 use crate::forwards::{PacketTest, TestHost};
 use crate::twin::connection::{Connection, Opener};
 use crate::twin::{Twin, TwinError};
 
 /// The end of a test's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TestEnd {
+pub enum FoundEnd {
     Nothing,
     /// The hosts that were reached, at least one. Several if the rules share the connections.
     Reached(BTreeSet<ReachedEnd>),
@@ -40,7 +41,7 @@ pub fn test_ends(
     twin: &mut Twin,
     tests: &[&PacketTest],
     deadline: Instant,
-) -> Result<(Vec<TestEnd>, bool), TwinError> {
+) -> Result<(Vec<FoundEnd>, bool), TwinError> {
     let connections = connections(twin, tests);
     answer_for(twin, tests)?;
     let _ = counted(twin);
@@ -52,7 +53,7 @@ pub fn test_ends(
             connection => connection,
         };
         let end = match connection {
-            Err(why) => TestEnd::NotOpened(why),
+            Err(why) => FoundEnd::NotOpened(why),
             Ok(connection) => {
                 let hosts = test.reaches.hosts();
                 let times = if hosts.len() > 1 {
@@ -76,12 +77,12 @@ fn end_of(
     connection: &Connection,
     test: &PacketTest,
     times: usize,
-) -> TestEnd {
+) -> FoundEnd {
     let likely = ports(test.reaches.hosts());
     let mut reached = BTreeSet::new();
     for _ in 0..times {
         match opener.open(connection, &likely) {
-            Err(error) => return TestEnd::NotOpened(error.words()),
+            Err(error) => return FoundEnd::NotOpened(error.words()),
             Ok(end) => reached.extend(end.reached().map(|at| ReachedEnd {
                 host: host(at),
                 source: at.source.ip(),
@@ -90,19 +91,19 @@ fn end_of(
         }
     }
     if reached.is_empty() {
-        TestEnd::Nothing
+        FoundEnd::Nothing
     } else {
-        TestEnd::Reached(reached)
+        FoundEnd::Reached(reached)
     }
 }
 
 /// Prints the end for a line of its own.
-impl fmt::Display for TestEnd {
+impl fmt::Display for FoundEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TestEnd::Nothing => f.write_str("reaches nothing"),
-            TestEnd::NotOpened(why) => write!(f, "was not opened: {why}"),
-            TestEnd::Reached(ends) => {
+            FoundEnd::Nothing => f.write_str("reaches nothing"),
+            FoundEnd::NotOpened(why) => write!(f, "was not opened: {why}"),
+            FoundEnd::Reached(ends) => {
                 let each = ends.iter().map(|end| {
                     let answer = if end.answered {
                         ""

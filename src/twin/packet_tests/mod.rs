@@ -1,31 +1,69 @@
 //! The tests of a spec, each opened as a connection through a twin.
 
+mod compare;
+mod copies;
 mod ends;
+mod paths;
 mod rounds;
+mod targets;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-pub use ends::{ReachedEnd, TestEnd, test_ends};
+pub use copies::{TestCopy, copies, entrances};
+pub use ends::{FoundEnd, ReachedEnd, test_ends};
+pub use paths::{FailedPath, MOST_TRACED, trace_failed};
 pub use values::{Mismatch, TestOutcome, TestedPacket};
 
-use super::connection::{ClientSides, Connection, ConnectionEnd, Opener, PlaceError, own_address};
-use super::judge::sources;
-use super::talk::Reached;
-use super::traced::{TracedConnection, trace};
+use super::connection::{ClientSides, Connection, Opener, PlaceError, own_address};
 use super::{Twin, TwinError};
-use crate::forwards::{ForwardSet, PacketTest, Reaches, Snat, TestDestination, TestHost};
-use crate::net::Port;
+use crate::forwards::{ForwardSet, PacketTest, TestDestination, TestHost};
+use compare::{host, mismatch, ports};
 use rounds::PlannedTest;
+use targets::targets;
 
 /// The bytes of a request and of its answer.
 const BYTES: usize = 64;
 /// How many connections are opened for each of several hosts at most, until each was reached.
 const ROUNDS: usize = 8;
-/// The most failed tests whose connections are followed.
-pub const MOST_TRACED: usize = 10;
+
+/// Opens the connection of each test, as [`run_once`] does. If the order of chains for translation is not known, the
+/// tests are run with both orders, and a test whose outcome depends on it is unknown.
+///
+/// # Errors
+/// As [`run_once`].
+pub fn run_tests<'t>(
+    twin: &mut Twin,
+    tests: &[&'t PacketTest],
+    sets: &[&ForwardSet],
+    deadline: Instant,
+) -> Result<Vec<TestedPacket<'t>>, TwinError> {
+    let mut tested = run_once(twin, tests, sets, deadline)?;
+    let rivals = twin.rivals();
+    if rivals.is_empty() {
+        return Ok(tested);
+    }
+    twin.exchange_rivals()?;
+    let otherwise = run_once(twin, tests, sets, deadline)?;
+    twin.exchange_rivals()?;
+    for (one, other) in tested.iter_mut().zip(otherwise) {
+        if one.outcome != other.outcome {
+            one.outcome = TestOutcome::InDoubt(unordered(&rivals));
+        }
+    }
+    Ok(tested)
+}
+
+/// Says that the order of some chains is not known.
+#[must_use]
+pub fn unordered(rivals: &[String]) -> String {
+    format!(
+        "the kernel asks first whichever of these chains was made last: {}",
+        rivals.join(", ")
+    )
+}
 
 /// Opens the connection of each test. The answer of a test does not depend on the tests before it: limits of the spec,
 /// and rules of others that remember packets, see the connection of one test in each twin. The calling thread is in the
@@ -35,7 +73,7 @@ pub const MOST_TRACED: usize = 10;
 ///
 /// # Errors
 /// If the worlds cannot answer for the addresses of the tests. A later error becomes [`TestOutcome::NotOpened`].
-pub fn run_tests<'t>(
+fn run_once<'t>(
     twin: &mut Twin,
     tests: &[&'t PacketTest],
     sets: &[&ForwardSet],
@@ -47,6 +85,7 @@ pub fn run_tests<'t>(
     let each = each.map(|(test, connection)| TestedPacket {
         test,
         connection,
+        targets: targets(test, sets),
         outcome: late(),
     });
     let mut tested: Vec<TestedPacket<'_>> = each.collect();
@@ -55,15 +94,30 @@ pub fn run_tests<'t>(
     } else {
         rounds::by_limits(tests, sets)
     };
-    let mut rounds = rounds.iter();
-    if let Some(first) = rounds.next() {
+    if let Some(first) = rounds.first() {
         let opened = open(twin, &mut tested, first, deadline);
         note_error(opened, &mut tested, first);
     }
-    for round in rounds {
+    let all: Vec<PlannedTest> = rounds.iter().flatten().copied().collect();
+    for round in &rounds[1.min(rounds.len())..] {
         open_in_new_twin(twin, &mut tested, round, deadline);
     }
+    for one in all {
+        let is_short = one.most < times(&tested[one.number]);
+        let mut rounds = 1..ROUNDS;
+        while is_short && tested[one.number].is_passed() && rounds.next().is_some() {
+            open_in_new_twin(twin, &mut tested, &[one], deadline);
+        }
+    }
     Ok(tested)
+}
+
+/// Returns how many connections are opened for a test at most, until each host was reached.
+fn times(tested: &TestedPacket<'_>) -> usize {
+    match tested.hosts() {
+        0 | 1 => 1,
+        several => several * ROUNDS,
+    }
 }
 
 /// Returns the outcome of a test that is not opened in time.
@@ -166,36 +220,9 @@ fn find_met(
 /// Opens the connection of a test, at most `most` times.
 fn open_one(twin: &Twin, opener: &mut Opener<'_>, tested: &mut TestedPacket<'_>, most: usize) {
     tested.outcome = match &tested.connection {
-        Ok(connection) => outcome(twin, opener, tested.test, connection, most),
+        Ok(connection) => outcome(twin, opener, tested, connection, most),
         Err(why) => TestOutcome::NotOpened(why.clone()),
     };
-}
-
-/// Follows the connections of the first failed tests, each in a new twin. Returns their paths by the number of the test.
-/// The calling thread is in the twin's machine namespace before and after.
-///
-/// # Errors
-/// If the twin cannot be made again, or packets cannot be watched.
-pub fn trace_failed(
-    twin: &mut Twin,
-    tested: &[TestedPacket<'_>],
-    deadline: Instant,
-) -> Result<BTreeMap<usize, TracedConnection>, TwinError> {
-    let mut traces = BTreeMap::new();
-    let numbered = tested.iter().enumerate();
-    let failed = numbered.filter(|(_, one)| matches!(one.outcome, TestOutcome::Failed(_)));
-    for (number, one) in failed.take(MOST_TRACED) {
-        let Ok(connection) = &one.connection else {
-            continue;
-        };
-        if Instant::now() >= deadline {
-            break;
-        }
-        twin.renew()?;
-        let path = trace(twin, connection, &ports(one.test.reaches.hosts()))?;
-        traces.insert(number, path);
-    }
-    Ok(traces)
 }
 
 fn counted(twin: &mut Twin) -> Result<Vec<usize>, TwinError> {
@@ -225,8 +252,13 @@ fn connections(twin: &Twin, tests: &[&PacketTest]) -> Vec<Result<Connection, Str
         })
     };
     let each = tests.iter().map(connection);
-    each.map(|one| one.map_err(|error| error.to_string()))
-        .collect()
+    let words = |error: PlaceError| match error {
+        PlaceError::NoSide { .. } => {
+            format!("{error}; name the one by which it comes in, such as `in: eth0`")
+        }
+        error => error.to_string(),
+    };
+    each.map(|one| one.map_err(words)).collect()
 }
 
 /// Lets the worlds answer for all addresses of the tests.
@@ -243,88 +275,33 @@ fn answer_for(twin: &mut Twin, tests: &[&PacketTest]) -> Result<(), TwinError> {
     twin.answer_for(&addresses.difference(&own).copied().collect())
 }
 
-/// Opens the connection of a test; one with several hosts is opened until each was reached, and at most `most` times.
+/// Opens the connection of a test; one that may reach several hosts is opened until each was reached, and at most `most`
+/// times.
 fn outcome(
     twin: &Twin,
     opener: &mut Opener<'_>,
-    test: &PacketTest,
+    tested: &TestedPacket<'_>,
     connection: &Connection,
     most: usize,
 ) -> TestOutcome {
-    let hosts = test.reaches.hosts();
-    let ports = ports(hosts);
-    let times = if hosts.len() > 1 {
-        hosts.len() * ROUNDS
-    } else {
-        1
-    };
+    let test = tested.test;
+    let ports = ports(test.reaches.hosts());
     let mut seen: BTreeSet<TestHost> = BTreeSet::new();
-    for _ in 0..times.min(most.max(1)) {
+    for _ in 0..times(tested).min(most.max(1)) {
         let end = match opener.open(connection, &ports) {
             Ok(end) => end,
             Err(error) => return TestOutcome::NotOpened(error.words()),
         };
-        if let Some(mismatch) = mismatch(twin, test, &end) {
+        if let Some(doubt) = twin.doubted(connection, &end) {
+            return TestOutcome::InDoubt(doubt);
+        }
+        if let Some(mismatch) = mismatch(twin, test, end.reached(), end.is_delivered()) {
             return TestOutcome::Failed(mismatch);
         }
         seen.extend(end.reached().map(host));
-        if seen.len() == hosts.len() {
+        if seen.len() == tested.hosts() {
             break;
         }
     }
     TestOutcome::Passed
-}
-
-/// Returns the ports of hosts.
-fn ports(hosts: &[TestHost]) -> Vec<Port> {
-    hosts.iter().filter_map(|host| host.port).collect()
-}
-
-/// Returns the host that was reached, as a test writes it.
-fn host(reached: &Reached) -> TestHost {
-    TestHost {
-        address: reached.target.ip(),
-        // A ping has port 0.
-        port: Port::new(reached.target.port()),
-    }
-}
-
-/// Returns how a connection ended otherwise than a test wants.
-fn mismatch(twin: &Twin, test: &PacketTest, end: &ConnectionEnd) -> Option<Mismatch> {
-    let Reaches::OneOf(hosts) = &test.reaches else {
-        let reached = end.reached()?;
-        return Some(Mismatch::Reached {
-            host: host(reached),
-            behind: behind(twin, reached).to_owned(),
-            source: reached.source.ip(),
-        });
-    };
-    let Some(reached) = end.reached() else {
-        return Some(Mismatch::NotReached);
-    };
-    let at = host(reached);
-    if !hosts.contains(&at) {
-        return Some(Mismatch::Elsewhere {
-            host: at,
-            behind: behind(twin, reached).to_owned(),
-        });
-    }
-    if let Some(snat) = test.snat
-        && !is_source(twin, test, snat, reached)
-    {
-        return Some(Mismatch::Source(reached.source.ip()));
-    }
-    (!end.is_delivered()).then_some(Mismatch::NoAnswer(at))
-}
-
-/// Returns the interface behind which a host was reached.
-fn behind<'w>(twin: &'w Twin, reached: &Reached) -> &'w str {
-    &twin.worlds()[reached.world].interface
-}
-
-/// Returns whether a host saw the source that a test wants.
-fn is_source(twin: &Twin, test: &PacketTest, snat: Snat, reached: &Reached) -> bool {
-    let meant = sources(twin, snat, test.from, behind(twin, reached));
-    let seen = reached.source.ip();
-    meant.iter().any(|addresses| addresses.contains(&seen))
 }

@@ -12,6 +12,8 @@ pub struct TestedPacket<'t> {
     pub test: &'t PacketTest,
     /// The connection of the test, or the reason why there is none.
     pub connection: Result<Connection, String>,
+    /// How many hosts the rules of the spec lead the connection to.
+    pub targets: usize,
     pub outcome: TestOutcome,
 }
 
@@ -19,6 +21,11 @@ impl TestedPacket<'_> {
     #[must_use]
     pub fn is_passed(&self) -> bool {
         self.outcome == TestOutcome::Passed
+    }
+
+    /// Returns how many hosts the connection may reach, by the test or by the rules of the spec.
+    pub(super) fn hosts(&self) -> usize {
+        self.targets.max(self.test.reaches.hosts().len())
     }
 }
 
@@ -29,6 +36,8 @@ pub enum TestOutcome {
     Failed(Mismatch),
     /// Packets met rules whose state is not copied. The numbers are those of the twin's watched rules.
     Unknown(Vec<usize>),
+    /// The twin lacks something that may give the connection another end.
+    InDoubt(String),
     /// The connection could not be opened, for this reason.
     NotOpened(String),
 }
@@ -41,6 +50,9 @@ impl TestOutcome {
         match self {
             TestOutcome::Passed => None,
             TestOutcome::Failed(mismatch) => Some(mismatch.to_string()),
+            TestOutcome::InDoubt(doubt) => Some(format!(
+                "a copy cannot show how its packets meet this: {doubt}"
+            )),
             TestOutcome::NotOpened(why) => Some(format!("it was not opened: {why}")),
             TestOutcome::Unknown(met) => {
                 let rules = met.iter().filter_map(|number| watched.get(*number));
@@ -71,6 +83,17 @@ pub enum Mismatch {
     Source(IpAddr),
     /// The host was reached, but its answer did not come back.
     NoAnswer(TestHost),
+}
+
+impl Mismatch {
+    /// Returns the host that was reached and is none of the test's.
+    #[must_use]
+    pub fn host(&self) -> Option<TestHost> {
+        match self {
+            Mismatch::Reached { host, .. } | Mismatch::Elsewhere { host, .. } => Some(*host),
+            Mismatch::NotReached | Mismatch::Source(_) | Mismatch::NoAnswer(_) => None,
+        }
+    }
 }
 
 /// Prints the end for a line of its own.

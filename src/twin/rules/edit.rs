@@ -57,6 +57,9 @@ const STATEFUL: [&str; 10] = [
     "statistic",
 ];
 
+/// Matches that ask for the bytes that a client sends.
+const PAYLOAD: [&str; 3] = ["string", "u32", "bpf"];
+
 /// Targets that do not decide about a packet.
 const HARMLESS: [&str; 10] = [
     "LOG",
@@ -105,6 +108,10 @@ pub fn edit(line: &str, facts: &FilterFacts) -> RuleEdit {
             };
             return RuleEdit::Shadow(parts.conditions(), why);
         }
+    }
+    if decides && let Some(word) = parts.payload() {
+        let why = Unknown::Payload(word.to_owned());
+        return RuleEdit::Shadow(parts.conditions(), why);
     }
     if decides
         && parts.target() != Some("SET")
@@ -201,6 +208,11 @@ impl Parts {
         found.map(Match::name)
     }
 
+    fn payload(&self) -> Option<&str> {
+        let mut names = self.rule.matches.iter().map(Match::name);
+        names.find(|name| PAYLOAD.contains(name))
+    }
+
     /// Returns a set that the rule matches and to which rules add elements. The connections that are tried may be
     /// added as well.
     fn written(&self, facts: &FilterFacts) -> Option<String> {
@@ -226,11 +238,12 @@ impl Parts {
         Line::Append(&self.chain, &rule).to_string()
     }
 
-    /// Returns the conditions that keep no state. A rule with these counts each packet that the whole rule could
+    /// Returns the conditions that keep no state and ask for no bytes. A rule with these counts each packet that the whole rule could
     /// match.
     fn conditions(&self) -> String {
         let keeps_state = |condition: &Match| {
-            STATEFUL.contains(&condition.name()) || unknown(condition).is_some()
+            let name = condition.name();
+            STATEFUL.contains(&name) || PAYLOAD.contains(&name) || unknown(condition).is_some()
         };
         self.with(|one| !is_comment(one) && !keeps_state(one), None)
     }
@@ -348,6 +361,27 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_asks_for_the_bytes_of_a_client_is_watched() {
+        for (line, rest, word) in [
+            (
+                "-A x -p tcp -m string --string \"GET /admin\" --algo bm -j DROP",
+                "-A x -p tcp",
+                "string",
+            ),
+            ("-A x -m u32 --u32 \"0x6&0xff=0x6\" -j DROP", "-A x", "u32"),
+            (
+                "-A x -i eth0 -m bpf --bytecode \"1,6 0 0 1\" -j ACCEPT",
+                "-A x -i eth0",
+                "bpf",
+            ),
+        ] {
+            let why = Unknown::Payload(word.to_owned());
+            let expected = RuleEdit::Shadow(rest.to_owned(), why);
+            assert_eq!(edit(line, &FilterFacts::default()), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn a_rule_that_decides_nothing_by_a_state_is_kept() {
         for line in [
             "-A INPUT -m limit --limit 3/min -j LOG --log-prefix \"a \"",
@@ -357,7 +391,7 @@ mod tests {
             "-A x -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-A",
             "-A x -p tcp -m statistic --mode nth --every 3 --packet 0 -j DNAT --to-destination 10.0.0.1",
             "-A INPUT -m comment --comment limit -j DROP",
-            "-A INPUT -m bpf --bytecode \"1,6 0 0 1\" -j DROP",
+            "-A INPUT -m string --string a --algo bm -j LOG",
             ":INPUT ACCEPT [0:0]",
         ] {
             assert_eq!(

@@ -21,6 +21,17 @@ pub struct PacketFilter {
     pub(super) unread: Vec<LeftOut>,
     pub(super) has_nft: bool,
     pub(super) facts: FilterFacts,
+    pub(super) order: LoadOrder,
+}
+
+/// The order in which a filter is loaded. The kernel asks the chain for translation that was loaded last first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LoadOrder {
+    /// The tables without nvactl's rules come last, so that their rules show.
+    #[default]
+    ForeignLast,
+    /// The other way round.
+    ForeignFirst,
 }
 
 /// The result of loading a filter into a twin.

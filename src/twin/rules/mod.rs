@@ -18,6 +18,7 @@ mod read;
 mod refused;
 mod repair;
 mod restore;
+mod rivals;
 mod saved;
 mod sets;
 mod statement;
@@ -30,7 +31,7 @@ use crate::netfilter::backend::Backend;
 use crate::netfilter::text::parse;
 use crate::plan::unplan::unplan;
 
-use filter::Text;
+use filter::{LoadOrder, Text};
 use listing::ListedTable;
 use refused::{LoadRefusal, load_in_order};
 use restore::TablePlan;
@@ -138,10 +139,19 @@ impl PacketFilter {
             .iter()
             .map(|text| (text, parse::text_of(&text.bytes)))
             .collect();
-        // The kernel asks the table for translation that was loaded last first. No program says which one
-        // that is on the machine. In the twin the table without nvactl's rules is loaded last, so that its rules
-        // show.
+        // No program says which table for translation the machine has loaded last.
         texts.sort_by_key(|(_, printed)| !printed.lines().any(has_nvactls));
+        let (first, last): (Vec<&ListedTable>, Vec<&ListedTable>) = match self.order {
+            LoadOrder::ForeignLast => (Vec::new(), self.native.iter().collect()),
+            LoadOrder::ForeignFirst => {
+                texts.reverse();
+                // To load a table of iptables removes the chains of nft in it.
+                self.native.iter().partition(|table| !self.is_shared(table))
+            }
+        };
+        for table in first {
+            native::load(table, &self.facts, &mut copied)?;
+        }
         let mut plans = Vec::new();
         for (text, printed) in &texts {
             let mut tables = saved::tables(printed);
@@ -157,7 +167,7 @@ impl PacketFilter {
             restore::load(&mut planned, &mut copied)?;
             plans.extend(planned);
         }
-        for table in &self.native {
+        for table in last {
             native::load(table, &self.facts, &mut copied)?;
         }
         if self.has_nft {
@@ -174,6 +184,20 @@ impl PacketFilter {
             });
         }
         Ok(copied)
+    }
+
+    /// Returns whether iptables-nft has a table with the family and the name of one of nft's own.
+    fn is_shared(&self, native: &ListedTable) -> bool {
+        let of_nft = self
+            .texts
+            .iter()
+            .filter(|text| text.backend != Backend::Legacy);
+        let mut of_family = of_nft.filter(|text| nft_family(text.family) == native.family);
+        of_family.any(|text| {
+            let printed = parse::text_of(&text.bytes);
+            let tables = saved::tables(&printed);
+            tables.iter().any(|table| table.name == native.name)
+        })
     }
 
     /// Removes from a table of iptables-save the chains that nft made in a table of its own with a name of iptables:

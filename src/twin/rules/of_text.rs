@@ -1,7 +1,7 @@
 //! A packet filter that is given as text, without a machine that has it.
 
 use super::edit::FilterFacts;
-use super::filter::{PacketFilter, Text};
+use super::filter::{LoadOrder, PacketFilter, Text};
 use super::queues::Queues;
 use super::read;
 use super::sets::SpacedSets;
@@ -43,6 +43,7 @@ impl PacketFilter {
                 spaced_sets: SpacedSets::default(),
                 written: std::collections::BTreeSet::new(),
             },
+            order: LoadOrder::default(),
         })
     }
 }

@@ -68,7 +68,8 @@ impl fmt::Display for RulePlace {
                 chain,
             } => {
                 let program = backend.program(*family, "iptables");
-                write!(f, "{program} -t {table} {chain}")
+                let space = if chain.is_empty() { "" } else { " " };
+                write!(f, "{program} -t {table}{space}{chain}")
             }
             RulePlace::Nft {
                 family,
@@ -95,6 +96,10 @@ pub struct LeftOut {
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A whole table has no text.
+        if self.text.is_empty() {
+            return write!(f, "{}: {}", self.place, self.why);
+        }
         write!(f, "{}: `{}`: {}", self.place, self.text, self.why)
     }
 }
@@ -154,6 +159,15 @@ pub struct Watched {
     pub(super) packets: u64,
 }
 
+impl Watched {
+    /// Returns whether the bytes that a client sends decide, so that the rule treats the connections that are tried as
+    /// on the machine.
+    #[must_use]
+    pub fn asks_for_bytes(&self) -> bool {
+        matches!(self.why, Unknown::Payload(_))
+    }
+}
+
 /// How a rule that counts is found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum At {
@@ -180,6 +194,8 @@ pub enum Unknown {
     LocalProgram(String),
     /// A pinned BPF program decides.
     Bpf,
+    /// The bytes that a client sends decide. Holds the match that asks for them.
+    Payload(String),
     /// A rule that iptables made in a chain that only `nft` can list, and `nft` cannot load all of it.
     OnlyIptables,
     /// The twin's kernel or programs refuse the rule.
@@ -200,10 +216,40 @@ impl fmt::Display for Unknown {
                 write!(f, "`{word}` asks for a socket of the machine's programs")
             }
             Unknown::Bpf => f.write_str("a pinned BPF program decides"),
+            Unknown::Payload(word) => {
+                write!(f, "`{word}` asks for the bytes that a client sends")
+            }
             Unknown::OnlyIptables => {
                 f.write_str("`nft` lists this rule of iptables and cannot load all of it")
             }
             Unknown::Refused(words) => write!(f, "it does not load: {words}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_does_not_load_is_named_without_a_rule() {
+        let left_out = |chain: &str, text: &str| LeftOut {
+            place: RulePlace::Iptables {
+                backend: Backend::Nft,
+                family: Family::V4,
+                table: "filter".to_owned(),
+                chain: chain.to_owned(),
+            },
+            text: text.to_owned(),
+            why: Reason::Refused("no".to_owned()),
+        };
+        assert_eq!(
+            left_out("", "").to_string(),
+            "iptables-nft -t filter: it does not load: no"
+        );
+        assert_eq!(
+            left_out("FORWARD", "-A FORWARD -j DROP").to_string(),
+            "iptables-nft -t filter FORWARD: `-A FORWARD -j DROP`: it does not load: no"
+        );
     }
 }

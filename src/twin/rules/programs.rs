@@ -24,6 +24,15 @@ pub enum FilterError {
 }
 
 impl FilterError {
+    /// Returns the program that is not installed.
+    #[must_use]
+    pub fn missing(&self) -> Option<&str> {
+        match self {
+            FilterError::Child(ChildError::NotFound(program)) => Some(program),
+            _ => None,
+        }
+    }
+
     /// Returns the error of a program that has failed.
     pub(super) fn failed(program: &str, words: &str) -> Self {
         let (program, words) = (program.to_owned(), words.to_owned());
@@ -47,7 +56,7 @@ fn is_not_permitted(words: &str) -> bool {
 
 /// Starts a program; `None` if it is not installed.
 pub fn begin(program: &str, args: &[&str]) -> Result<Option<Running<Vec<u8>>>, FilterError> {
-    match child::begin(program, args, b"", LIMIT) {
+    match child::begin_read(program, args, b"", LIMIT) {
         Ok(running) => Ok(Some(running)),
         Err(ChildError::NotFound(_)) => Ok(None),
         Err(error) => Err(error.into()),
@@ -70,9 +79,20 @@ pub fn listed(running: Running<Vec<u8>>) -> Result<String, FilterError> {
 
 /// Runs iptables.
 pub fn iptables(backend: Backend, family: Family, args: &[&str]) -> Result<Output, FilterError> {
-    let program = backend.program(family, "iptables");
-    let args = [&["XTABLES_LOCKFILE=/dev/null", &program, "-w", "5"], args].concat();
-    Ok(child::run("env", &args, b"", LIMIT)?)
+    unlocked(&backend.program(family, "iptables"), args, b"")
+}
+
+/// The exit status of env(1) if it does not find the program.
+const NOT_FOUND: i32 = 127;
+
+/// Runs a program of iptables without the lock of the machine's rules, which says nothing about the twin's.
+fn unlocked(program: &str, args: &[&str], input: &[u8]) -> Result<Output, FilterError> {
+    let args = [&["XTABLES_LOCKFILE=/dev/null", program, "-w", "5"], args].concat();
+    let output = child::read("env", &args, input, LIMIT)?;
+    if output.status.code() == Some(NOT_FOUND) {
+        return Err(ChildError::NotFound(program.to_owned()).into());
+    }
+    Ok(output)
 }
 
 /// Loads a text with iptables-restore.
@@ -83,9 +103,7 @@ pub fn restore(
     text: &str,
 ) -> Result<Result<(), LoadRefusal>, FilterError> {
     let program = backend.program(family, "iptables-restore");
-    // The lock of the machine's rules says nothing about the twin's.
-    let args = [&["XTABLES_LOCKFILE=/dev/null", &program, "-w", "5"], how].concat();
-    let output = child::run("env", &args, text.as_bytes(), LIMIT)?;
+    let output = unlocked(&program, how, text.as_bytes())?;
     loaded(&program, &output, |words| {
         line_named(words).and_then(|line| line.checked_sub(1))
     })
@@ -93,7 +111,7 @@ pub fn restore(
 
 /// Loads a text with nft.
 pub fn load_nft(text: &str) -> Result<Result<(), LoadRefusal>, FilterError> {
-    let output = child::run("nft", &["-f", "-"], text.as_bytes(), LIMIT)?;
+    let output = child::read("nft", &["-f", "-"], text.as_bytes(), LIMIT)?;
     loaded("nft", &output, |words| {
         let mut parts = words.split(':').skip(1);
         let line: usize = parts.next()?.trim().parse().ok()?;
@@ -103,7 +121,7 @@ pub fn load_nft(text: &str) -> Result<Result<(), LoadRefusal>, FilterError> {
 
 /// Loads ipsets.
 pub fn load_sets(text: &str) -> Result<Result<(), LoadRefusal>, FilterError> {
-    let output = child::run("ipset", &["restore", "-exist"], text.as_bytes(), LIMIT)?;
+    let output = child::read("ipset", &["restore", "-exist"], text.as_bytes(), LIMIT)?;
     loaded("ipset", &output, |words| {
         line_named(words).and_then(|line| line.checked_sub(1))
     })

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::edit::FilterFacts;
-use super::filter::{PacketFilter, Text};
+use super::filter::{LoadOrder, PacketFilter, Text};
 use super::listing::{self, ListedTable};
 use super::own;
 use super::place::{LeftOut, Reason, RulePlace};
@@ -126,6 +126,7 @@ fn read_once(families: Families) -> Result<PacketFilter, FilterError> {
             spaced_sets,
             written,
         },
+        order: LoadOrder::default(),
     })
 }
 

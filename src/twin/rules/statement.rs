@@ -82,6 +82,7 @@ pub fn edit(rule: &str, facts: &FilterFacts) -> Edited {
         };
         (conditions(&words[..at]), why)
     });
+    let counts = counts.or_else(|| payload(&words));
     let counts = counts.or_else(|| written(&words, facts));
     let text = match &words[..] {
         [] => "counter".to_owned(),
@@ -169,6 +170,28 @@ fn undecidable(words: &[&str], facts: &FilterFacts) -> Option<(usize, Unknown)> 
         }
     }
     None
+}
+
+/// The bits of the ports at the beginning of a transport header.
+const PORT_BITS: u32 = 32;
+
+/// Returns whether a word is a raw part of a packet behind the ports: `@th,160,32` or `@ih,0,32` (nft(8), RAW PAYLOAD
+/// EXPRESSION).
+fn is_payload(word: &str) -> bool {
+    let mut parts = word.split(',');
+    match (parts.next(), parts.next().map(str::parse::<u32>)) {
+        (Some("@ih"), Some(_)) => true,
+        (Some("@th"), Some(Ok(offset))) => offset >= PORT_BITS,
+        _ => false,
+    }
+}
+
+/// Returns the conditions before a part of the packet that a client chooses, if the rule decides by it.
+fn payload(words: &[&str]) -> Option<(String, Unknown)> {
+    let (at, word) = statements(words).find(|(_, word)| is_payload(word))?;
+    let mut rest = words[at..].iter();
+    let decides = rest.any(|word| DECIDES.contains(word));
+    decides.then(|| (conditions(&words[..at]), Unknown::Payload(word.to_owned())))
 }
 
 /// Returns where a statement starts whose state is not copied.
@@ -338,6 +361,22 @@ mod tests {
                 None,
             ),
             ("limit rate 3/second log prefix \"a drop\"", None),
+            (
+                "tcp dport 80 @ih,0,32 0x47455420 drop",
+                Some((
+                    "tcp dport 80".to_owned(),
+                    Unknown::Payload("@ih,0,32".to_owned()),
+                )),
+            ),
+            (
+                "udp dport 53 @th,160,32 0x1 drop",
+                Some((
+                    "udp dport 53".to_owned(),
+                    Unknown::Payload("@th,160,32".to_owned()),
+                )),
+            ),
+            ("@th,16,16 80 drop", None),
+            ("@ih,0,32 0x47455420 counter", None),
             ("tcp dport 5 meta mark set 0x00000005", None),
             ("add @dyn { ip saddr timeout 1m } accept", None),
             ("ip saddr @limit drop comment \"limit rate 5\"", None),

@@ -78,6 +78,11 @@ pub fn trace(
         end,
         is_traced: report.traced,
     };
+    for route in traced.routes_mut() {
+        if route.to != RouteTo::Machine {
+            route.next_hops = twin.machine().next_hops(route.destination);
+        }
+    }
     for rule in traced.rules_mut() {
         if twin.lacks_rules_of(&rule.holder) {
             rule.live_place = None;

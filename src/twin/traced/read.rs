@@ -1,7 +1,7 @@
 //! Reads the path of one packet in a watch's report.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::values::{PathPart, PathRoute, PathRule, RouteTo, RuleEffect, SpecPart, TracedPath};
 use crate::net::{Port, PortRange};
@@ -77,6 +77,11 @@ fn path<'s>(
             && let Some(last) = steps.iter().rev().find(is_last)
         {
             parts.extend(route(packet, last).map(PathPart::Route));
+        }
+        if stage == Stage::Output
+            && let Some(last) = steps.iter().rev().find(is_last)
+        {
+            parts.extend(route_out(last).map(PathPart::Route));
         }
     }
     let ends = |header: Header| {
@@ -310,11 +315,30 @@ fn route(packet: &PacketPath, last: &TraceStep) -> Option<PathRoute> {
     let came_to = |stage: Stage| packet.steps.iter().find(|step| step.stage == stage);
     if came_to(Stage::Input).is_some() {
         let to = RouteTo::Machine;
-        return Some(PathRoute { destination, to });
+        return Some(PathRoute {
+            destination,
+            next_hops: None,
+            to,
+        });
     }
     let name = came_to(Stage::Forward)?.interfaces().1?;
+    Some(route_by(destination, last, name))
+}
+
+/// Returns the routing decision about a packet that the machine itself sends.
+fn route_out(last: &TraceStep) -> Option<PathRoute> {
+    let name = last.interfaces().1?;
+    Some(route_by(last.header?.destination, last, name))
+}
+
+fn route_by(destination: IpAddr, last: &TraceStep, name: String) -> PathRoute {
     let route = last.route().and_then(Result::ok);
-    let gateway = route.filter(|route| route.interface == name)?.gateway;
+    let route = route.filter(|route| route.interface == name);
+    let gateway = route.and_then(|route| route.gateway);
     let to = RouteTo::Interface { name, gateway };
-    Some(PathRoute { destination, to })
+    PathRoute {
+        destination,
+        next_hops: None,
+        to,
+    }
 }

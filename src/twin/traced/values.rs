@@ -33,6 +33,36 @@ impl TracedConnection {
         }
     }
 
+    /// Returns the target that was reached, if any.
+    #[must_use]
+    pub fn reached(&self) -> Option<&Reached> {
+        match &self.end {
+            TracedEnd::Delivered(arrival) | TracedEnd::Stuck(arrival, _) => Some(&arrival.reached),
+            TracedEnd::Machine | TracedEnd::Refused(..) | TracedEnd::Silent(_) => None,
+        }
+    }
+
+    /// Returns whether another try of the connection ended at the same target, with the same source.
+    #[must_use]
+    pub fn ends_as(&self, other: &Self) -> bool {
+        let end = |of: &Self| {
+            let reached = of.reached()?;
+            Some((reached.world, reached.target, reached.source.ip()))
+        };
+        let is_delivered = |of: &Self| matches!(of.end, TracedEnd::Delivered(_));
+        end(self) == end(other) && is_delivered(self) == is_delivered(other)
+    }
+
+    /// Returns every routing decision.
+    pub(super) fn routes_mut(&mut self) -> impl Iterator<Item = &mut PathRoute> {
+        let paths = [Some(&mut self.request), self.reply.as_mut()];
+        let parts = paths.into_iter().flatten().flat_map(|path| &mut path.parts);
+        parts.filter_map(|part| match part {
+            PathPart::Route(route) => Some(route),
+            PathPart::Rule(_) => None,
+        })
+    }
+
     /// Returns every rule that is named.
     pub(super) fn rules_mut(&mut self) -> impl Iterator<Item = &mut DecidingRule> {
         let taken = match &mut self.end {
@@ -128,6 +158,8 @@ pub enum SpecPart {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathRoute {
     pub destination: IpAddr,
+    /// How many next hops the kernel chooses from, if these are several.
+    pub next_hops: Option<usize>,
     pub to: RouteTo,
 }
 

@@ -152,9 +152,8 @@ fn decode_protocol(fields: &Fields<'_>, problems: &mut Vec<Problem>) -> Option<O
     let known = &["tcp", "udp", "ping"];
     let protocol = fields.parsed("protocol", "`tcp`, `udp` or `ping`", problems, |text| {
         let word = one_of_words(text, known)?;
-        let mut all = OutboundProtocol::ALL.into_iter();
-        all.find(|one| one.as_str() == word)
-            .ok_or_else(|| unknown(text, known))
+        word.parse::<OutboundProtocol>()
+            .map_err(|_| unknown(text, known))
     });
     protocol.map(|protocol| protocol.value)
 }

@@ -1,0 +1,85 @@
+//! The paths of failed tests.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::compare::{mismatch, ports};
+use super::values::{Mismatch, TestOutcome, TestedPacket};
+use crate::twin::connection::Connection;
+use crate::twin::traced::{TracedConnection, TracedEnd, trace};
+use crate::twin::{Twin, TwinError};
+
+/// The most failed tests whose connections are followed.
+pub const MOST_TRACED: usize = 10;
+/// How often a connection is followed at most until it ends as the test found. Rules may choose a target by chance.
+const TRIES: usize = 16;
+
+/// The path of a failed test.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FailedPath {
+    /// The connection ended as the test found.
+    Same(TracedConnection),
+    /// No connection ended as the test found. This is the path of the last one.
+    OfAnother(TracedConnection),
+    /// The connection was not followed, for this reason.
+    NotTraced(String),
+}
+
+/// Follows the connections of the first failed tests, each in a new twin, until they end as the tests found. Returns
+/// their paths by the number of the test. The calling thread is in the twin's machine namespace before and after.
+#[must_use]
+pub fn trace_failed(
+    twin: &mut Twin,
+    tested: &[TestedPacket<'_>],
+    deadline: Instant,
+) -> BTreeMap<usize, FailedPath> {
+    let failed = tested.iter().enumerate().filter_map(|(number, one)| {
+        let TestOutcome::Failed(found) = &one.outcome else {
+            return None;
+        };
+        Some((number, one, found, one.connection.as_ref().ok()?))
+    });
+    let mut paths = BTreeMap::new();
+    for (number, one, found, connection) in failed.take(MOST_TRACED) {
+        if Instant::now() >= deadline {
+            break;
+        }
+        let path = traced(twin, one, found, connection, deadline);
+        let path = path.unwrap_or_else(|error| FailedPath::NotTraced(error.words()));
+        paths.insert(number, path);
+    }
+    paths
+}
+
+fn traced(
+    twin: &mut Twin,
+    tested: &TestedPacket<'_>,
+    found: &Mismatch,
+    connection: &Connection,
+    deadline: Instant,
+) -> Result<FailedPath, TwinError> {
+    let mut likely = ports(tested.test.reaches.hosts());
+    likely.extend(found.host().and_then(|host| host.port));
+    twin.renew()?;
+    let mut traced = trace(twin, connection, &likely)?;
+    for _ in 1..TRIES {
+        if is_as_found(twin, tested, found, &traced.end) || Instant::now() >= deadline {
+            break;
+        }
+        traced = trace(twin, connection, &likely)?;
+    }
+    Ok(if is_as_found(twin, tested, found, &traced.end) {
+        FailedPath::Same(traced)
+    } else {
+        FailedPath::OfAnother(traced)
+    })
+}
+
+fn is_as_found(twin: &Twin, tested: &TestedPacket<'_>, found: &Mismatch, end: &TracedEnd) -> bool {
+    let (reached, is_delivered) = match end {
+        TracedEnd::Delivered(arrival) => (Some(&arrival.reached), true),
+        TracedEnd::Stuck(arrival, _) => (Some(&arrival.reached), false),
+        TracedEnd::Machine | TracedEnd::Refused(..) | TracedEnd::Silent(_) => (None, false),
+    };
+    mismatch(twin, tested.test, reached, is_delivered).as_ref() == Some(found)
+}
