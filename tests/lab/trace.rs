@@ -520,7 +520,7 @@ fn a_connection_that_meets_a_rule_of_unknown_effect_is_not_delivered_for_sure(ba
     let said = lab.nvactl(&args);
     assert_eq!(said.code, 1, "{said:?}");
     for words in [
-        "the machine may treat the packets otherwise at this rule: iptables",
+        "the machine may treat the packets otherwise because of this: iptables",
         "warning: the end of the connection on the machine is unknown",
     ] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");

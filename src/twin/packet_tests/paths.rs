@@ -66,6 +66,8 @@ fn traced(
         if is_as_found(twin, tested, found, &traced.end) || Instant::now() >= deadline {
             break;
         }
+        // The machine remembers a connection, and sends it to the same target again.
+        twin.renew()?;
         traced = trace(twin, connection, &likely)?;
     }
     Ok(if is_as_found(twin, tested, found, &traced.end) {
