@@ -3,19 +3,19 @@
 use std::fmt;
 
 use super::place::RulePlace;
-use super::remark::Remark;
+use super::remark::ImportRemark;
 use crate::forwards::Name;
 
 /// A rule, or the policy of a chain, and what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    pub place: RulePlace,
-    pub fate: Fate,
+    pub place: ImportedPlace,
+    pub fate: RuleFate,
 }
 
 /// What becomes of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum RuleFate {
     /// The spec says what it does.
     Taken {
         part: Part,
@@ -63,11 +63,11 @@ impl Part {
     }
 }
 
-impl Fate {
+impl RuleFate {
     /// Returns the fate of a rule of nvactl's own.
     #[must_use]
     pub fn own() -> Self {
-        Fate::Taken {
+        RuleFate::Taken {
             part: Part::Own,
             entries: Vec::new(),
         }
@@ -77,26 +77,28 @@ impl Fate {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Fate::Taken { .. } => "taken over",
-            Fate::NotNeeded(_) => "not needed",
-            Fate::LeftAlone(_) => "left alone",
-            Fate::NotSaid(_) => "cannot be said",
+            RuleFate::Taken { .. } => "taken over",
+            RuleFate::NotNeeded(_) => "not needed",
+            RuleFate::LeftAlone(_) => "left alone",
+            RuleFate::NotSaid(_) => "cannot be said",
         }
     }
 }
 
 /// Prints what became of the rule, or why nothing did, for a line of its own.
-impl fmt::Display for Fate {
+impl fmt::Display for RuleFate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fate::Taken { part, entries } => {
+            RuleFate::Taken { part, entries } => {
                 let names: Vec<&str> = entries.iter().map(Name::as_str).collect();
                 match names.as_slice() {
                     [] => f.write_str(part.as_str()),
                     names => write!(f, "{} of {}", part.as_str(), names.join(", ")),
                 }
             }
-            Fate::NotNeeded(why) | Fate::LeftAlone(why) | Fate::NotSaid(why) => f.write_str(why),
+            RuleFate::NotNeeded(why) | RuleFate::LeftAlone(why) | RuleFate::NotSaid(why) => {
+                f.write_str(why)
+            }
         }
     }
 }
@@ -106,6 +108,6 @@ impl fmt::Display for Fate {
 pub struct Remarked {
     /// The forward or outbound entry.
     pub entry: Name,
-    pub place: RulePlace,
-    pub remark: Remark,
+    pub place: ImportedPlace,
+    pub remark: ImportRemark,
 }

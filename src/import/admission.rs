@@ -9,7 +9,7 @@ use super::account::Part;
 use super::addresses::Addresses;
 use super::conditions::Conditions;
 use super::place::RulePlace;
-use super::remark::Remark;
+use super::remark::ImportRemark;
 use super::walk::Met;
 use crate::forwards::{Limits, Log, Logged, Nets, Per, Rate, Sources};
 use crate::net::{Family, Interface, PortRange, Protocol};
@@ -46,7 +46,7 @@ pub enum Fit {
 
 impl Redirected<'_> {
     /// Returns whether a rule is for these connections, whatever their source is.
-    pub fn fit(&self, conditions: &Conditions<'_>) -> Fit {
+    pub fn fit(&self, conditions: &RuleConditions<'_>) -> Fit {
         let is_protocol = match conditions.protocol {
             None => true,
             Some(protocol) => protocol.holds(|one| one.transport() == Some(self.protocol)),
@@ -103,7 +103,7 @@ impl Redirected<'_> {
     }
 
     /// Returns whether a rule names these connections, rather than all that pass.
-    pub fn is_named(&self, conditions: &Conditions<'_>) -> bool {
+    pub fn is_named(&self, conditions: &RuleConditions<'_>) -> bool {
         let by_address = conditions.destination.iter().any(|net| match net {
             Is(net) => net.prefix_len() == net.max_prefix_len(),
             Not(_) => false,
@@ -153,10 +153,10 @@ pub struct Admission {
     pub limits: Option<Limits>,
     pub log: Option<Log>,
     /// The rules that are for these connections by name.
-    pub rules: BTreeSet<(RulePlace, Part)>,
-    pub remarks: Vec<(RulePlace, Remark)>,
+    pub rules: BTreeSet<(ImportedPlace, Part)>,
+    pub remarks: Vec<(ImportedPlace, ImportRemark)>,
     /// The rules that would matter if a spec had words for them, each with its conditions in words.
-    pub unsaid: Vec<(RulePlace, String)>,
+    pub unsaid: Vec<(ImportedPlace, String)>,
     /// The interfaces that the accepting rules name.
     pub egress: Option<Interface>,
 }
@@ -198,7 +198,9 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
             if is_named {
                 found.rules.insert((met.place.clone(), part));
                 if fit == Fit::Part {
-                    found.remarks.push((met.place.clone(), Remark::SomePorts));
+                    found
+                        .remarks
+                        .push((met.place.clone(), ImportRemark::SomePorts));
                 }
             }
         };
@@ -207,7 +209,9 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
                 if let Some(limits) = accept_limit(conditions) {
                     take(Part::Limit, &mut found);
                     found.limits = found.limits.or(limits);
-                    found.remarks.push((met.place.clone(), Remark::LimitCounts));
+                    found
+                        .remarks
+                        .push((met.place.clone(), ImportRemark::LimitCounts));
                     if limits.is_none() {
                         found.unsaid.push((met.place.clone(), "a limit".to_owned()));
                         continue;
@@ -216,7 +220,9 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
                     take(Part::Accept, &mut found);
                 }
                 if is_named && !only_redirected(conditions) {
-                    found.remarks.push((met.place.clone(), Remark::AcceptsMore));
+                    found
+                        .remarks
+                        .push((met.place.clone(), ImportRemark::AcceptsMore));
                 }
                 // A rule that names the connections knows better than one for all that pass.
                 if found.egress.is_none() || is_named && !has_named_egress {
@@ -244,7 +250,9 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
                 }
                 take(Part::Refuse, &mut found);
                 if is_named && matches!(met.rule.target, Some(Target::Reject(_))) {
-                    found.remarks.push((met.place.clone(), Remark::Answered));
+                    found
+                        .remarks
+                        .push((met.place.clone(), ImportRemark::Answered));
                 }
                 refused = refused.with(&hit);
                 left = left.without(&hit);
@@ -252,7 +260,9 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
             Some(Target::Log { prefix, level }) => {
                 if is_named {
                     take(Part::Log, &mut found);
-                    found.remarks.push((met.place.clone(), Remark::LogWords));
+                    found
+                        .remarks
+                        .push((met.place.clone(), ImportRemark::LogWords));
                     let per_minute = conditions.limit.map_or(60, |limit| limit.per_minute());
                     found.log.get_or_insert(Log {
                         prefix: prefix_of(prefix),
@@ -286,14 +296,14 @@ fn is_deciding(met: &Met<'_>) -> bool {
 }
 
 /// Returns whether an accept is for redirected connections alone.
-fn only_redirected(conditions: &Conditions<'_>) -> bool {
+fn only_redirected(conditions: &RuleConditions<'_>) -> bool {
     conditions.redirected == Some(true)
         || conditions.original_ports.is_some()
         || conditions.original_destination.is_some()
 }
 
 /// Returns the one interface by which a rule's packets leave.
-pub fn egress(conditions: &Conditions<'_>) -> Option<Interface> {
+pub fn egress(conditions: &RuleConditions<'_>) -> Option<Interface> {
     conditions.egress.iter().find_map(|pattern| match pattern {
         Is(pattern) => pattern.exact().cloned(),
         Not(_) => None,
@@ -301,7 +311,7 @@ pub fn egress(conditions: &Conditions<'_>) -> Option<Interface> {
 }
 
 /// Returns the limit of an accept: `None` without one, `Some(None)` for one that a spec cannot say.
-fn accept_limit(conditions: &Conditions<'_>) -> Option<Option<Limits>> {
+fn accept_limit(conditions: &RuleConditions<'_>) -> Option<Option<Limits>> {
     let limit = conditions.limit?;
     // A spec has whole connections a second.
     let a_minute = limit.per_minute();

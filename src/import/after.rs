@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::account::{Account, Fate};
+use super::account::{Account, RuleFate};
 use super::place::RulePlace;
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;
@@ -12,8 +12,8 @@ use crate::netfilter::ruleset::Ruleset;
 pub fn after(family: Family, rules: &Ruleset, accounts: &[Account], plan: &Ruleset) -> Ruleset {
     let taken = accounts
         .iter()
-        .filter(|one| matches!(one.fate, Fate::Taken { .. }));
-    let taken: BTreeSet<&RulePlace> = taken.map(|one| &one.place).collect();
+        .filter(|one| matches!(one.fate, RuleFate::Taken { .. }));
+    let taken: BTreeSet<&ImportedPlace> = taken.map(|one| &one.place).collect();
     let mut after = plan.clone();
     for (table, name, chain) in rules.chains() {
         if name.is_own() {
@@ -22,7 +22,7 @@ pub fn after(family: Family, rules: &Ruleset, accounts: &[Account], plan: &Rules
         let to = after.chain_mut(table, name.clone());
         to.policy = to.policy.or(chain.policy);
         let left = chain.rules.iter().enumerate().filter(|(at, _)| {
-            let place = RulePlace {
+            let place = ImportedPlace {
                 family,
                 table,
                 chain: name.clone(),

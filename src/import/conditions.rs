@@ -15,7 +15,7 @@ use crate::netfilter::tracking::{CtState, CtStates};
 
 /// The conditions of a rule, and of the jumps that lead to it.
 #[derive(Debug, Clone, Default)]
-pub struct Conditions<'r> {
+pub struct RuleConditions<'r> {
     pub source: Vec<Negatable<IpNet>>,
     pub destination: Vec<Negatable<IpNet>>,
     pub ingress: Vec<&'r Negatable<InterfacePattern>>,
@@ -51,7 +51,7 @@ pub enum Share {
     },
 }
 
-impl<'r> Conditions<'r> {
+impl<'r> RuleConditions<'r> {
     /// Returns these conditions and those of a rule that they lead to.
     pub fn and(&self, rule: &'r Rule) -> Self {
         let mut all = self.clone();
@@ -172,7 +172,7 @@ impl<'r> Conditions<'r> {
         covers(&self.egress, interface)
     }
 
-    /// Names the conditions that a spec cannot say: `-m mark, -m string`.
+    /// EntryNames the conditions that a spec cannot say: `-m mark, -m string`.
     pub fn beyond_words(&self) -> String {
         let mut names: Vec<String> = Vec::new();
         for condition in &self.beyond {

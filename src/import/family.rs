@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::account::{Account, Fate, Part, Remarked};
+use super::account::{Account, Part, Remarked, RuleFate};
 use super::admission::{Admission, Redirected, admission};
-use super::names::{Names, description};
+use super::names::{EntryNames, description};
 use super::origin::{Origin, origin};
 use super::outward::Outgoing;
 use super::place::RulePlace;
 use super::redirect::{Redirect, redirect};
-use super::remark::Remark;
+use super::remark::ImportRemark;
 use super::rest;
 use super::shares::joined;
-use super::sides::{Routes, entrance, is_dnat};
+use super::sides::{KnownRoutes, entrance, is_dnat};
 use super::walk::{Met, walk};
 use crate::forwards::{Balance, Forward, ForwardTarget, Name, Outbound, TargetKind, TargetPorts};
 use crate::net::{Family, Interface, PortRange, Protocol};
@@ -31,23 +31,28 @@ pub struct OfFamily {
 }
 
 /// The rules and entries of one family so far.
-struct Reading<'r> {
+struct FamilyReading<'r> {
     family: Family,
-    routes: &'r Routes,
+    routes: &'r KnownRoutes,
     entrance: Interface,
     forward: Vec<Met<'r>>,
     postrouting: Vec<Met<'r>>,
     policy: Policy,
     forwards: Vec<Forward>,
-    taken: BTreeMap<RulePlace, (BTreeSet<Part>, Vec<Name>)>,
-    fates: BTreeMap<RulePlace, Fate>,
+    taken: BTreeMap<ImportedPlace, (BTreeSet<Part>, Vec<Name>)>,
+    fates: BTreeMap<ImportedPlace, RuleFate>,
     /// The rules that give forwards their source, and other connections too.
-    shared: BTreeSet<RulePlace>,
+    shared: BTreeSet<ImportedPlace>,
     remarks: Vec<Remarked>,
 }
 
 /// Reads the rules of one family.
-pub fn read(family: Family, rules: &Ruleset, routes: &Routes, names: &mut Names) -> OfFamily {
+pub fn read(
+    family: Family,
+    rules: &Ruleset,
+    routes: &KnownRoutes,
+    names: &mut EntryNames,
+) -> OfFamily {
     let (entrance, is_known) = entrance(family, rules, routes);
     let prerouting = walk(family, rules, TableName::Nat, &ChainName::Prerouting);
     let forward = walk(family, rules, TableName::Filter, &ChainName::Forward);
@@ -56,7 +61,7 @@ pub fn read(family: Family, rules: &Ruleset, routes: &Routes, names: &mut Names)
     for left in [&prerouting.left, &forward.left, &postrouting.left] {
         fates.extend(left.clone());
     }
-    let mut reading = Reading {
+    let mut reading = FamilyReading {
         family,
         routes,
         entrance,
@@ -74,7 +79,9 @@ pub fn read(family: Family, rules: &Ruleset, routes: &Routes, names: &mut Names)
         match redirect(met, family) {
             Ok(one) => redirects.push(one),
             Err(why) => {
-                reading.fates.insert(met.place.clone(), Fate::NotSaid(why));
+                reading
+                    .fates
+                    .insert(met.place.clone(), RuleFate::NotSaid(why));
             }
         }
     }
@@ -85,7 +92,9 @@ pub fn read(family: Family, rules: &Ruleset, routes: &Routes, names: &mut Names)
     let is_entrance_assumed = !is_known && !(reading.forwards.is_empty() && outbound.is_empty());
     for (place, (parts, entries)) in std::mem::take(&mut reading.taken) {
         let part = parts.into_iter().next().unwrap_or(Part::Accept);
-        reading.fates.insert(place, Fate::Taken { part, entries });
+        reading
+            .fates
+            .insert(place, RuleFate::Taken { part, entries });
     }
     OfFamily {
         accounts: rest::accounts(family, rules, reading.fates),
@@ -96,9 +105,9 @@ pub fn read(family: Family, rules: &Ruleset, routes: &Routes, names: &mut Names)
     }
 }
 
-impl Reading<'_> {
+impl FamilyReading<'_> {
     /// Adds the forwards of a redirection, or says why there are none.
-    fn add(&mut self, one: &Redirect<'_>, names: &mut Names) {
+    fn add(&mut self, one: &Redirect<'_>, names: &mut EntryNames) {
         if let Some(fate) = self.taken_before(one) {
             self.fate_of_all(one, &fate);
             return;
@@ -121,16 +130,17 @@ impl Reading<'_> {
         }
         let Some((_, first)) = ways.first() else {
             let fate =
-                Fate::LeftAlone("FORWARD drops every connection that it redirects".to_owned());
+                RuleFate::LeftAlone("FORWARD drops every connection that it redirects".to_owned());
             self.fate_of_all(one, &fate);
             return;
         };
-        let is_equal = |way: &Way| {
+        let is_equal = |way: &AdmittedWay| {
             way.admission.sources == first.admission.sources && way.origin.snat == first.origin.snat
         };
         if !ways.iter().all(|(_, way)| is_equal(way)) {
-            let fate =
-                Fate::NotSaid("the rules treat its TCP and UDP connections differently".to_owned());
+            let fate = RuleFate::NotSaid(
+                "the rules treat its TCP and UDP connections differently".to_owned(),
+            );
             self.fate_of_all(one, &fate);
             return;
         }
@@ -142,7 +152,7 @@ impl Reading<'_> {
             self.remark(
                 &name,
                 &one.places[0],
-                Remark::EveryInterface(self.entrance.clone()),
+                ImportRemark::EveryInterface(self.entrance.clone()),
             );
         }
         let listens = one.listens.iter();
@@ -169,7 +179,7 @@ impl Reading<'_> {
     }
 
     /// Returns why an earlier redirection takes the packets of this one; `None` if none does.
-    fn taken_before(&self, one: &Redirect<'_>) -> Option<Fate> {
+    fn taken_before(&self, one: &Redirect<'_>) -> Option<RuleFate> {
         let is_taken = |forward: &&Forward| {
             let is_there = one.listens.iter().any(|listen| {
                 let same =
@@ -185,17 +195,17 @@ impl Reading<'_> {
                 .iter()
                 .any(|ingress| before.ingress.contains(ingress));
         Some(if !shares_interface {
-            Fate::NotSaid(format!(
+            RuleFate::NotSaid(format!(
                 "`{}` has this port by another interface; two forwards cannot share a port",
                 before.name
             ))
         } else if before.sources.allow.is_none() && before.sources.deny.is_empty() {
-            Fate::NotNeeded(format!(
+            RuleFate::NotNeeded(format!(
                 "the rules of `{}` take its packets first",
                 before.name
             ))
         } else {
-            Fate::NotSaid(format!(
+            RuleFate::NotSaid(format!(
                 "`{}` has this port for other clients; one listener has one target for all its clients",
                 before.name
             ))
@@ -208,9 +218,9 @@ impl Reading<'_> {
         one: &Redirect<'_>,
         protocol: Protocol,
         ingress: &[Interface],
-    ) -> Result<Way, Fate> {
+    ) -> Result<AdmittedWay, RuleFate> {
         let listen_ports: Vec<PortRange> = one.listens.iter().map(|listen| listen.ports).collect();
-        let mut found: Option<Way> = None;
+        let mut found: Option<AdmittedWay> = None;
         for to in &one.destinations {
             let target_ports = match to.ports {
                 TargetPorts::Kept => listen_ports.clone(),
@@ -233,10 +243,10 @@ impl Reading<'_> {
                 Some(first) => first.join(way)?,
             }
         }
-        found.ok_or_else(|| Fate::NotSaid("it has no target".to_owned()))
+        found.ok_or_else(|| RuleFate::NotSaid("it has no target".to_owned()))
     }
 
-    fn way_to(&self, mut redirected: Redirected<'_>) -> Result<Way, Fate> {
+    fn way_to(&self, mut redirected: Redirected<'_>) -> Result<AdmittedWay, RuleFate> {
         let by_route = self.routes.side(redirected.target).cloned();
         let egress = by_route.unwrap_or_else(|| {
             let by_accept = admission(&redirected, &self.forward, self.policy).egress;
@@ -251,20 +261,20 @@ impl Reading<'_> {
         let unsaid = admission.unsaid.first().or(origin.unsaid.first());
         if !admission.admits {
             return Err(match unsaid {
-                Some((place, words)) => Fate::NotSaid(format!(
+                Some((place, words)) => RuleFate::NotSaid(format!(
                     "what accepts its connections ({place}) asks for {words}, which a spec has no words for"
                 )),
-                None => {
-                    Fate::LeftAlone("FORWARD drops every connection that it redirects".to_owned())
-                }
+                None => RuleFate::LeftAlone(
+                    "FORWARD drops every connection that it redirects".to_owned(),
+                ),
             });
         }
         if let Some((place, words)) = origin.unsaid.first() {
-            return Err(Fate::NotSaid(format!(
+            return Err(RuleFate::NotSaid(format!(
                 "what rewrites the source of its connections ({place}) has {words}, which a spec has no words for"
             )));
         }
-        Ok(Way {
+        Ok(AdmittedWay {
             admission,
             origin,
             egress,
@@ -272,8 +282,8 @@ impl Reading<'_> {
     }
 
     /// Keeps the rules and remarks of a forward.
-    fn keep(&mut self, one: &Redirect<'_>, ways: &[(Protocol, Way)], name: &Name) {
-        let mut rules: BTreeSet<(RulePlace, Part)> = BTreeSet::new();
+    fn keep(&mut self, one: &Redirect<'_>, ways: &[(Protocol, AdmittedWay)], name: &Name) {
+        let mut rules: BTreeSet<(ImportedPlace, Part)> = BTreeSet::new();
         rules.extend(
             one.places
                 .iter()
@@ -287,7 +297,7 @@ impl Reading<'_> {
             remarks.extend(way.origin.remarks.iter().cloned());
             self.shared.extend(way.origin.shared.clone());
             for (place, words) in way.admission.unsaid.iter().chain(&way.origin.unsaid) {
-                let fate = Fate::NotSaid(format!(
+                let fate = RuleFate::NotSaid(format!(
                     "it asks for {words}, which a spec has no words for"
                 ));
                 self.fates.insert(place.clone(), fate);
@@ -305,7 +315,7 @@ impl Reading<'_> {
         }
     }
 
-    fn remark(&mut self, entry: &Name, place: &RulePlace, remark: Remark) {
+    fn remark(&mut self, entry: &Name, place: &ImportedPlace, remark: ImportRemark) {
         self.remarks.push(Remarked {
             entry: entry.clone(),
             place: place.clone(),
@@ -313,14 +323,14 @@ impl Reading<'_> {
         });
     }
 
-    fn fate_of_all(&mut self, one: &Redirect<'_>, fate: &Fate) {
+    fn fate_of_all(&mut self, one: &Redirect<'_>, fate: &RuleFate) {
         for place in &one.places {
             self.fates.insert(place.clone(), fate.clone());
         }
     }
 
-    fn outbound(&mut self, names: &mut Names) -> Vec<Outbound> {
-        let taken: BTreeSet<RulePlace> = self.taken.keys().cloned().collect();
+    fn outbound(&mut self, names: &mut EntryNames) -> Vec<Outbound> {
+        let taken: BTreeSet<ImportedPlace> = self.taken.keys().cloned().collect();
         let entrances: BTreeSet<&Interface> =
             self.forwards.iter().flat_map(|one| &one.ingress).collect();
         let entrances: Vec<Interface> = entrances
@@ -340,11 +350,11 @@ impl Reading<'_> {
         let found = outgoing.read(names);
         for (place, why) in found.unsaid {
             let fate = if self.shared.contains(&place) {
-                Fate::LeftAlone(
+                RuleFate::LeftAlone(
                     "it rewrites the source of more than the forwards' connections".to_owned(),
                 )
             } else {
-                Fate::NotSaid(why)
+                RuleFate::NotSaid(why)
             };
             self.fates.entry(place).or_insert(fate);
         }
@@ -364,20 +374,20 @@ impl Reading<'_> {
 
 /// What the rules do with the connections of a redirection by one protocol.
 #[derive(Debug)]
-struct Way {
+struct AdmittedWay {
     admission: Admission,
     origin: Origin,
     egress: Interface,
 }
 
-impl Way {
+impl AdmittedWay {
     /// Adds what the rules do with connections to another target of the same listener.
-    fn join(&mut self, other: Self) -> Result<(), Fate> {
+    fn join(&mut self, other: Self) -> Result<(), RuleFate> {
         let same = self.admission.sources == other.admission.sources
             && self.origin.snat == other.origin.snat
             && self.egress == other.egress;
         if !same {
-            return Err(Fate::NotSaid(
+            return Err(RuleFate::NotSaid(
                 "the rules treat its targets differently".to_owned(),
             ));
         }

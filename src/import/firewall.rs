@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::family::OfFamily;
-use super::sides::{Routes, entrance};
+use super::sides::{KnownRoutes, entrance};
 use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, Snats};
 use crate::net::{Family, Interface};
 use crate::netfilter::names::Policy;
@@ -14,7 +14,7 @@ pub fn firewall(
     rules: &[(Family, Ruleset)],
     own: &[Option<ForwardSet>],
     read: &[OfFamily],
-    routes: &Routes,
+    routes: &KnownRoutes,
     notes: &mut Vec<String>,
 ) -> Firewall {
     let mut own = own.iter().flatten();

@@ -30,10 +30,10 @@ mod shares;
 mod sides;
 mod walk;
 
-pub use account::{Account, Fate, Part, Remarked};
+pub use account::{Account, Part, Remarked, RuleFate};
 pub use after::after;
 pub use place::RulePlace;
-pub use remark::{Aside, Remark};
+pub use remark::{Aside, ImportRemark};
 pub use sides::Routes;
 
 use std::collections::BTreeMap;
@@ -69,9 +69,9 @@ impl Draft {
 /// Reads rules of one family or both. `routes` are those of the machine; without them the rules alone say which
 /// interface leads where.
 #[must_use]
-pub fn import(rules: &[(Family, Ruleset)], routes: &Routes) -> Draft {
+pub fn import(rules: &[(Family, Ruleset)], routes: &KnownRoutes) -> Draft {
     let own: Vec<Option<ForwardSet>> = rules.iter().map(|(_, rules)| unplan(rules)).collect();
-    let mut names = Names::default();
+    let mut names = EntryNames::default();
     for set in own.iter().flatten() {
         for (_, name, _) in set.described() {
             names.take(name);

@@ -1,4 +1,4 @@
-//! Names for imported entries.
+//! EntryNames for imported entries.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use crate::net::Protocol;
 
 /// The names that are taken.
 #[derive(Debug, Default)]
-pub struct Names(BTreeSet<Name>);
+pub struct EntryNames(BTreeSet<Name>);
 
-impl Names {
+impl EntryNames {
     /// Keeps a name from being given.
     pub fn take(&mut self, name: &Name) {
         self.0.insert(name.clone());

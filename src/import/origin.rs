@@ -6,7 +6,7 @@ use super::account::Part;
 use super::addresses::Addresses;
 use super::admission::{Fit, Redirected, egress};
 use super::place::RulePlace;
-use super::remark::Remark;
+use super::remark::ImportRemark;
 use super::walk::Met;
 use crate::forwards::Snat;
 use crate::net::Interface;
@@ -20,12 +20,12 @@ pub struct Origin {
     pub egress: Option<Interface>,
     /// Whether a rule gives hosts behind the firewall, which ask for the listener, another source.
     pub hairpin: bool,
-    pub rules: BTreeSet<(RulePlace, Part)>,
+    pub rules: BTreeSet<(ImportedPlace, Part)>,
     /// The deciding rule, if it is for more than these connections.
-    pub shared: Option<RulePlace>,
-    pub remarks: Vec<(RulePlace, Remark)>,
+    pub shared: Option<ImportedPlace>,
+    pub remarks: Vec<(ImportedPlace, ImportRemark)>,
     /// The rules that would matter if a spec had words for them, each with its conditions in words.
-    pub unsaid: Vec<(RulePlace, String)>,
+    pub unsaid: Vec<(ImportedPlace, String)>,
 }
 
 /// Follows the POSTROUTING chain for redirected connections.
@@ -53,7 +53,9 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
             if is_named {
                 found.rules.insert((met.place.clone(), part));
                 if fit == Fit::Part {
-                    found.remarks.push((met.place.clone(), Remark::SomePorts));
+                    found
+                        .remarks
+                        .push((met.place.clone(), ImportRemark::SomePorts));
                 }
             }
         };
@@ -92,7 +94,7 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
         if is_named && conditions.redirected != Some(true) && conditions.original_ports.is_none() {
             found
                 .remarks
-                .push((met.place.clone(), Remark::RewritesMore));
+                .push((met.place.clone(), ImportRemark::RewritesMore));
         }
         if !is_named {
             found.shared = Some(met.place.clone());

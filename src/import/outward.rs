@@ -8,10 +8,10 @@ use super::account::Part;
 use super::addresses::Addresses;
 use super::admission::egress;
 use super::conditions::Conditions;
-use super::names::{Names, description};
+use super::names::{EntryNames, description};
 use super::origin::snat_of;
 use super::place::RulePlace;
-use super::remark::Remark;
+use super::remark::ImportRemark;
 use super::sides::Routes;
 use super::walk::Met;
 use crate::forwards::{Destinations, GUARDED, Nets, Outbound, OutboundProtocol, Snat};
@@ -24,12 +24,12 @@ use crate::netfilter::target::Target;
 
 /// The outbound entries that some rules say.
 #[derive(Debug, Default)]
-pub struct Outward {
+pub struct OutwardEntries {
     pub entries: Vec<Outbound>,
-    pub rules: BTreeSet<(RulePlace, Part, usize)>,
-    pub remarks: Vec<(usize, RulePlace, Remark)>,
+    pub rules: BTreeSet<(ImportedPlace, Part, usize)>,
+    pub remarks: Vec<(usize, ImportedPlace, ImportRemark)>,
     /// The SNAT rules that a spec cannot say, with the reason.
-    pub unsaid: Vec<(RulePlace, String)>,
+    pub unsaid: Vec<(ImportedPlace, String)>,
 }
 
 /// The rules of one family that an outbound entry may come of.
@@ -39,16 +39,16 @@ pub struct Outgoing<'a, 'r> {
     pub postrouting: &'a [Met<'r>],
     pub policy: Policy,
     /// The places that belong to forwards already.
-    pub taken: &'a BTreeSet<RulePlace>,
+    pub taken: &'a BTreeSet<ImportedPlace>,
     /// The interfaces by which clients of forwards come in.
     pub entrances: &'a [Interface],
-    pub routes: &'a Routes,
+    pub routes: &'a KnownRoutes,
 }
 
 impl Outgoing<'_, '_> {
     /// Reads the outbound entries, in the order of their source rules.
-    pub fn read(&self, names: &mut Names) -> Outward {
-        let mut found = Outward::default();
+    pub fn read(&self, names: &mut EntryNames) -> OutwardEntries {
+        let mut found = OutwardEntries::default();
         for met in self.postrouting {
             if self.taken.contains(&met.place) || met.conditions.for_replies {
                 continue;
@@ -62,7 +62,13 @@ impl Outgoing<'_, '_> {
     }
 
     /// Reads one SNAT or MASQUERADE rule, and the accepts of its connections.
-    fn read_source(&self, met: &Met<'_>, snat: Snat, names: &mut Names, found: &mut Outward) {
+    fn read_source(
+        &self,
+        met: &Met<'_>,
+        snat: Snat,
+        names: &mut EntryNames,
+        found: &mut OutwardEntries,
+    ) {
         let conditions = &met.conditions;
         let Some(out) =
             egress(conditions).or_else(|| self.routes.default_side(self.family).cloned())
@@ -98,7 +104,7 @@ impl Outgoing<'_, '_> {
             if allow_to.internet || allow_to.nets.are_all() {
                 found
                     .remarks
-                    .push((number, met.place.clone(), Remark::PrivateNetworks));
+                    .push((number, met.place.clone(), ImportRemark::PrivateNetworks));
             }
             let comment = accept.comment().or(conditions.comment);
             found.entries.push(Outbound {
@@ -145,7 +151,7 @@ impl Outgoing<'_, '_> {
     }
 
     /// Follows the FORWARD chain for packets that leave by an interface with the sources of a rule.
-    fn passing<'s>(&'s self, out: &Interface, source: &Conditions<'_>) -> Passing<'s> {
+    fn passing<'s>(&'s self, out: &Interface, source: &RuleConditions<'_>) -> Passing<'s> {
         let mut passing = Passing::default();
         let all = source.sources(self.family);
         let mut left = all.clone();
@@ -206,7 +212,7 @@ impl Outgoing<'_, '_> {
             }
         }
         if self.policy == Policy::Accept && !left.is_empty() {
-            let conditions = Conditions::default();
+            let conditions = RuleConditions::default();
             passing.accepts.push(Accept {
                 place: None,
                 ingress: self.ingress(&conditions, out, &left),
@@ -221,7 +227,7 @@ impl Outgoing<'_, '_> {
     /// Returns the interface on which the packets of a rule arrive.
     fn ingress(
         &self,
-        conditions: &Conditions<'_>,
+        conditions: &RuleConditions<'_>,
         out: &Interface,
         from: &Addresses,
     ) -> Option<Interface> {
@@ -241,7 +247,7 @@ impl Outgoing<'_, '_> {
 }
 
 /// Returns whether a rule names the sources or the interfaces of outbound connections.
-fn is_of_sources(conditions: &Conditions<'_>) -> bool {
+fn is_of_sources(conditions: &RuleConditions<'_>) -> bool {
     !conditions.source.is_empty() || !conditions.ingress.is_empty()
 }
 
@@ -249,12 +255,12 @@ fn is_of_sources(conditions: &Conditions<'_>) -> bool {
 struct Passing<'r> {
     accepts: Vec<Accept<'r>>,
     refused: Vec<IpNet>,
-    refusing: Vec<RulePlace>,
+    refusing: Vec<ImportedPlace>,
     has_unsaid: bool,
 }
 
 impl Passing<'_> {
-    fn reason(&self, source: &Conditions<'_>) -> String {
+    fn reason(&self, source: &RuleConditions<'_>) -> String {
         if self.has_unsaid {
             "the rules that accept its connections have conditions that a spec has no words for"
                 .to_owned()
@@ -271,11 +277,11 @@ impl Passing<'_> {
 /// A rule that accepts outbound connections.
 struct Accept<'r> {
     /// `None` for the policy, and for a rule that is not for these connections alone.
-    place: Option<RulePlace>,
-    conditions: Conditions<'r>,
+    place: Option<ImportedPlace>,
+    conditions: RuleConditions<'r>,
     ingress: Option<Interface>,
     refused: Nets,
-    refusing: Vec<RulePlace>,
+    refusing: Vec<ImportedPlace>,
 }
 
 impl Accept<'_> {
@@ -286,9 +292,9 @@ impl Accept<'_> {
     /// Returns the protocols and ports that this rule and the source rule both take; `None` if a spec cannot say them.
     fn protocols(
         &self,
-        source: &Conditions<'_>,
+        source: &RuleConditions<'_>,
     ) -> Option<(Vec<OutboundProtocol>, Vec<PortRange>)> {
-        let of = |conditions: &Conditions<'_>| match conditions.protocol {
+        let of = |conditions: &RuleConditions<'_>| match conditions.protocol {
             None => Some(OutboundProtocol::ALL.to_vec()),
             Some(Is(protocol)) => Some(vec![match protocol {
                 IpProtocol::Icmp | IpProtocol::Icmp6 => OutboundProtocol::Ping,
@@ -306,7 +312,7 @@ impl Accept<'_> {
         (!both.is_empty()).then(|| (both, ports.unwrap_or_default()))
     }
 
-    fn destinations(&self, family: Family, source: &Conditions<'_>) -> Destinations {
+    fn destinations(&self, family: Family, source: &RuleConditions<'_>) -> Destinations {
         let all = self.conditions.destinations(family);
         let all = all.common(&source.destinations(family));
         if all.are_all() {

@@ -7,7 +7,7 @@ use crate::netfilter::names::{ChainName, TableName};
 
 /// The place of a rule in the rules that are imported.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RulePlace {
+pub struct ImportedPlace {
     pub family: Family,
     pub table: TableName,
     pub chain: ChainName,
@@ -15,7 +15,7 @@ pub struct RulePlace {
     pub at: usize,
 }
 
-impl RulePlace {
+impl ImportedPlace {
     /// Returns its number in the chain as iptables counts it, from 1.
     #[must_use]
     pub fn number(&self) -> usize {
@@ -24,7 +24,7 @@ impl RulePlace {
 }
 
 /// Prints the place as people say it: `nat PREROUTING rule 2`.
-impl fmt::Display for RulePlace {
+impl fmt::Display for ImportedPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, chain, .. } = self;
         write!(f, "{table} {} rule {}", chain.as_str(), self.number())

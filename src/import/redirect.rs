@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use super::addresses::Addresses;
-use super::conditions::{Conditions, Share};
+use super::conditions::{RuleConditions, Share};
 use super::place::RulePlace;
-use super::remark::Remark;
+use super::remark::ImportRemark;
 use super::walk::Met;
 use crate::forwards::{Destination, Listen, TargetPorts};
 use crate::net::{AddressRange, Family, Interface, Port, PortRange, Protocol};
@@ -18,7 +18,7 @@ use crate::netfilter::token::Token;
 /// A listener and its target, as one DNAT rule says it.
 #[derive(Debug, Clone)]
 pub struct Redirect<'r> {
-    pub places: Vec<RulePlace>,
+    pub places: Vec<ImportedPlace>,
     pub listens: Vec<Listen>,
     /// At least one.
     pub protocols: Vec<Protocol>,
@@ -30,7 +30,7 @@ pub struct Redirect<'r> {
     /// `--persistent` over several addresses.
     pub by_client: bool,
     pub comment: Option<&'r str>,
-    pub remarks: Vec<(RulePlace, Remark)>,
+    pub remarks: Vec<(ImportedPlace, ImportRemark)>,
 }
 
 /// Reads a DNAT rule.
@@ -58,14 +58,14 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     let mut remark = |one| remarks.push((met.place.clone(), one));
     let address = listen_address(conditions)?;
     if address.is_none() && !conditions.to_machine {
-        remark(Remark::TakesTransit);
+        remark(ImportRemark::TakesTransit);
     }
     let protocols = protocols(conditions)?;
     let ranges = match (&conditions.ports, address) {
         (Some(ranges), _) => ranges.clone(),
         (None, Some(_)) => {
             if conditions.protocol.is_none() {
-                remark(Remark::EveryProtocol);
+                remark(ImportRemark::EveryProtocol);
             }
             vec![every_port()]
         }
@@ -77,11 +77,11 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     };
     let sources = conditions.sources(family);
     if !sources.are_all() {
-        remark(Remark::OthersReachedMachine);
+        remark(ImportRemark::OthersReachedMachine);
     }
     let target = target(met, &ranges)?;
     if target.is_chosen_otherwise {
-        remark(Remark::OtherShares);
+        remark(ImportRemark::OtherShares);
     }
     Ok(Redirect {
         places: vec![met.place.clone()],
@@ -105,7 +105,7 @@ fn every_port() -> PortRange {
     PortRange::new(port(1), port(u16::MAX)).expect("it is in order")
 }
 
-fn listen_address(conditions: &Conditions<'_>) -> Result<Option<IpAddr>, String> {
+fn listen_address(conditions: &RuleConditions<'_>) -> Result<Option<IpAddr>, String> {
     match conditions.destination.as_slice() {
         [] => Ok(None),
         [Is(net)] if net.prefix_len() == net.max_prefix_len() => Ok(Some(net.addr())),
@@ -120,7 +120,7 @@ fn listen_address(conditions: &Conditions<'_>) -> Result<Option<IpAddr>, String>
     }
 }
 
-fn protocols(conditions: &Conditions<'_>) -> Result<Vec<Protocol>, String> {
+fn protocols(conditions: &RuleConditions<'_>) -> Result<Vec<Protocol>, String> {
     match conditions.protocol {
         None => Ok(vec![Protocol::Tcp, Protocol::Udp]),
         Some(Is(protocol)) => match protocol.transport() {

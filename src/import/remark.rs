@@ -6,7 +6,7 @@ use crate::net::Interface;
 
 /// A difference between rules and the entry that stands for them. A connection that shows it is no surprise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Remark {
+pub enum ImportRemark {
     /// The DNAT rule has no `-d`.
     TakesTransit,
     /// The accept is for more than the connections of the forward.
@@ -35,24 +35,24 @@ pub enum Remark {
     Answered,
 }
 
-impl Remark {
+impl ImportRemark {
     /// Returns the word of JSON.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Remark::TakesTransit => "takes-transit",
-            Remark::AcceptsMore => "accepts-more",
-            Remark::RewritesMore => "rewrites-more",
-            Remark::EveryInterface(_) => "every-interface",
-            Remark::OthersReachedMachine => "others-reached-machine",
-            Remark::UnequalShares => "unequal-shares",
-            Remark::OtherShares => "other-shares",
-            Remark::EveryProtocol => "every-protocol",
-            Remark::SomePorts => "some-ports",
-            Remark::LogWords => "log-words",
-            Remark::LimitCounts => "limit-counts",
-            Remark::PrivateNetworks => "private-networks",
-            Remark::Answered => "answered",
+            ImportRemark::TakesTransit => "takes-transit",
+            ImportRemark::AcceptsMore => "accepts-more",
+            ImportRemark::RewritesMore => "rewrites-more",
+            ImportRemark::EveryInterface(_) => "every-interface",
+            ImportRemark::OthersReachedMachine => "others-reached-machine",
+            ImportRemark::UnequalShares => "unequal-shares",
+            ImportRemark::OtherShares => "other-shares",
+            ImportRemark::EveryProtocol => "every-protocol",
+            ImportRemark::SomePorts => "some-ports",
+            ImportRemark::LogWords => "log-words",
+            ImportRemark::LimitCounts => "limit-counts",
+            ImportRemark::PrivateNetworks => "private-networks",
+            ImportRemark::Answered => "answered",
         }
     }
 }
@@ -67,77 +67,77 @@ pub enum Aside {
     /// It asks for another host, or for another port.
     Other,
     /// It is of an outbound entry.
-    Outward,
+    OutwardEntries,
 }
 
-impl Remark {
+impl ImportRemark {
     /// Returns whether the difference shows in connections of a kind.
     #[must_use]
     pub fn explains(&self, aside: Aside) -> bool {
         match self {
-            Remark::TakesTransit => aside == Aside::Other,
-            Remark::AcceptsMore | Remark::RewritesMore => {
+            ImportRemark::TakesTransit => aside == Aside::Other,
+            ImportRemark::AcceptsMore | ImportRemark::RewritesMore => {
                 matches!(aside, Aside::Target | Aside::Other)
             }
-            Remark::EveryInterface(_)
-            | Remark::OthersReachedMachine
-            | Remark::UnequalShares
-            | Remark::OtherShares
-            | Remark::EveryProtocol
-            | Remark::LimitCounts => aside == Aside::Listener,
-            Remark::SomePorts => aside != Aside::Outward,
-            Remark::PrivateNetworks => aside == Aside::Outward,
+            ImportRemark::EveryInterface(_)
+            | ImportRemark::OthersReachedMachine
+            | ImportRemark::UnequalShares
+            | ImportRemark::OtherShares
+            | ImportRemark::EveryProtocol
+            | ImportRemark::LimitCounts => aside == Aside::Listener,
+            ImportRemark::SomePorts => aside != Aside::Outward,
+            ImportRemark::PrivateNetworks => aside == Aside::Outward,
             // These change no path.
-            Remark::LogWords | Remark::Answered => false,
+            ImportRemark::LogWords | ImportRemark::Answered => false,
         }
     }
 }
 
-impl fmt::Display for Remark {
+impl fmt::Display for ImportRemark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self {
-            Remark::TakesTransit => {
+            ImportRemark::TakesTransit => {
                 "the rule has no -d, so it also redirects packets that only pass through; the forward takes those to \
                  the machine's own addresses"
             }
-            Remark::AcceptsMore => {
+            ImportRemark::AcceptsMore => {
                 "the rule also accepts connections that were not redirected; the forward accepts its own only"
             }
-            Remark::RewritesMore => {
+            ImportRemark::RewritesMore => {
                 "the rule also rewrites the source of connections that were not redirected; the forward rewrites its \
                  own only"
             }
-            Remark::EveryInterface(interface) => {
+            ImportRemark::EveryInterface(interface) => {
                 return write!(
                     f,
                     "the rule takes packets from every interface; the forward takes those from {interface}"
                 );
             }
-            Remark::OthersReachedMachine => {
+            ImportRemark::OthersReachedMachine => {
                 "clients that the rule leaves out reach the machine's own port; the forward drops them"
             }
-            Remark::UnequalShares => {
+            ImportRemark::UnequalShares => {
                 "the rules give the targets unequal shares; the forward gives equal ones"
             }
-            Remark::OtherShares => {
+            ImportRemark::OtherShares => {
                 "the rules choose the target in another way; the forward chooses at random, with equal shares"
             }
-            Remark::EveryProtocol => {
+            ImportRemark::EveryProtocol => {
                 "the rule redirects every protocol; the forward takes TCP and UDP, so pings to the address reach the \
                  machine"
             }
-            Remark::SomePorts => {
+            ImportRemark::SomePorts => {
                 "a rule of the old ones is for a part of the ports only; the forward treats all its ports alike"
             }
-            Remark::LogWords => "the log lines begin with other words",
-            Remark::LimitCounts => {
+            ImportRemark::LogWords => "the log lines begin with other words",
+            ImportRemark::LimitCounts => {
                 "the rule counts packets; the forward counts connections, each with its first packet"
             }
-            Remark::PrivateNetworks => {
+            ImportRemark::PrivateNetworks => {
                 "the rules let the sources reach private networks too; the entry allows the Internet, so name the \
                  private networks that are needed in `allow_to`"
             }
-            Remark::Answered => "the rule refuses with an answer; the forward drops",
+            ImportRemark::Answered => "the rule refuses with an answer; the forward drops",
         };
         f.write_str(words)
     }

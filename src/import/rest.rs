@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::account::{Account, Fate, Part};
+use super::account::{Account, Part, RuleFate};
 use super::conditions::Conditions;
 use super::place::RulePlace;
 use super::sides::is_dnat;
@@ -17,12 +17,12 @@ use crate::netfilter::target::Target;
 pub fn accounts(
     family: Family,
     rules: &Ruleset,
-    mut known: BTreeMap<RulePlace, Fate>,
+    mut known: BTreeMap<ImportedPlace, RuleFate>,
 ) -> Vec<Account> {
     let mut accounts = Vec::new();
     for (table, name, chain) in rules.chains() {
         for (at, rule) in chain.rules.iter().enumerate() {
-            let place = RulePlace {
+            let place = ImportedPlace {
                 family,
                 table,
                 chain: name.clone(),
@@ -39,53 +39,55 @@ pub fn accounts(
 }
 
 /// Returns what becomes of a rule of which no entry came.
-fn fate(table: TableName, chain: &ChainName, rule: &Rule) -> Fate {
+fn fate(table: TableName, chain: &ChainName, rule: &Rule) -> RuleFate {
     if chain.is_own() {
-        return Fate::own();
+        return RuleFate::own();
     }
     if rule.leads_to().is_some_and(ChainName::is_own) {
-        return Fate::own();
+        return RuleFate::own();
     }
     if let Some(program) = owner_of(table.as_str(), chain.as_str()) {
-        return Fate::LeftAlone(format!("{program} writes it"));
+        return RuleFate::LeftAlone(format!("{program} writes it"));
     }
     let target = rule
         .leads_to()
         .map(|to| owner_of(table.as_str(), to.as_str()));
     if let Some(Some(program)) = target {
-        return Fate::LeftAlone(format!("it leads to the rules of {program}"));
+        return RuleFate::LeftAlone(format!("it leads to the rules of {program}"));
     }
-    let replies = Conditions::default().and(rule).for_replies;
+    let replies = RuleConditions::default().and(rule).for_replies;
     match (table, chain) {
         (TableName::Filter, ChainName::Forward)
             if replies && rule.target == Some(Target::Accept) =>
         {
-            Fate::NotNeeded("nvactl accepts the replies of its own connections".to_owned())
+            RuleFate::NotNeeded("nvactl accepts the replies of its own connections".to_owned())
         }
         (TableName::Filter, ChainName::Input | ChainName::Output)
         | (TableName::Nat, ChainName::Input) => {
-            Fate::LeftAlone("it is about the machine's own connections".to_owned())
+            RuleFate::LeftAlone("it is about the machine's own connections".to_owned())
         }
         (TableName::Nat, ChainName::Output) if is_dnat(rule) => {
-            Fate::LeftAlone("it redirects the machine's own connections".to_owned())
+            RuleFate::LeftAlone("it redirects the machine's own connections".to_owned())
         }
         (TableName::Filter, ChainName::Forward) => {
-            Fate::LeftAlone("it is not for the connections of a forward alone".to_owned())
+            RuleFate::LeftAlone("it is not for the connections of a forward alone".to_owned())
         }
         (TableName::Nat, ChainName::Postrouting) => {
-            Fate::LeftAlone("it is not for the connections of a forward alone".to_owned())
+            RuleFate::LeftAlone("it is not for the connections of a forward alone".to_owned())
         }
-        (TableName::Nat, _) => Fate::LeftAlone("it redirects nothing to another host".to_owned()),
+        (TableName::Nat, _) => {
+            RuleFate::LeftAlone("it redirects nothing to another host".to_owned())
+        }
         (TableName::Filter, _) => {
-            Fate::LeftAlone("it is not for the connections of a forward alone".to_owned())
+            RuleFate::LeftAlone("it is not for the connections of a forward alone".to_owned())
         }
-        (table, _) => Fate::LeftAlone(format!("a spec says nothing about the table {table}")),
+        (table, _) => RuleFate::LeftAlone(format!("a spec says nothing about the table {table}")),
     }
 }
 
 /// A jump is taken over with all rules that it leads to.
 fn settle_jumps(rules: &Ruleset, accounts: &mut [Account]) {
-    let is_gone = |fate: &Fate| matches!(fate, Fate::Taken { .. });
+    let is_gone = |fate: &RuleFate| matches!(fate, RuleFate::Taken { .. });
     let mut whole: BTreeMap<(TableName, ChainName), bool> = BTreeMap::new();
     for Account { place, fate } in accounts.iter() {
         let all = whole
@@ -101,17 +103,17 @@ fn settle_jumps(rules: &Ruleset, accounts: &mut [Account]) {
         let Some(to) = rule.and_then(Rule::leads_to).filter(|to| !to.is_own()) else {
             continue;
         };
-        if !matches!(account.fate, Fate::LeftAlone(_))
+        if !matches!(account.fate, RuleFate::LeftAlone(_))
             || owner_of(place.table.as_str(), to.as_str()).is_some()
         {
             continue;
         }
         account.fate = match whole.get(&(place.table, to.clone())) {
-            Some(true) => Fate::Taken {
+            Some(true) => RuleFate::Taken {
                 part: Part::Jump,
                 entries: Vec::new(),
             },
-            _ => Fate::LeftAlone(format!("it leads to rules of {to} that stay")),
+            _ => RuleFate::LeftAlone(format!("it leads to rules of {to} that stay")),
         };
     }
 }

@@ -2,7 +2,7 @@
 
 use super::conditions::Share;
 use super::redirect::Redirect;
-use super::remark::Remark;
+use super::remark::ImportRemark;
 use crate::netfilter::matches::Probability;
 
 /// Joins the rules that share the connections of one listener, and those that differ in their sources alone.
@@ -92,11 +92,11 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
     first.share = None;
     if !is_equal {
         let place = first.places[0].clone();
-        first.remarks.push((place, Remark::UnequalShares));
+        first.remarks.push((place, ImportRemark::UnequalShares));
     }
     if by_turns {
         let place = first.places[0].clone();
-        first.remarks.push((place, Remark::OtherShares));
+        first.remarks.push((place, ImportRemark::OtherShares));
     }
     for one in group {
         first.places.extend(one.places);

@@ -17,9 +17,9 @@ const ONLY: &str = "eth0";
 
 /// The networks behind each interface, from the routes of the machine; empty if only rules are known.
 #[derive(Debug, Clone, Default)]
-pub struct Routes(pub Vec<(IpNet, Interface)>);
+pub struct KnownRoutes(pub Vec<(IpNet, Interface)>);
 
-impl Routes {
+impl KnownRoutes {
     /// Returns the interface by which packets to an address leave.
     #[must_use]
     pub fn side(&self, address: IpAddr) -> Option<&Interface> {
@@ -48,7 +48,7 @@ impl Routes {
 
 /// Returns the interface by which clients come in: that of the default route, else of the first DNAT rule with `-i`,
 /// else any that a rule names. The second value says whether rules or routes name it.
-pub fn entrance(family: Family, rules: &Ruleset, routes: &Routes) -> (Interface, bool) {
+pub fn entrance(family: Family, rules: &Ruleset, routes: &KnownRoutes) -> (Interface, bool) {
     let by_route = routes.default_side(family).cloned();
     let found = by_route.or_else(|| {
         let chain = rules.chain(TableName::Nat, &ChainName::Prerouting);

@@ -15,10 +15,10 @@ use crate::netfilter::target::Target;
 /// A rule on the way of a packet.
 #[derive(Debug, Clone)]
 pub struct Met<'r> {
-    pub place: RulePlace,
+    pub place: ImportedPlace,
     pub rule: &'r Rule,
     /// Its own conditions, and those of the jumps that lead to it.
-    pub conditions: Conditions<'r>,
+    pub conditions: RuleConditions<'r>,
 }
 
 /// The rules on the way from one built-in chain.
@@ -26,7 +26,7 @@ pub struct Met<'r> {
 pub struct Walk<'r> {
     pub rules: Vec<Met<'r>>,
     /// The jumps that are not followed, with the reason.
-    pub left: BTreeMap<RulePlace, Fate>,
+    pub left: BTreeMap<ImportedPlace, RuleFate>,
 }
 
 /// Follows the jumps from a built-in chain. Chains of nvactl and of programs that write their own rules are left out.
@@ -42,7 +42,7 @@ pub fn walk<'r>(
         ruleset,
         table,
     };
-    walker.follow(chain, &Conditions::default(), 0, &mut walk);
+    walker.follow(chain, &RuleConditions::default(), 0, &mut walk);
     walk
 }
 
@@ -56,7 +56,7 @@ impl<'r> Walker<'r> {
     fn follow(
         &self,
         name: &ChainName,
-        conditions: &Conditions<'r>,
+        conditions: &RuleConditions<'r>,
         depth: usize,
         walk: &mut Walk<'r>,
     ) {
@@ -64,7 +64,7 @@ impl<'r> Walker<'r> {
             return;
         };
         for (at, rule) in chain.rules.iter().enumerate() {
-            let place = RulePlace {
+            let place = ImportedPlace {
                 family: self.family,
                 table: self.table,
                 chain: name.clone(),
@@ -87,17 +87,17 @@ impl<'r> Walker<'r> {
         }
     }
 
-    fn not_followed(&self, to: &ChainName, depth: usize) -> Option<Fate> {
+    fn not_followed(&self, to: &ChainName, depth: usize) -> Option<RuleFate> {
         if to.is_own() {
-            return Some(Fate::own());
+            return Some(RuleFate::own());
         }
         if let Some(program) = owner_of(self.table.as_str(), to.as_str()) {
-            return Some(Fate::LeftAlone(format!(
+            return Some(RuleFate::LeftAlone(format!(
                 "it leads to the rules of {program}"
             )));
         }
         (depth >= DEEPEST).then(|| {
-            Fate::LeftAlone(format!(
+            RuleFate::LeftAlone(format!(
                 "it leads deeper than {DEEPEST} chains, which no kernel follows"
             ))
         })

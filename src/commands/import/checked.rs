@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::forwards::{ForwardSet, Name};
-use crate::import::{Draft, Fate};
+use crate::import::{Draft, RuleFate};
 use crate::yaml::{self, Comments, Problem, Severity, spec_text};
 
 /// Takes the entries out of a draft that a spec cannot have, and says so in the accounts of their rules.
@@ -55,13 +55,13 @@ fn drop_entry(draft: &mut Draft, name: &Name, problem: &Problem) {
     draft.remarks.retain(|one| one.entry != *name);
     let why = problem.words().text;
     for account in &mut draft.accounts {
-        let Fate::Taken { entries, .. } = &mut account.fate else {
+        let RuleFate::Taken { entries, .. } = &mut account.fate else {
             continue;
         };
         if entries.contains(name) {
             entries.retain(|one| one != name);
             if entries.is_empty() {
-                account.fate = Fate::NotSaid(format!("a spec refuses it: {why}"));
+                account.fate = RuleFate::NotSaid(format!("a spec refuses it: {why}"));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::rules::ImportedRules;
 use crate::forwards::Name;
-use crate::import::{Draft, Fate};
+use crate::import::{Draft, RuleFate};
 use crate::yaml::Comments;
 
 /// Returns the comments: where the spec came from, what it assumes, and for each entry its rules and the differences.
@@ -16,7 +16,7 @@ pub(super) fn comments(draft: &Draft, found: &ImportedRules) -> Comments {
     head.extend(draft.notes.iter().cloned());
     let mut entries: BTreeMap<Name, Vec<String>> = BTreeMap::new();
     for account in &draft.accounts {
-        if let Fate::Taken { entries: names, .. } = &account.fate {
+        if let RuleFate::Taken { entries: names, .. } = &account.fate {
             for name in names {
                 let lines = entries.entry(name.clone()).or_default();
                 lines.push(found.text(account));

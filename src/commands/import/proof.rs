@@ -23,13 +23,13 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// The connections that were opened through both copies.
 pub(super) struct Proof {
     pub(super) connections: usize,
-    pub(super) differences: Vec<Difference>,
+    pub(super) differences: Vec<ProofDifference>,
     /// The parts of the machine that a copy lacks and that may decide about packets.
     pub(super) doubts: Vec<String>,
 }
 
 /// A connection that the old rules and the plan treat differently.
-pub(super) struct Difference {
+pub(super) struct ProofDifference {
     pub(super) test: PacketTest,
     pub(super) before: FoundEnd,
     pub(super) after: FoundEnd,
@@ -39,7 +39,7 @@ pub(super) struct Difference {
 
 impl Proof {
     /// Returns the differences that no remark explains.
-    pub(super) fn unexplained(&self) -> impl Iterator<Item = &Difference> {
+    pub(super) fn unexplained(&self) -> impl Iterator<Item = &ProofDifference> {
         self.differences.iter().filter(|one| one.remarks.is_empty())
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn prove(found: &ImportedRules, draft: &Draft, backend: Backend) -> R
     doubts.dedup();
     let both = tests.iter().zip(before).zip(after);
     let differences = both.filter(|((_, before), after)| before != after);
-    let differences = differences.map(|((test, before), after)| Difference {
+    let differences = differences.map(|((test, before), after)| ProofDifference {
         remarks: explaining(draft, test),
         test: test.clone(),
         before,

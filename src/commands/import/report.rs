@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::proof::{Difference, Proof};
+use super::proof::{Proof, ProofDifference};
 use super::rules::ImportedRules;
 use crate::forwards::PacketTest;
-use crate::import::{Account, Draft, Fate};
+use crate::import::{Account, Draft, RuleFate};
 use crate::net::printable;
 use crate::net::words::counted;
 
@@ -134,7 +134,9 @@ impl ImportReport<'_> {
             rule: self.found.text(account),
             outcome: account.fate.word(),
             entries: match &account.fate {
-                Fate::Taken { entries, .. } => entries.iter().map(ToString::to_string).collect(),
+                RuleFate::Taken { entries, .. } => {
+                    entries.iter().map(ToString::to_string).collect()
+                }
                 _ => Vec::new(),
             },
             words: account.fate.to_string(),
@@ -161,7 +163,7 @@ impl ImportReport<'_> {
 }
 
 fn json_proof(proof: &Proof) -> JsonProof<'_> {
-    let difference = |one: &Difference| JsonDifference {
+    let difference = |one: &ProofDifference| JsonDifference {
         connection: connection(&one.test),
         before: one.before.to_string(),
         after: one.after.to_string(),
@@ -175,7 +177,7 @@ fn json_proof(proof: &Proof) -> JsonProof<'_> {
 }
 
 /// Returns the codes of the remarks that explain a difference, each once.
-fn codes(difference: &Difference) -> Vec<&'static str> {
+fn codes(difference: &ProofDifference) -> Vec<&'static str> {
     let codes = difference.remarks.iter().map(|one| one.remark.code());
     codes.collect::<BTreeSet<_>>().into_iter().collect()
 }

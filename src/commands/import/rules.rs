@@ -11,7 +11,7 @@ use crate::commands::error::{Error, Result};
 use crate::commands::host::{HostAccess, READ_WAIT};
 use crate::host;
 use crate::host::spec_source;
-use crate::import::{Account, Routes, RulePlace};
+use crate::import::{Account, ImportedPlace, KnownRoutes};
 use crate::net::per_family::Families;
 use crate::net::{Family, Interface};
 use crate::netfilter::backend::Backend;
@@ -34,7 +34,7 @@ pub(super) struct ImportedRules {
     pub(super) rules: Vec<(Family, Ruleset)>,
     /// The lines of a file.
     typed: Option<TypedRules>,
-    pub(super) routes: Routes,
+    pub(super) routes: KnownRoutes,
     /// Whether they are this machine's.
     pub(super) is_live: bool,
     /// The backend that holds live rules.
@@ -60,7 +60,7 @@ impl ImportedRules {
             name: source.name.clone(),
             rules: typed.rules.clone(),
             typed: Some(typed),
-            routes: Routes::default(),
+            routes: KnownRoutes::default(),
             is_live: false,
             backend: on.backend,
         })
@@ -84,7 +84,7 @@ impl ImportedRules {
             name: LIVE.to_owned(),
             rules,
             typed: None,
-            routes: Routes(routes.collect()),
+            routes: KnownRoutes(routes.collect()),
             is_live: true,
             backend: iptables.backend,
         })
@@ -134,7 +134,7 @@ impl ImportedRules {
 
     /// Returns the line of the rule that an account is about; `None` for live rules.
     pub(super) fn line(&self, account: &Account) -> Option<usize> {
-        let RulePlace {
+        let ImportedPlace {
             family,
             table,
             chain,
@@ -145,7 +145,7 @@ impl ImportedRules {
 
     /// Returns the text of the rule that an account is about.
     pub(super) fn text(&self, account: &Account) -> String {
-        let RulePlace {
+        let ImportedPlace {
             family,
             table,
             chain,
