@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::place::RulePlace;
+use super::place::ImportedPlace;
 use super::remark::ImportRemark;
 use crate::forwards::Name;
 

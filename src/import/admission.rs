@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::account::Part;
 use super::addresses::Addresses;
-use super::conditions::Conditions;
-use super::place::RulePlace;
+use super::conditions::RuleConditions;
+use super::place::ImportedPlace;
 use super::remark::ImportRemark;
 use super::walk::Met;
 use crate::forwards::{Limits, Log, Logged, Nets, Per, Rate, Sources};

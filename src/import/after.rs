@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::account::{Account, RuleFate};
-use super::place::RulePlace;
+use super::place::ImportedPlace;
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;
 

@@ -7,7 +7,7 @@ use super::admission::{Admission, Redirected, admission};
 use super::names::{EntryNames, description};
 use super::origin::{Origin, origin};
 use super::outward::Outgoing;
-use super::place::RulePlace;
+use super::place::ImportedPlace;
 use super::redirect::{Redirect, redirect};
 use super::remark::ImportRemark;
 use super::rest;

@@ -32,14 +32,14 @@ mod walk;
 
 pub use account::{Account, Part, Remarked, RuleFate};
 pub use after::after;
-pub use place::RulePlace;
+pub use place::ImportedPlace;
 pub use remark::{Aside, ImportRemark};
-pub use sides::Routes;
+pub use sides::KnownRoutes;
 
 use std::collections::BTreeMap;
 
 use family::OfFamily;
-use names::Names;
+use names::EntryNames;
 
 use crate::forwards::{Forward, ForwardSet, Layout, Name, Outbound, TargetKind};
 use crate::net::Family;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::account::Part;
 use super::addresses::Addresses;
 use super::admission::{Fit, Redirected, egress};
-use super::place::RulePlace;
+use super::place::ImportedPlace;
 use super::remark::ImportRemark;
 use super::walk::Met;
 use crate::forwards::Snat;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::addresses::Addresses;
 use super::conditions::{RuleConditions, Share};
-use super::place::RulePlace;
+use super::place::ImportedPlace;
 use super::remark::ImportRemark;
 use super::walk::Met;
 use crate::forwards::{Destination, Listen, TargetPorts};

@@ -67,7 +67,7 @@ pub enum Aside {
     /// It asks for another host, or for another port.
     Other,
     /// It is of an outbound entry.
-    OutwardEntries,
+    Outward,
 }
 
 impl ImportRemark {

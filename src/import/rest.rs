@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::account::{Account, Part, RuleFate};
-use super::conditions::Conditions;
-use super::place::RulePlace;
+use super::conditions::RuleConditions;
+use super::place::ImportedPlace;
 use super::sides::is_dnat;
 use crate::net::Family;
 use crate::netfilter::names::{ChainName, TableName};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::account::Fate;
-use super::conditions::Conditions;
-use super::place::RulePlace;
+use super::account::RuleFate;
+use super::conditions::RuleConditions;
+use super::place::ImportedPlace;
 use crate::net::Family;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::programs::owner_of;
