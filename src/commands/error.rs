@@ -22,6 +22,7 @@ use crate::host::sysctl::SysctlError;
 use crate::host::user_namespace::UserNamespaceError;
 use crate::net::words::with_causes;
 use crate::netfilter::text::parse::ParseError;
+use crate::netfilter::text::typed::TypedError;
 use crate::ops;
 use crate::ops::state::StateError;
 use crate::twin::TwinError;
@@ -58,6 +59,8 @@ pub enum Error {
     RefusedLine(#[from] RefusedLine),
     #[error(transparent)]
     Rules(#[from] ParseError),
+    #[error(transparent)]
+    Typed(#[from] TypedError),
     #[error("cannot read the rules in `{file}`")]
     RulesFile { file: String, source: Box<Error> },
     #[error(transparent)]
@@ -107,6 +110,7 @@ impl Error {
             Error::RefusedLine(_)
             | Error::Thread(_)
             | Error::Rules(_)
+            | Error::Typed(_)
             | Error::Resolve { .. }
             | Error::Json(_)
             | Error::Output(_) => None,

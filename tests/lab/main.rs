@@ -148,6 +148,7 @@ mod twin_differential;
 mod twin_faults;
 mod twin_rules;
 mod twin_shortage;
+mod typed;
 mod unread;
 mod upgrade;
 mod walk;

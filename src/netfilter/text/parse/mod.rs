@@ -18,7 +18,7 @@ use lines::chain_at;
 pub use lines::{line_len, lines};
 pub use listed::parse_listed;
 pub use policies::policy_packets;
-use rule::read_rule;
+pub(super) use rule::read_rule;
 pub use rule::{first_destination, first_source};
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;

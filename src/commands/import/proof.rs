@@ -1,0 +1,164 @@
+//! The proof of an import: the old rules and the plan answer the same connections, each in a copy of one machine.
+
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::rules::ImportedRules;
+use crate::commands::error::{Error, Result};
+use crate::forwards::{Forward, ForwardSet, PacketTest, TestDestination, TestHost, suggested};
+use crate::import::{Aside, Draft, Remarked, after};
+use crate::net::{Family, Interface, Port};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::ruleset::Ruleset;
+use crate::plan::plan;
+use crate::twin::machine::Machine;
+use crate::twin::packet_tests::{FoundEnd, test_ends};
+use crate::twin::rules::PacketFilter;
+use crate::twin::{Twin, TwinError, netns};
+
+/// 10,000 forwards load in seconds, and a connection takes about a millisecond.
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// The connections that were opened through both copies.
+pub(super) struct Proof {
+    pub(super) connections: usize,
+    pub(super) differences: Vec<ProofDifference>,
+    /// The parts of the machine that a copy lacks and that may decide about packets.
+    pub(super) doubts: Vec<String>,
+}
+
+/// A connection that the old rules and the plan treat differently.
+pub(super) struct ProofDifference {
+    pub(super) test: PacketTest,
+    pub(super) before: FoundEnd,
+    pub(super) after: FoundEnd,
+    /// The remarks that explain it.
+    pub(super) remarks: Vec<Remarked>,
+}
+
+impl Proof {
+    /// Returns the differences that no remark explains.
+    pub(super) fn unexplained(&self) -> impl Iterator<Item = &ProofDifference> {
+        self.differences.iter().filter(|one| one.remarks.is_empty())
+    }
+}
+
+/// Opens connections through a copy with the old rules, and through one with the plan in their place.
+pub(super) fn prove(found: &ImportedRules, draft: &Draft, backend: Backend) -> Result<Proof> {
+    let tests = suggested(&draft.set);
+    let (machine, old) = found.copied(&sides(&draft.set, &tests), backend)?;
+    let new = found.rules.iter().map(|(family, rules)| {
+        let rules = after(*family, rules, &draft.accounts, &plan(&draft.set, *family));
+        (*family, rules)
+    });
+    let new: Vec<(Family, Ruleset)> = new.collect();
+    let new = found.filter_with(old.clone(), &new, backend)?;
+    let asked: Vec<&PacketTest> = tests.iter().collect();
+    let (before, mut doubts) = ends(&machine, &old, &asked)?;
+    let (after, more) = ends(&machine, &new, &asked)?;
+    doubts.extend(more);
+    doubts.sort();
+    doubts.dedup();
+    let both = tests.iter().zip(before).zip(after);
+    let differences = both.filter(|((_, before), after)| before != after);
+    let differences = differences.map(|((test, before), after)| ProofDifference {
+        remarks: explaining(draft, test),
+        test: test.clone(),
+        before,
+        after,
+    });
+    Ok(Proof {
+        connections: tests.len(),
+        differences: differences.collect(),
+        doubts,
+    })
+}
+
+/// Returns the ends of connections through a copy of a machine, and what the copy lacks.
+fn ends(
+    machine: &Machine,
+    filter: &PacketFilter,
+    tests: &[&PacketTest],
+) -> Result<(Vec<FoundEnd>, Vec<String>)> {
+    let work = || -> Result<_, TwinError> {
+        let deadline = Instant::now() + LIMIT;
+        let mut twin = Twin::make(machine.clone(), filter, Some(deadline))?;
+        let (ends, is_uncertain) = test_ends(&mut twin, tests, deadline)?;
+        let mut doubts: Vec<String> = twin.doubts().iter().map(ToString::to_string).collect();
+        if is_uncertain {
+            doubts.extend(twin.watched().iter().map(ToString::to_string));
+        }
+        Ok((ends, doubts))
+    };
+    match netns::aside(work) {
+        Ok(ends) => Ok(ends?),
+        Err(error) => Err(Error::Thread(error)),
+    }
+}
+
+/// Returns the networks whose interfaces the draft knows: clients of tests, then targets, then sources of entries.
+fn sides(set: &ForwardSet, tests: &[PacketTest]) -> Vec<(IpNet, Interface)> {
+    let clients = tests.iter().filter_map(|test| {
+        let ingress = test.ingress.as_ref()?;
+        Some((IpNet::from(test.from), ingress.clone()))
+    });
+    let targets = set.forwards.iter().flat_map(|forward| {
+        let each = forward.target.destinations.iter();
+        each.map(|to| (IpNet::from(to.address), forward.egress.clone()))
+    });
+    let sources = set.outbound.iter().flat_map(|entry| {
+        let each = entry.allow_from.as_slice().iter();
+        each.map(|net| (*net, entry.ingress[0].clone()))
+    });
+    clients.chain(targets).chain(sources).collect()
+}
+
+/// Returns the remarks that explain why a connection ends differently.
+fn explaining(draft: &Draft, test: &PacketTest) -> Vec<Remarked> {
+    let explains = |one: &&Remarked| {
+        let forwards = draft
+            .set
+            .forwards
+            .iter()
+            .filter(|forward| forward.name == one.entry);
+        let entries = draft
+            .set
+            .outbound
+            .iter()
+            .filter(|entry| entry.name == one.entry);
+        let asides = forwards.filter_map(|forward| aside(forward, test));
+        let outward = entries.filter(|entry| entry.allow_from.contains(test.from));
+        let mut asides = asides.chain(outward.map(|_| Aside::Outward));
+        asides.any(|aside| one.remark.explains(aside))
+    };
+    draft.remarks.iter().filter(explains).cloned().collect()
+}
+
+/// Returns what a connection asks for beside a forward; `None` if the rules of the forward have nothing to do with it.
+fn aside(forward: &Forward, test: &PacketTest) -> Option<Aside> {
+    let protocol = test.protocol.transport();
+    // A rule without a protocol takes pings too.
+    if protocol.is_some_and(|protocol| protocol != forward.protocol)
+        || test.family() != forward.family()
+    {
+        return None;
+    }
+    let listens = |port: Option<Port>| port.is_none_or(|port| forward.listen.ports.contains(port));
+    let (address, port) = match test.to {
+        TestDestination::Machine(port) => {
+            return listens(Some(port)).then_some(Aside::Listener);
+        }
+        TestDestination::Host(TestHost { address, port }) => (address, port),
+    };
+    if forward.listen.address == Some(address) && listens(port) {
+        return Some(Aside::Listener);
+    }
+    let mut targets = forward.target.destinations.iter();
+    if targets.any(|to| to.address == address) {
+        return Some(Aside::Target);
+    }
+    let mut targets = forward.target.destinations.iter();
+    let is_port = |port: Port| targets.any(|to| forward.ports_at(to).contains(port));
+    (listens(port) || port.is_some_and(is_port)).then_some(Aside::Other)
+}

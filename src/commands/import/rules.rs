@@ -1,0 +1,188 @@
+//! The rules that are imported, and what is known of their machine.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use crate::commands::console::Console;
+use crate::commands::error::{Error, Result};
+use crate::commands::host::{HostAccess, READ_WAIT};
+use crate::host;
+use crate::host::spec_source;
+use crate::import::{Account, ImportedPlace, KnownRoutes};
+use crate::net::per_family::Families;
+use crate::net::{Family, Interface};
+use crate::netfilter::backend::Backend;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::parse;
+use crate::netfilter::text::typed::{TypedRules, read_typed};
+use crate::twin::machine::Machine;
+use crate::twin::made_up::MadeUp;
+use crate::twin::rules::PacketFilter;
+
+/// The name of this machine.
+const LIVE: &str = "live";
+/// The routing table of the machine's own packets.
+const MAIN: &str = "main";
+
+/// The rules that are imported.
+pub(super) struct ImportedRules {
+    /// The name of the file, or `live`.
+    pub(super) name: String,
+    pub(super) rules: Vec<(Family, Ruleset)>,
+    /// The lines of a file.
+    typed: Option<TypedRules>,
+    pub(super) routes: KnownRoutes,
+    /// Whether they are this machine's.
+    pub(super) is_live: bool,
+    /// The backend that holds live rules.
+    backend: Backend,
+}
+
+impl ImportedRules {
+    /// Reads the rules of this machine, a file, or standard input.
+    pub(super) fn read(named: &Path, on: HostAccess<'_>, console: &mut Console) -> Result<Self> {
+        if named == Path::new(LIVE) {
+            return Self::live(on, console);
+        }
+        let source = spec_source::read(Some(named))?;
+        let texts: Vec<String> = source
+            .texts()
+            .map(|(_, text)| parse::text_of(text).into_owned())
+            .collect();
+        let typed = read_typed(&texts.concat()).map_err(|error| Error::RulesFile {
+            file: source.name.clone(),
+            source: Box::new(error.into()),
+        })?;
+        Ok(Self {
+            name: source.name.clone(),
+            rules: typed.rules.clone(),
+            typed: Some(typed),
+            routes: KnownRoutes::default(),
+            is_live: false,
+            backend: on.backend,
+        })
+    }
+
+    fn live(on: HostAccess<'_>, console: &mut Console) -> Result<Self> {
+        host::require_root("import live")?;
+        let iptables = on.iptables(READ_WAIT);
+        let live = iptables.read_all(Families::Both)?;
+        let mut rules = Vec::new();
+        for family in Family::ALL {
+            if let Some(live) = live.get(family) {
+                console.warn_of_rules(&live.warnings(&iptables));
+                rules.push((family, live.ruleset.clone()));
+            }
+        }
+        let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
+        let routes = machine.routes.iter();
+        let routes = routes.filter_map(|(family, route)| route_of(*family, route));
+        Ok(Self {
+            name: LIVE.to_owned(),
+            rules,
+            typed: None,
+            routes: KnownRoutes(routes.collect()),
+            is_live: true,
+            backend: iptables.backend,
+        })
+    }
+
+    /// Returns the machine of the rules, and its packet filter. `sides` are networks whose interfaces are known, for a
+    /// machine that is made up.
+    pub(super) fn copied(
+        &self,
+        sides: &[(IpNet, Interface)],
+        backend: Backend,
+    ) -> Result<(Machine, PacketFilter)> {
+        if self.is_live {
+            let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
+            let filter = PacketFilter::read().map_err(|error| Error::Twin(error.into()))?;
+            return Ok((machine, filter));
+        }
+        let machine = MadeUp::of_rules(&self.rules, sides).machine;
+        Ok((machine, filter(&self.rules, backend)?))
+    }
+
+    /// Returns a packet filter with other rules of the families.
+    pub(super) fn filter_with(
+        &self,
+        old: PacketFilter,
+        rules: &[(Family, Ruleset)],
+        backend: Backend,
+    ) -> Result<PacketFilter> {
+        if !self.is_live {
+            return filter(rules, backend);
+        }
+        let texts = rules
+            .iter()
+            .map(|(family, rules)| (*family, rules.to_string()));
+        Ok(texts.fold(old, |filter, (family, text)| {
+            filter.with_saved(self.backend, family, text.into_bytes())
+        }))
+    }
+
+    /// Returns the place of the rule that an account is about: its line, if the rules are those of a file.
+    pub(super) fn place(&self, account: &Account) -> String {
+        match self.line(account) {
+            Some(line) => format!("line {line}, {}", account.place),
+            None => account.place.to_string(),
+        }
+    }
+
+    /// Returns the line of the rule that an account is about; `None` for live rules.
+    pub(super) fn line(&self, account: &Account) -> Option<usize> {
+        let ImportedPlace {
+            family,
+            table,
+            chain,
+            at,
+        } = &account.place;
+        self.typed.as_ref()?.line(*family, *table, chain, *at)
+    }
+
+    /// Returns the text of the rule that an account is about.
+    pub(super) fn text(&self, account: &Account) -> String {
+        let ImportedPlace {
+            family,
+            table,
+            chain,
+            at,
+        } = &account.place;
+        let rules = self.rules.iter().find(|(one, _)| one == family);
+        let rule = rules.and_then(|(_, rules)| rules.chain(*table, chain)?.rules.get(*at));
+        rule.map_or(String::new(), |rule| format!("-A {chain} {rule}"))
+    }
+}
+
+fn filter(rules: &[(Family, Ruleset)], backend: Backend) -> Result<PacketFilter> {
+    let texts = rules
+        .iter()
+        .map(|(family, rules)| (*family, rules.to_string()));
+    let texts: Vec<(Family, String)> = texts.collect();
+    let texts = texts
+        .iter()
+        .map(|(family, text)| (*family, text.as_bytes()));
+    Ok(PacketFilter::of_texts(backend, texts)?)
+}
+
+/// Returns the network and the interface of a route of the main table.
+fn route_of(family: Family, route: &Value) -> Option<(IpNet, Interface)> {
+    let is_plain = route["type"].as_str().is_none_or(|kind| kind == "unicast");
+    let is_main = route["table"].as_str().is_none_or(|table| table == MAIN);
+    if !is_plain || !is_main {
+        return None;
+    }
+    let interface = route["dev"].as_str()?.parse().ok()?;
+    let net = match (route["dst"].as_str()?, family) {
+        ("default", Family::V4) => "0.0.0.0/0".parse().ok()?,
+        ("default", Family::V6) => "::/0".parse().ok()?,
+        (net, _) => net
+            .parse()
+            .or_else(|_| net.parse::<IpAddr>().map(IpNet::from))
+            .ok()?,
+    };
+    Some((net, interface))
+}
