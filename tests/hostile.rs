@@ -502,7 +502,7 @@ fn hostile_typed_rules_get_a_clear_answer() {
             .contains("already")
     );
     assert!(
-        refused(&"'".repeat(1_000_001))
+        refused(&format!("iptables {}", "'".repeat(1_000_001)))
             .to_string()
             .contains("not closed")
     );
