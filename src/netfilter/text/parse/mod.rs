@@ -10,6 +10,7 @@ mod matches;
 mod policies;
 mod rule;
 mod spelling;
+mod untyped;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ pub(super) use rule::read_rule;
 pub use rule::{first_destination, first_source};
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
+pub use untyped::{DnatRange, EveryNth, dnat_range, every_nth};
 
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, Policy, TableName};
