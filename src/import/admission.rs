@@ -10,6 +10,8 @@ use super::limits::{accept_limit, drop_limit, joined};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
+use super::undecided::Undecided;
+use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::{Limits, Log, Logged, Sources};
 use crate::net::Interface;
@@ -28,8 +30,10 @@ pub struct Admission {
     /// The rules that are for these connections by name.
     pub rules: BTreeSet<(ImportedPlace, Part)>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
-    /// The rules that would matter if a spec had words for them, each with its conditions in words.
+    /// The accepts that would matter if a spec had words for them, each with its conditions in words.
     pub unsaid: Vec<(ImportedPlace, String)>,
+    /// The first rule that keeps connections from being accepted in a way that a spec cannot say, and what it does.
+    pub obstacle: Option<(ImportedPlace, String)>,
     /// The interfaces that the accepting rules name.
     pub egress: Option<Interface>,
 }
@@ -38,9 +42,10 @@ pub struct Admission {
 pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
-        left: redirected.sources.clone(),
+        clients: Undecided::new(redirected.sources.clone()),
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
+        left_out: Vec::new(),
         has_named_egress: false,
         found: Admission {
             sources: Sources::default(),
@@ -50,21 +55,26 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
             rules: BTreeSet::new(),
             remarks: Vec::new(),
             unsaid: Vec::new(),
+            obstacle: None,
             egress: None,
         },
     };
-    for met in rules {
+    for (number, met) in rules.iter().enumerate() {
+        admitting.clients.reach(number);
         admitting.meet(met);
     }
+    admitting.clients.reach(rules.len());
     admitting.end(policy)
 }
 
 /// The clients whose connections the rules have decided about so far.
 struct Admitting<'a> {
     redirected: &'a Redirected<'a>,
-    left: Addresses,
+    clients: Undecided,
     accepted: Addresses,
     refused: Addresses,
+    /// The clients of accepts that a spec cannot say.
+    left_out: Vec<(ImportedPlace, Addresses)>,
     has_named_egress: bool,
     found: Admission,
 }
@@ -73,33 +83,35 @@ impl Admitting<'_> {
     fn meet(&mut self, met: &Met<'_>) {
         let conditions = &met.conditions;
         let fit = self.redirected.fit(conditions);
-        let hit = self
-            .left
-            .common(&conditions.sources(self.redirected.family));
+        let sources = conditions.sources(self.redirected.family);
+        let hit = self.clients.here().common(&sources);
         if fit == Fit::No || hit.is_empty() {
             return;
         }
-        if !conditions.beyond.is_empty() || conditions.share.is_some() {
-            if is_deciding(met) {
-                self.leave_unsaid(met, &conditions.beyond_words());
+        match verdict(met.rule) {
+            RuleVerdict::Accept if is_said_accept(conditions) => self.accept(met, fit, &hit),
+            RuleVerdict::Accept => {
+                self.left_out.push((met.place.clone(), hit));
+                let words = conditions.beyond_words();
+                self.found.unsaid.push((met.place.clone(), words));
             }
-            return;
-        }
-        match &met.rule.target {
-            Some(Target::Accept) => self.accept(met, fit, &hit),
-            Some(Target::Drop | Target::Reject(_)) => self.refuse(met, fit, &hit),
-            Some(Target::Log { prefix, level }) if conditions.names_connections() => {
-                self.take(met, fit, Part::Log);
-                self.remark(met, ImportRemark::LogWords);
-                let per_minute = conditions.limit.map_or(60, |limit| limit.per_minute());
-                self.found.log.get_or_insert(Log {
-                    prefix: prefix_of(prefix),
-                    level: *level,
-                    per_minute: per_minute.clamp(1, 600),
-                    connections: Logged::Accepted,
-                });
+            RuleVerdict::Refuse if conditions.are_said() => self.refuse(met, fit, &hit),
+            RuleVerdict::Refuse => self.obstruct(met, "refuses"),
+            RuleVerdict::Return
+                if conditions.are_said() && !conditions.are_limited() && fit == Fit::Whole =>
+            {
+                self.clients.send_back(hit, met.resumes);
             }
-            _ => {}
+            RuleVerdict::Return => self.obstruct(met, "returns"),
+            RuleVerdict::Other => {
+                let target = met.rule.target.as_ref().map_or("", Target::name);
+                let found = format!("gives its connections to `{target}`");
+                self.found
+                    .obstacle
+                    .get_or_insert((met.place.clone(), found));
+            }
+            RuleVerdict::GoOn if conditions.are_said() => self.log(met, fit),
+            RuleVerdict::GoOn => {}
         }
     }
 
@@ -109,11 +121,7 @@ impl Admitting<'_> {
         if let Some(limit) = conditions.limit {
             self.take(met, fit, Part::Limit);
             self.remark(met, ImportRemark::LimitCounts);
-            let Some(limits) = accept_limit(*limit) else {
-                self.leave_unsaid(met, "a limit");
-                return;
-            };
-            self.found.limits.get_or_insert(limits);
+            self.found.limits = self.found.limits.or(accept_limit(*limit));
         } else {
             self.take(met, fit, Part::Accept);
         }
@@ -126,21 +134,21 @@ impl Admitting<'_> {
             self.has_named_egress = is_named && self.found.egress.is_some();
         }
         self.accepted = self.accepted.with(hit);
-        self.left = self.left.without(hit);
+        self.clients.decide(hit);
     }
 
     fn refuse(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
         let conditions = &met.conditions;
-        if conditions.hash_limit.is_some() || conditions.connections.is_some() {
-            self.take(met, fit, Part::Limit);
-            match drop_limit(met) {
-                Some(limits) => self.found.limits = Some(joined(self.found.limits, limits)),
-                None => self.leave_unsaid(met, "a limit"),
+        if conditions.are_limited() {
+            // The limit of a forward is for all its clients.
+            let limits = drop_limit(met).filter(|_| hit == self.clients.here());
+            match limits {
+                Some(limits) => {
+                    self.take(met, fit, Part::Limit);
+                    self.found.limits = Some(joined(self.found.limits, limits));
+                }
+                None => self.obstruct(met, "refuses"),
             }
-            return;
-        }
-        if conditions.limit.is_some() {
-            self.leave_unsaid(met, "`-m limit`");
             return;
         }
         self.take(met, fit, Part::Refuse);
@@ -148,7 +156,26 @@ impl Admitting<'_> {
             self.remark(met, ImportRemark::Answered);
         }
         self.refused = self.refused.with(hit);
-        self.left = self.left.without(hit);
+        self.clients.decide(hit);
+    }
+
+    fn log(&mut self, met: &Met<'_>, fit: Fit) {
+        let conditions = &met.conditions;
+        let Some(Target::Log { prefix, level }) = &met.rule.target else {
+            return;
+        };
+        if !conditions.names_connections() {
+            return;
+        }
+        self.take(met, fit, Part::Log);
+        self.remark(met, ImportRemark::LogWords);
+        let per_minute = conditions.limit.map_or(60, |limit| limit.per_minute());
+        self.found.log.get_or_insert(Log {
+            prefix: prefix_of(prefix),
+            level: *level,
+            per_minute: per_minute.clamp(1, 600),
+            connections: Logged::Accepted,
+        });
     }
 
     /// Takes a rule over if it is for these connections by name.
@@ -166,18 +193,27 @@ impl Admitting<'_> {
         self.found.remarks.push((met.place.clone(), remark));
     }
 
-    fn leave_unsaid(&mut self, met: &Met<'_>, words: &str) {
+    /// Keeps a rule that a forward must not pass over, since it accepts less than the forward would.
+    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
+        let found = partly(does, &met.conditions);
         self.found
-            .unsaid
-            .push((met.place.clone(), words.to_owned()));
+            .obstacle
+            .get_or_insert((met.place.clone(), found));
     }
 
     /// Applies the policy to the clients that no rule has decided about.
     fn end(mut self, policy: Policy) -> Admission {
+        let rest = self.clients.here();
         if policy == Policy::Accept {
-            self.accepted = self.accepted.with(&self.left);
+            self.accepted = self.accepted.with(rest);
         } else {
-            self.refused = self.refused.with(&self.left);
+            self.refused = self.refused.with(rest);
+        }
+        for (place, clients) in self.left_out {
+            if !clients.common(&self.refused).is_empty() {
+                let remark = (place, ImportRemark::AcceptLeftOut);
+                self.found.remarks.push(remark);
+            }
         }
         self.found.admits = !self.accepted.is_empty();
         self.found.sources = client_lists(self.redirected.family, &self.accepted, &self.refused);
@@ -185,14 +221,21 @@ impl Admitting<'_> {
     }
 }
 
-/// Returns whether a rule decides on a packet.
-fn is_deciding(met: &Met<'_>) -> bool {
-    met.rule.target.as_ref().is_some_and(|target| {
-        matches!(
-            target,
-            Target::Accept | Target::Drop | Target::Reject(_) | Target::Return | Target::Goto(_)
-        ) || matches!(target.name(), "REJECT" | "QUEUE" | "NFQUEUE")
-    })
+/// Says that a rule does something with a part of a forward's connections: `refuses some of its connections by -m mark`.
+pub fn partly(does: &str, conditions: &RuleConditions<'_>) -> String {
+    match conditions.beyond_words().as_str() {
+        "" => format!("{does} some of its connections"),
+        words => format!("{does} some of its connections by {words}"),
+    }
+}
+
+/// Returns whether a spec has words for the conditions of an accept.
+fn is_said_accept(conditions: &RuleConditions<'_>) -> bool {
+    let mut limit = conditions.limit.into_iter();
+    conditions.are_said()
+        && conditions.hash_limit.is_none()
+        && conditions.connections.is_none()
+        && limit.all(|limit| accept_limit(*limit).is_some())
 }
 
 /// Returns whether an accept is for redirected connections alone.

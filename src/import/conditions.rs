@@ -31,6 +31,8 @@ pub struct RuleConditions<'r> {
     pub redirected: Option<bool>,
     /// Whether the destination must be one of the machine's own addresses.
     pub to_machine: bool,
+    /// Whether the destination must be another machine's address.
+    pub in_transit: bool,
     pub share: Option<Share>,
     pub limit: Option<&'r Limit>,
     pub hash_limit: Option<&'r HashLimit>,
@@ -107,6 +109,10 @@ impl<'r> RuleConditions<'r> {
                 of: Side::Destination,
                 kind: Is(AddressType::Local),
             } => self.to_machine = true,
+            Match::AddressType {
+                of: Side::Destination,
+                kind: Not(AddressType::Local),
+            } => self.in_transit = true,
             Match::Probability(Is(share)) if self.share.is_none() => {
                 self.share = Some(Share::Probability(*share));
             }
@@ -180,9 +186,26 @@ impl<'r> RuleConditions<'r> {
             || self.original_destination.is_some()
     }
 
-    /// Names the conditions that a spec cannot say: `-m mark, -m string`.
+    /// Returns whether a spec has words for all conditions, but for limits.
+    pub fn are_said(&self) -> bool {
+        self.beyond.is_empty() && self.share.is_none()
+    }
+
+    /// Returns whether a limit decides which packets meet the conditions.
+    pub fn are_limited(&self) -> bool {
+        self.limit.is_some() || self.hash_limit.is_some() || self.connections.is_some()
+    }
+
+    /// Names the conditions that a spec cannot say, shares and limits included: `-m mark, -m string`.
     pub fn beyond_words(&self) -> String {
-        let mut names: Vec<String> = Vec::new();
+        let limits = [
+            (self.share.is_some(), "`-m statistic`"),
+            (self.limit.is_some(), "`-m limit`"),
+            (self.hash_limit.is_some(), "`-m hashlimit`"),
+            (self.connections.is_some(), "`-m connlimit`"),
+        ];
+        let limits = limits.into_iter().filter(|(is_there, _)| *is_there);
+        let mut names: Vec<String> = limits.map(|(_, name)| name.to_owned()).collect();
         for condition in &self.beyond {
             let name = condition.name();
             let name = if name.starts_with('-') {

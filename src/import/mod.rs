@@ -18,6 +18,7 @@ mod admission;
 mod after;
 mod clients;
 mod conditions;
+mod exempt;
 mod family;
 mod firewall;
 mod limits;
@@ -31,6 +32,8 @@ mod remark;
 mod rest;
 mod shares;
 mod sides;
+mod undecided;
+mod verdict;
 mod walk;
 
 pub use account::{Account, Part, Remarked, RuleFate};

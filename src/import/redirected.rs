@@ -35,6 +35,12 @@ pub enum Fit {
 }
 
 impl Redirected<'_> {
+    /// Returns whether clients may come in by the interface behind which the target is.
+    pub fn is_one_sided(&self) -> bool {
+        let mut ingress = self.ingress.iter();
+        ingress.any(|one| self.egress.as_ref().is_none_or(|egress| one == egress))
+    }
+
     /// Returns whether a rule is for these connections, whatever their source is.
     pub fn fit(&self, conditions: &RuleConditions<'_>) -> Fit {
         let is_protocol = match conditions.protocol {
@@ -94,7 +100,7 @@ impl Redirected<'_> {
 }
 
 /// Returns how much of some ports lies in others.
-fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
+pub fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
     let is_in = |one: &PortRange| {
         let mut next = u32::from(one.first().number());
         let last = u32::from(one.last().number());

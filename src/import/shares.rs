@@ -34,6 +34,7 @@ pub fn joined(all: Vec<Redirect<'_>>) -> Vec<Redirect<'_>> {
             Some(other) => {
                 other.sources = other.sources.with(&one.sources);
                 other.places.extend(one.places);
+                other.exempting.extend(one.exempting);
                 other.remarks.extend(one.remarks);
                 other.remarks.dedup_by(|a, b| a.1 == b.1);
                 for interface in one.ingress {
@@ -101,6 +102,7 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
     }
     for one in group {
         first.places.extend(one.places);
+        first.exempting.extend(one.exempting);
         for to in one.destinations {
             if !first.destinations.contains(&to) {
                 first.destinations.push(to);
