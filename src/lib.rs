@@ -12,6 +12,7 @@
 //! forwards    the checked model of a spec
 //! yaml        text ─▶ forwards; only commands import it, and cli for the codes
 //! plan        forwards ─▶ rules, and back; neither host nor yaml
+//! import      foreign rules ─▶ a draft of a spec; neither host nor yaml
 //! diff        rules against rules: script, drift; neither host nor yaml
 //! twin        a copy of the machine in which the kernel answers
 //! health      status, doctor, probe, other programs' rules
@@ -44,6 +45,7 @@ pub mod diff;
 pub mod forwards;
 pub mod health;
 pub mod host;
+pub mod import;
 pub mod net;
 pub mod netfilter;
 pub mod ops;

@@ -380,6 +380,11 @@ fn every_json_field_is_in_its_section() {
         ("## `trace`", &delivered, 0),
         ("## `trace`", &refused, 1),
         ("## `test`", &["test", pod, "--tests", &tests], 1),
+        (
+            "## `import`",
+            &["import", "tests/imports/article-through-an-ilb/rules"],
+            0,
+        ),
     ] {
         let (code, printed, stderr) = nvactl(&[args, &["--format", "json"]].concat());
         let needs_namespaces = ["trace", "test"].contains(&args[0]);

@@ -12,6 +12,7 @@
 mod boot;
 mod change;
 mod health;
+mod import;
 mod plan;
 mod proof;
 mod values;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 pub use boot::{BootAction, EnableSysctl, Ipv6, Persist, SetSysctl, Sysctl};
 pub use change::{Apply, ApplyFormat, Confirm, Remove, RemovedPolicy, Rollback};
 pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, StatusArgs, StatusFormat};
+pub use import::{ImportArgs, ImportFormat};
 pub use plan::{
     Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
     Render,
@@ -132,6 +134,18 @@ Examples:
   nvactl explain forward.yaml
   nvactl explain forward.yaml --forward web --format markdown")]
     Explain(Explain),
+    /// Write a spec from iptables rules that exist already.
+    ///
+    /// Each rule is accounted for: taken over, not needed, left alone, or without words in a spec. Then connections are
+    /// opened through a copy with the old rules and one with the spec, and differences are named. Changes no rule.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl import live -o forward.yaml
+  nvactl import /etc/iptables/rules.v4 -o forward.yaml
+  nvactl import commands.sh --strict --format json
+
+Exit codes: 0 done; 1 --strict and a difference that no remark explains; 2 an error.")]
+    Import(ImportArgs),
     /// Open the connections of a spec's tests in a copy of a machine, where the kernel answers.
     ///
     /// The machine is made up from the spec, so that a pipeline can ask before anything is loaded. Needs iptables and
@@ -289,6 +303,7 @@ impl Command {
                 action: BootAction::Status | BootAction::Test,
             } => true,
             Command::Render(args) => args.output.is_none(),
+            Command::Import(args) => args.output.is_none(),
             Command::Apply(args) => args.dry_run,
             Command::Remove(args) => args.dry_run,
             Command::Rollback(args) => args.dry_run,

@@ -16,12 +16,14 @@ use crate::host::file::FileError;
 use crate::host::iptables::IptablesError;
 use crate::host::probe::ResolveError;
 use crate::host::rehearsal::RefusedLine;
+use crate::host::rules_text::RulesTextError;
 use crate::host::spec_source::SpecSourceError;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
 use crate::host::user_namespace::UserNamespaceError;
 use crate::net::words::with_causes;
 use crate::netfilter::text::parse::ParseError;
+use crate::netfilter::text::typed::TypedError;
 use crate::ops;
 use crate::ops::state::StateError;
 use crate::twin::TwinError;
@@ -43,6 +45,8 @@ pub enum Error {
     NotRoot(#[from] NotRoot),
     #[error(transparent)]
     Source(#[from] SpecSourceError),
+    #[error(transparent)]
+    RulesText(#[from] RulesTextError),
     /// No spec was named, and there is none at the default places.
     #[error("{none}")]
     NoSpec { none: String, command: &'static str },
@@ -58,6 +62,8 @@ pub enum Error {
     RefusedLine(#[from] RefusedLine),
     #[error(transparent)]
     Rules(#[from] ParseError),
+    #[error(transparent)]
+    Typed(#[from] TypedError),
     #[error("cannot read the rules in `{file}`")]
     RulesFile { file: String, source: Box<Error> },
     #[error(transparent)]
@@ -104,9 +110,13 @@ impl Error {
             Error::UserNamespace(error) => Some(error.hint()),
             Error::Trace(error) => Some(error.hint()),
             Error::Twin(error) => error.hint(),
+            Error::RulesText(_) => {
+                Some("for the rules of this machine: sudo nvactl import live".to_owned())
+            }
             Error::RefusedLine(_)
             | Error::Thread(_)
             | Error::Rules(_)
+            | Error::Typed(_)
             | Error::Resolve { .. }
             | Error::Json(_)
             | Error::Output(_) => None,

@@ -26,6 +26,8 @@ pub enum CommandRefusal {
     ForeignRules { file: String, line: String },
     #[error("`{file}` was not replaced, because it is not iptables-save text: {reason}")]
     ForeignText { file: String, reason: String },
+    #[error("`{file}` exists already, and is not replaced")]
+    FileExists { file: String },
     #[error("`{file}` has no forward `{name}`")]
     NoSuchForward {
         file: String,
@@ -56,6 +58,9 @@ impl CommandRefusal {
             CommandRefusal::Spec { .. } | CommandRefusal::NoSuchRule { .. } => None,
             CommandRefusal::ForeignRules { .. } | CommandRefusal::ForeignText { .. } => {
                 Some("write to another file, or add --force to replace this one".to_owned())
+            }
+            CommandRefusal::FileExists { .. } => {
+                Some("name a file that does not exist, or remove this one".to_owned())
             }
             CommandRefusal::NoTests { suggest, .. } => Some(format!(
                 "to print tests that hold what the spec does now: {suggest}"

@@ -10,6 +10,7 @@
 //! - another hint or exit code: `error` and `exit`;
 //! - the spec that a command is about: `spec`; the machine: `host`.
 
+mod adopted;
 mod apply;
 mod boot;
 mod check;
@@ -26,6 +27,7 @@ mod failure;
 mod families;
 mod history;
 mod host;
+mod import;
 mod markdown;
 mod persist;
 mod probe;
@@ -72,6 +74,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Apply(args) => apply::run(&args, host, console),
         Command::Diff(args) => diff::run(&args, host, console),
         Command::Explain(args) => explain::run(&args, console),
+        Command::Import(args) => import::run(&args, host, console),
         Command::Test(args) => test::run(&args, host, console),
         Command::Remove(args) => remove::run(&args, host, console),
         Command::Confirm(args) => confirm::run(&args, host, console),
@@ -122,6 +125,7 @@ fn name(command: &Command) -> &'static str {
         | Command::Confirm(_)
         | Command::Watchdog { .. }
         | Command::History
+        | Command::Import(_)
         | Command::Rollback(_)
         | Command::Sysctl { .. }
         | Command::Boot { .. } => "",

@@ -54,6 +54,9 @@ impl FileError {
 /// The mode of files that hold rules: root writes, its group reads. netfilter-persistent uses the same mode.
 pub const RULES_MODE: u32 = 0o640;
 
+/// The mode of a new spec. Others must not write it, since `apply` would refuse it.
+pub const SPEC_MODE: u32 = 0o644;
+
 /// The mode of folders in /etc.
 const FOLDER_MODE: u32 = 0o755;
 

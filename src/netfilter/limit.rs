@@ -51,6 +51,11 @@ impl Limit {
         MINUTE / self.rate.0
     }
 
+    #[must_use]
+    pub fn burst(self) -> u32 {
+        self.burst
+    }
+
     /// Reads `10/min`, and a burst if there is one.
     pub(crate) fn read(rate: &str, burst: Option<&str>) -> Option<Self> {
         let (times, unit) = rate.split_once('/')?;

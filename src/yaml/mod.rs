@@ -36,6 +36,7 @@ pub mod places;
 mod problem;
 mod resolve;
 mod silence;
+mod spec_text;
 mod syntax;
 mod test_file;
 mod warn;
@@ -50,6 +51,7 @@ use networks::NetworkNames;
 pub use packet_tests::{TestList, test_lines, tests_text};
 use places::Places;
 pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
+pub use spec_text::{Comments, spec_text};
 pub use test_file::{TestFile, TestReading, examine_tests};
 
 /// The result of reading a spec.

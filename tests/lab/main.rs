@@ -57,6 +57,7 @@ macro_rules! lab_test {
     };
 }
 
+mod adopt;
 mod ahead;
 #[path = "../asked/mod.rs"]
 mod asked;
@@ -83,6 +84,7 @@ mod foreign;
 mod generate;
 mod guards;
 mod history;
+mod import;
 mod incomplete;
 mod invalid;
 mod ipv6;
@@ -149,6 +151,7 @@ mod twin_differential;
 mod twin_faults;
 mod twin_rules;
 mod twin_shortage;
+mod typed;
 mod unread;
 mod upgrade;
 mod walk;

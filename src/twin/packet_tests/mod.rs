@@ -2,6 +2,7 @@
 
 mod compare;
 mod copies;
+mod ends;
 mod paths;
 mod rounds;
 mod targets;
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 pub use copies::{TestCopy, copies, entrances};
+pub use ends::{FoundEnd, ReachedEnd, test_ends};
 pub use paths::{FailedPath, MOST_TRACED, trace_failed};
 pub use values::{Mismatch, TestOutcome, TestedPacket};
 

@@ -12,7 +12,9 @@ use crate::netfilter::rule::Rule;
 use crate::netfilter::target::{DEFAULT_LEVEL, DnatPorts, Mss, RejectWith, Target};
 use crate::netfilter::token::{Token, value};
 
-pub(super) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
+/// Reads the words of a rule, spelled as iptables-save prints them. A jump to a chain that is not in `chains` is read
+/// as a target of that name.
+pub(in crate::netfilter::text) fn read_rule(words: &[&str], chains: &BTreeSet<ChainName>) -> Rule {
     let mut rule = Rule {
         // As many as most rules of a plan have, so that the vector seldom grows.
         matches: Vec::with_capacity(6),

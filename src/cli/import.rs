@@ -1,0 +1,38 @@
+//! The commands that write a spec.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The rules: live for those of this machine, a file, or - for standard input.
+    ///
+    /// A file has iptables-save text of one family or both, or lines that begin with iptables or ip6tables.
+    #[arg(value_name = "live|FILE|-", default_value = "live")]
+    pub rules: PathBuf,
+
+    /// Write the spec to this file, which must not exist yet, instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Exit with 1 if the old rules and the spec treat a connection differently and no remark explains it.
+    #[arg(long, conflicts_with = "no_proof")]
+    pub strict: bool,
+
+    /// Open no connections through copies of the machine.
+    #[arg(long)]
+    pub no_proof: bool,
+
+    /// Output format of the report.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: ImportFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ImportFormat {
+    /// The spec, and a table of all rules.
+    Text,
+    /// One JSON object, which holds the spec too.
+    Json,
+}

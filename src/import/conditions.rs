@@ -1,0 +1,235 @@
+//! The conditions on the way to a rule, as far as a spec can say them.
+
+use ipnet::IpNet;
+
+use crate::import::addresses::Addresses;
+use crate::net::{Family, Interface, PortRange};
+use crate::netfilter::interface::InterfacePattern;
+use crate::netfilter::limit::{ConnLimit, HashLimit, Limit};
+use crate::netfilter::matches::{AddressType, Match, PortsOf, Probability, Side};
+use crate::netfilter::negatable::Negatable::{self, Is, Not};
+use crate::netfilter::protocol::IpProtocol;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::text::parse::{EveryNth, every_nth};
+use crate::netfilter::tracking::{CtState, CtStates};
+
+/// The conditions of a rule, and of the jumps that lead to it.
+#[derive(Debug, Clone, Default)]
+pub struct RuleConditions<'r> {
+    pub source: Vec<Negatable<IpNet>>,
+    pub destination: Vec<Negatable<IpNet>>,
+    pub ingress: Vec<&'r Negatable<InterfacePattern>>,
+    pub egress: Vec<&'r Negatable<InterfacePattern>>,
+    pub protocol: Option<&'r Negatable<IpProtocol>>,
+    /// The destination ports; `None`: every port.
+    pub ports: Option<Vec<PortRange>>,
+    pub original_destination: Option<IpNet>,
+    pub original_ports: Option<PortRange>,
+    /// Whether no packet that opens a connection meets the rule.
+    pub for_replies: bool,
+    /// Whether the connection must have been redirected (`Some(true)`), or must not (`Some(false)`).
+    pub redirected: Option<bool>,
+    /// Whether the destination must be one of the machine's own addresses.
+    pub to_machine: bool,
+    /// Whether the destination must be another machine's address.
+    pub in_transit: bool,
+    pub share: Option<Share>,
+    pub limit: Option<&'r Limit>,
+    pub hash_limit: Option<&'r HashLimit>,
+    pub connections: Option<&'r ConnLimit>,
+    pub comment: Option<&'r str>,
+    /// The conditions that a spec cannot say.
+    pub beyond: Vec<&'r Match>,
+}
+
+/// The part of the packets that a rule takes by chance or in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    Probability(Probability),
+    Nth(EveryNth),
+}
+
+impl<'r> RuleConditions<'r> {
+    /// Returns these conditions and those of a rule that they lead to.
+    pub fn and(&self, rule: &'r Rule) -> Self {
+        let mut all = self.clone();
+        for condition in &rule.matches {
+            all.add(condition);
+        }
+        all
+    }
+
+    fn add(&mut self, condition: &'r Match) {
+        match condition {
+            Match::Source(net) => self.source.push(*net),
+            Match::Destination(net) => self.destination.push(*net),
+            Match::Ingress(interface) => self.ingress.push(interface),
+            Match::Egress(interface) => self.egress.push(interface),
+            Match::Protocol(protocol) if self.protocol.is_none() => {
+                self.protocol = Some(protocol);
+            }
+            Match::Protocol(protocol) if self.protocol == Some(protocol) => {}
+            Match::Tcp {
+                source: None,
+                destination,
+                flags,
+            } if flags.is_none_or(|flags| flags.holds(|flags| flags.hold_for_opening())) => {
+                self.add_ports(destination.as_ref(), condition);
+            }
+            Match::Udp {
+                source: None,
+                destination,
+            } => self.add_ports(destination.as_ref(), condition),
+            Match::Multiport {
+                of: PortsOf::Destination,
+                ports: Is(ports),
+            } if self.ports.is_none() => self.ports = Some(ports.clone()),
+            Match::Conntrack(conntrack) => {
+                if let Some(states) = &conntrack.states {
+                    self.add_states(*states);
+                }
+                match (
+                    conntrack.original_destination,
+                    conntrack.original_destination_port,
+                ) {
+                    (Some(Not(_)), _) | (_, Some(Not(_))) => self.beyond.push(condition),
+                    (address, ports) => {
+                        let address = address.and_then(|one| one.wanted().copied());
+                        let ports = ports.and_then(|one| one.wanted().copied());
+                        self.original_destination = self.original_destination.or(address);
+                        self.original_ports = self.original_ports.or(ports);
+                    }
+                }
+                if conntrack.status.is_some() || conntrack.direction.is_some() {
+                    self.beyond.push(condition);
+                }
+            }
+            Match::State(states) => self.add_states(*states),
+            Match::AddressType {
+                of: Side::Destination,
+                kind: Is(AddressType::Local),
+            } => self.to_machine = true,
+            Match::AddressType {
+                of: Side::Destination,
+                kind: Not(AddressType::Local),
+            } => self.in_transit = true,
+            Match::Probability(Is(share)) if self.share.is_none() => {
+                self.share = Some(Share::Probability(*share));
+            }
+            Match::HashLimit(limit) if self.hash_limit.is_none() => self.hash_limit = Some(limit),
+            Match::ConnLimit(limit) if self.connections.is_none() => self.connections = Some(limit),
+            Match::Limit(limit) if self.limit.is_none() => self.limit = Some(limit),
+            Match::Comment(text) => self.comment = Some(text),
+            Match::Other(words) if self.share.is_none() => match every_nth(words) {
+                Some(nth) => self.share = Some(Share::Nth(nth)),
+                None => self.beyond.push(condition),
+            },
+            _ => self.beyond.push(condition),
+        }
+    }
+
+    fn add_ports(&mut self, ports: Option<&Negatable<PortRange>>, condition: &'r Match) {
+        match ports {
+            None => {}
+            Some(Is(ports)) if self.ports.is_none() => self.ports = Some(vec![*ports]),
+            Some(_) => self.beyond.push(condition),
+        }
+    }
+
+    /// A packet that opens a connection is NEW, and DNAT as well if it has been redirected.
+    fn add_states(&mut self, states: Negatable<CtStates>) {
+        let (has_new, has_dnat) = match states {
+            Is(states) | Not(states) => (
+                states.contains(CtState::New),
+                states.contains(CtState::Dnat),
+            ),
+        };
+        match states {
+            Is(_) if has_new => {}
+            Is(_) if has_dnat => self.redirected = Some(true),
+            Not(_) if has_new => self.for_replies = true,
+            Not(_) if has_dnat => self.redirected = Some(false),
+            Is(_) => self.for_replies = true,
+            Not(_) => {}
+        }
+    }
+
+    /// Returns the sources that meet the conditions.
+    pub fn sources(&self, family: Family) -> Addresses {
+        addresses(family, &self.source)
+    }
+
+    /// Returns the destinations that meet the conditions.
+    pub fn destinations(&self, family: Family) -> Addresses {
+        addresses(family, &self.destination)
+    }
+
+    /// Returns whether packets that arrive on an interface meet the conditions.
+    pub fn arrive_on(&self, interface: &Interface) -> bool {
+        covers(&self.ingress, interface)
+    }
+
+    /// Returns whether packets that leave by an interface meet the conditions.
+    pub fn leave_by(&self, interface: &Interface) -> bool {
+        covers(&self.egress, interface)
+    }
+
+    /// Returns whether the conditions name certain connections, rather than all that pass.
+    pub fn names_connections(&self) -> bool {
+        let by_address = self.destination.iter().any(|net| match net {
+            Is(net) => net.prefix_len() == net.max_prefix_len(),
+            Not(_) => false,
+        });
+        by_address
+            || self.ports.is_some()
+            || self.original_ports.is_some()
+            || self.original_destination.is_some()
+    }
+
+    /// Returns whether a spec has words for all conditions, but for limits.
+    pub fn are_said(&self) -> bool {
+        self.beyond.is_empty() && self.share.is_none()
+    }
+
+    /// Returns whether a limit decides which packets meet the conditions.
+    pub fn are_limited(&self) -> bool {
+        self.limit.is_some() || self.hash_limit.is_some() || self.connections.is_some()
+    }
+
+    /// Names the conditions that a spec cannot say, shares and limits included: `-m mark, -m string`.
+    pub fn beyond_words(&self) -> String {
+        let limits = [
+            (self.share.is_some(), "`-m statistic`"),
+            (self.limit.is_some(), "`-m limit`"),
+            (self.hash_limit.is_some(), "`-m hashlimit`"),
+            (self.connections.is_some(), "`-m connlimit`"),
+        ];
+        let limits = limits.into_iter().filter(|(is_there, _)| *is_there);
+        let mut names: Vec<String> = limits.map(|(_, name)| name.to_owned()).collect();
+        for condition in &self.beyond {
+            let name = condition.name();
+            let name = if name.starts_with('-') {
+                format!("`{name}`")
+            } else {
+                format!("`-m {name}`")
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join(", ")
+    }
+}
+
+fn addresses(family: Family, nets: &[Negatable<IpNet>]) -> Addresses {
+    let all = Addresses::all(family);
+    nets.iter().fold(all, |left, net| match net {
+        Is(net) => left.common(&Addresses::of(*net)),
+        Not(net) => left.without(&Addresses::of(*net)),
+    })
+}
+
+fn covers(patterns: &[&Negatable<InterfacePattern>], interface: &Interface) -> bool {
+    let mut patterns = patterns.iter();
+    patterns.all(|pattern| pattern.holds(|pattern| pattern.covers(interface)))
+}

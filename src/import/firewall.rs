@@ -1,0 +1,107 @@
+//! The firewall of a draft: the values that most of its entries have.
+
+use std::collections::BTreeMap;
+
+use super::family::OfFamily;
+use super::sides::{KnownRoutes, entrance};
+use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, Snats};
+use crate::net::{Family, Interface};
+use crate::netfilter::names::Policy;
+use crate::netfilter::ruleset::Ruleset;
+
+/// Returns the firewall. If the rules hold nvactl's own, those say it.
+pub fn firewall(
+    rules: &[(Family, Ruleset)],
+    own: &[Option<ForwardSet>],
+    read: &[OfFamily],
+    routes: &KnownRoutes,
+    notes: &mut Vec<String>,
+) -> Firewall {
+    let own = || own.iter().flatten().map(|set| &set.firewall);
+    // The rules of a tree say the firewall's interfaces only together with its `snat`.
+    let says_sides = |firewall: &&Firewall| firewall.snat.v4.or(firewall.snat.v6).is_some();
+    if let Some(best) = own().find(says_sides).or_else(|| own().next()) {
+        let mut firewall = best.clone();
+        for other in own() {
+            let Firewall { snat, mss, .. } = *other;
+            // Rules for pings alone have no limit on segment sizes.
+            firewall.mss = firewall.mss.or(mss);
+            firewall.snat.v4 = firewall.snat.v4.or(snat.v4);
+            firewall.snat.v6 = firewall.snat.v6.or(snat.v6);
+        }
+        return firewall;
+    }
+    let forwards = || read.iter().flat_map(|one| &one.forwards);
+    let entries = || read.iter().flat_map(|one| &one.outbound);
+    let sides = most(forwards().map(|one| (one.ingress.clone(), one.egress.clone())));
+    // An outbound entry looks the other way.
+    let sides = sides
+        .or_else(|| most(entries().map(|one| (vec![one.egress.clone()], one.ingress[0].clone()))));
+    let (ingress, egress) = sides.unwrap_or_else(|| {
+        let empty = Ruleset::default();
+        let first = rules
+            .first()
+            .map_or((Family::V4, &empty), |(family, rules)| (*family, rules));
+        let (only, _) = entrance(first.0, first.1, routes);
+        (vec![only.clone()], only)
+    });
+    if read.iter().any(|one| one.is_entrance_assumed) {
+        notes.push(assumed_interface(&ingress));
+    }
+    let of = |family| {
+        let of_family = forwards().filter(|one: &&Forward| one.family() == family);
+        most(of_family.map(|one| one.snat))
+    };
+    // A word stands for both families.
+    let word = |snat: &Snat| !matches!(snat, Snat::Addresses(_));
+    let (v4, v6) = (of(Family::V4), of(Family::V6));
+    let snat = Snats {
+        v4: v4.or(v6.filter(word)),
+        v6: v6.or(v4.filter(word)),
+    };
+    let forward_policy = policy(rules, read);
+    notes.push(match forward_policy {
+        ForwardPolicy::Drop => "The FORWARD policy is DROP, and the spec sets it.".to_owned(),
+        ForwardPolicy::Keep => {
+            "The FORWARD policy accepts, and the spec leaves it alone (`forward_policy: keep`)."
+                .to_owned()
+        }
+    });
+    Firewall {
+        ingress,
+        egress,
+        snat,
+        mss: None,
+        forward_policy,
+        layout: None,
+    }
+}
+
+fn assumed_interface(ingress: &[Interface]) -> String {
+    let names: Vec<&str> = ingress.iter().map(Interface::as_str).collect();
+    format!(
+        "No rule names the interface by which clients come in: {} is assumed.",
+        names.join(", ")
+    )
+}
+
+/// Returns `drop` if the policy of each family that has entries drops; `keep` leaves all policies as they are.
+fn policy(rules: &[(Family, Ruleset)], read: &[OfFamily]) -> ForwardPolicy {
+    let used = read.iter().zip(rules);
+    let mut used = used.filter(|(one, _)| !one.forwards.is_empty() || !one.outbound.is_empty());
+    if used.all(|(_, (_, rules))| rules.forward_policy() == Policy::Drop) {
+        ForwardPolicy::Drop
+    } else {
+        ForwardPolicy::Keep
+    }
+}
+
+/// Returns the value that is there most often; the smallest of several.
+fn most<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: BTreeMap<T, usize> = BTreeMap::new();
+    for value in values {
+        *counts.entry(value).or_default() += 1;
+    }
+    let most = counts.into_iter().rev().max_by_key(|(_, count)| *count);
+    most.map(|(value, _)| value)
+}

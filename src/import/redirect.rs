@@ -1,0 +1,233 @@
+//! DNAT rules, and the listeners and targets that they say.
+
+use std::net::IpAddr;
+
+use super::addresses::Addresses;
+use super::conditions::{RuleConditions, Share};
+use super::place::ImportedPlace;
+use super::remark::ImportRemark;
+use super::walk::Met;
+use crate::forwards::{Destination, Listen, TargetPorts};
+use crate::net::{AddressRange, Family, Interface, Port, PortRange, Protocol};
+use crate::netfilter::interface::InterfacePattern;
+use crate::netfilter::negatable::Negatable::{self, Is, Not};
+use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::text::parse::{DnatRange, dnat_range};
+use crate::netfilter::token::Token;
+
+/// A listener and its target, as one DNAT rule says it.
+#[derive(Debug, Clone)]
+pub struct Redirect<'r> {
+    pub places: Vec<ImportedPlace>,
+    pub listens: Vec<Listen>,
+    /// At least one.
+    pub protocols: Vec<Protocol>,
+    /// Empty: every interface.
+    pub ingress: Vec<Interface>,
+    pub sources: Addresses,
+    pub destinations: Vec<Destination>,
+    pub share: Option<Share>,
+    /// `--persistent` over several addresses.
+    pub by_client: bool,
+    pub comment: Option<&'r str>,
+    pub remarks: Vec<(ImportedPlace, ImportRemark)>,
+    /// The rules before it that leave some of its clients alone, and nothing else.
+    pub exempting: Vec<ImportedPlace>,
+}
+
+/// Reads a DNAT rule.
+///
+/// # Errors
+/// The reason why a spec cannot say it.
+pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, String> {
+    let conditions = &met.conditions;
+    if !conditions.beyond.is_empty() {
+        return Err(format!(
+            "it asks for {}, which a spec has no words for",
+            conditions.beyond_words()
+        ));
+    }
+    if conditions.limit.is_some()
+        || conditions.hash_limit.is_some()
+        || conditions.connections.is_some()
+    {
+        return Err("it redirects a part of the connections only, by a limit".to_owned());
+    }
+    if conditions.for_replies {
+        return Err("no packet that opens a connection meets it".to_owned());
+    }
+    if conditions.in_transit {
+        return Err("it redirects packets that only pass through the machine".to_owned());
+    }
+    let mut remarks = Vec::new();
+    let mut remark = |one| remarks.push((met.place.clone(), one));
+    let address = listen_address(conditions)?;
+    if address.is_none() && !conditions.to_machine {
+        remark(ImportRemark::TakesTransit);
+    }
+    let protocols = protocols(conditions)?;
+    let ranges = match (&conditions.ports, address) {
+        (Some(ranges), _) => ranges.clone(),
+        (None, Some(_)) => {
+            if conditions.protocol.is_none() {
+                remark(ImportRemark::EveryProtocol);
+            }
+            vec![every_port()]
+        }
+        (None, None) => {
+            return Err(
+                "it takes every port of every address, the machine's own included".to_owned(),
+            );
+        }
+    };
+    let sources = conditions.sources(family);
+    if !sources.are_all() {
+        remark(ImportRemark::OthersReachedMachine);
+    }
+    let target = target(met, &ranges)?;
+    if target.is_chosen_otherwise {
+        remark(ImportRemark::OtherShares);
+    }
+    Ok(Redirect {
+        places: vec![met.place.clone()],
+        listens: ranges
+            .into_iter()
+            .map(|ports| Listen { address, ports })
+            .collect(),
+        protocols,
+        ingress: ingress(&conditions.ingress)?,
+        sources,
+        destinations: target.destinations,
+        share: conditions.share,
+        by_client: target.by_client,
+        comment: conditions.comment,
+        remarks,
+        exempting: Vec::new(),
+    })
+}
+
+fn every_port() -> PortRange {
+    let port = |number| Port::new(number).expect("it is a port");
+    PortRange::new(port(1), port(u16::MAX)).expect("it is in order")
+}
+
+fn listen_address(conditions: &RuleConditions<'_>) -> Result<Option<IpAddr>, String> {
+    match conditions.destination.as_slice() {
+        [] => Ok(None),
+        [Is(net)] if net.prefix_len() == net.max_prefix_len() => Ok(Some(net.addr())),
+        [Is(net)] => Err(format!(
+            "it listens at all addresses of {net}; a listener has one address, or all that the machine has"
+        )),
+        [Not(_)] => Err(
+            "it listens at all addresses but some; a listener has one, or all that the machine has"
+                .to_owned(),
+        ),
+        _ => Err("its chain and the rule itself both ask for a destination".to_owned()),
+    }
+}
+
+fn protocols(conditions: &RuleConditions<'_>) -> Result<Vec<Protocol>, String> {
+    match conditions.protocol {
+        None => Ok(vec![Protocol::Tcp, Protocol::Udp]),
+        Some(Is(protocol)) => match protocol.transport() {
+            Some(protocol) => Ok(vec![protocol]),
+            None => Err(format!("it redirects {protocol}; a forward has TCP or UDP")),
+        },
+        Some(Not(_)) => Err("it redirects all protocols but one".to_owned()),
+    }
+}
+
+fn ingress(patterns: &[&Negatable<InterfacePattern>]) -> Result<Vec<Interface>, String> {
+    match patterns {
+        [] => Ok(Vec::new()),
+        [Is(pattern)] => match pattern.exact() {
+            Some(interface) => Ok(vec![interface.clone()]),
+            None => Err("its -i stands for several interfaces; a forward names each".to_owned()),
+        },
+        [Not(_)] => Err("it takes all interfaces but one; a forward names each".to_owned()),
+        _ => Err("its chain and the rule itself both ask for an interface".to_owned()),
+    }
+}
+
+struct TargetOf {
+    destinations: Vec<Destination>,
+    by_client: bool,
+    is_chosen_otherwise: bool,
+}
+
+fn target(met: &Met<'_>, listens: &[PortRange]) -> Result<TargetOf, String> {
+    let one = |address, ports| TargetOf {
+        destinations: vec![Destination { address, ports }],
+        by_client: false,
+        is_chosen_otherwise: false,
+    };
+    match &met.rule.target {
+        Some(Target::Dnat { address, ports }) => {
+            let ports = match ports {
+                DnatPorts::Kept => TargetPorts::Kept,
+                DnatPorts::One(port) => TargetPorts::Range(PortRange::from(*port)),
+                DnatPorts::Shifted { to, base } => shifted(*to, *base, listens)?,
+            };
+            Ok(one(*address, ports))
+        }
+        Some(Target::Other(words)) => several(words, listens),
+        _ => Err("it is no DNAT".to_owned()),
+    }
+}
+
+fn shifted(to: PortRange, base: Port, listens: &[PortRange]) -> Result<TargetPorts, String> {
+    match listens {
+        [only] if only.first() == base && only.count() == to.count() => Ok(TargetPorts::Range(to)),
+        _ => Err("its ports are shifted in a way that a forward cannot".to_owned()),
+    }
+}
+
+/// Returns the targets of a redirection to several addresses, or of one with flags.
+fn several(words: &[Token], listens: &[PortRange]) -> Result<TargetOf, String> {
+    let DnatRange {
+        addresses,
+        ports,
+        flags,
+    } = dnat_range(words).ok_or("its target has a form that nvactl does not read")?;
+    if let Some(flag) = flags.iter().find(|flag| *flag != "--persistent") {
+        return Err(format!("its DNAT has `{flag}`, which a forward cannot"));
+    }
+    let ports = match (ports, listens) {
+        (None, _) => TargetPorts::Kept,
+        // A range that is equal to the listener's keeps each port.
+        (Some(ports), [only]) if *only == ports && !ports.is_single() => TargetPorts::Kept,
+        (Some(ports), _) if ports.is_single() => TargetPorts::Range(ports),
+        _ => return Err("it gives connections any of several ports".to_owned()),
+    };
+    let addresses: Vec<IpAddr> = addresses_of(addresses).take(MOST_TARGETS + 1).collect();
+    if addresses.len() > MOST_TARGETS {
+        return Err(format!("it has more than {MOST_TARGETS} targets"));
+    }
+    Ok(TargetOf {
+        by_client: !flags.is_empty() && addresses.len() > 1,
+        is_chosen_otherwise: addresses.len() > 1,
+        destinations: addresses
+            .into_iter()
+            .map(|address| Destination { address, ports })
+            .collect(),
+    })
+}
+
+/// The most targets of one forward (docs/spec.md).
+const MOST_TARGETS: usize = 32;
+
+fn addresses_of(range: AddressRange) -> impl Iterator<Item = IpAddr> {
+    let next = |address: IpAddr| match address {
+        IpAddr::V4(address) => address
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| IpAddr::V4(bits.into())),
+        IpAddr::V6(address) => address
+            .to_bits()
+            .checked_add(1)
+            .map(|bits| IpAddr::V6(bits.into())),
+    };
+    std::iter::successors(Some(range.first()), move |address| {
+        next(*address).filter(|next| *next <= range.last())
+    })
+}
