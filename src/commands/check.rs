@@ -4,7 +4,8 @@ use super::console::Console;
 use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
-use super::spec::{examine, places, read_spec, show_problems};
+use super::objects::read_objects;
+use super::spec::{examine_against, places, read_spec, show_problems};
 use crate::cli::{CheckArgs, CheckFormat, Deny};
 use crate::yaml::annotation::{Annotation, ProblemReport};
 use crate::yaml::{Code, Problem, Severity};
@@ -15,7 +16,11 @@ pub fn run(args: &CheckArgs, console: &mut Console) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let source = read_spec(args.spec.spec.as_deref())?;
-    let mut problems = examine(&source).problems;
+    let objects = match &args.kubernetes {
+        Some(path) => Some(read_objects(path)?.objects),
+        None => None,
+    };
+    let mut problems = examine_against(&source, objects.as_ref()).problems;
     problems.retain(|problem| args.notes || problem.severity() != Severity::Note);
 
     let places = places(&source);

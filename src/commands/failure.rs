@@ -4,7 +4,8 @@ use thiserror::Error;
 
 use super::console::Console;
 use crate::host;
-use crate::net::words::counted;
+use crate::kubernetes::KubeName;
+use crate::net::words::{counted, quoted};
 
 /// Warns after a usage error that the shell's `>` has emptied the output file.
 pub fn warn_of_emptied_output(console: &mut Console) {
@@ -34,6 +35,12 @@ pub enum CommandRefusal {
         name: String,
         near: Option<String>,
     },
+    #[error("`{file}` has no Service `{name}`")]
+    NoSuchService {
+        file: String,
+        name: KubeName,
+        near: Vec<KubeName>,
+    },
     #[error("`{file}` has no tests")]
     NoTests {
         file: String,
@@ -61,6 +68,10 @@ impl CommandRefusal {
             )),
             CommandRefusal::Disabled { .. } => {
                 Some("remove `enabled: false` from the forward, then apply the spec".to_owned())
+            }
+            CommandRefusal::NoSuchService { near, .. } if near.is_empty() => None,
+            CommandRefusal::NoSuchService { near, .. } => {
+                Some(format!("did you mean {}?", quoted(near)))
             }
             CommandRefusal::NoSuchForward { near, .. } => {
                 near.as_ref().map(|name| format!("did you mean `{name}`?"))

@@ -1,0 +1,33 @@
+//! `nvactl init`: writes a first spec for this machine.
+
+mod machine;
+mod sides;
+mod text;
+
+use super::console::Console;
+use super::error::Result;
+use super::exit::Exit;
+use super::failure::CommandRefusal;
+use super::host::HostAccess;
+use crate::cli::InitArgs;
+use crate::host::file;
+use machine::FoundMachine;
+
+pub fn run(args: &InitArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
+    if let Some(path) = &args.output
+        && file::read(path)?.is_some()
+    {
+        let file = path.display().to_string();
+        return Err(CommandRefusal::FileExists { file }.into());
+    }
+    let found = FoundMachine::look(on);
+    let spec = text::spec(&found);
+    match &args.output {
+        Some(path) => file::replace(path, spec.as_bytes(), file::SPEC_MODE)?,
+        None => console.print_exact(&spec),
+    }
+    for note in text::notes(&found) {
+        console.note(note);
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,99 @@
+//! What is wrong with a target of a spec, according to the objects.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::objects::{KubeHolder, KubeKind, KubeObjects};
+use super::service::KubeProtocol;
+use crate::net::words::few;
+use crate::net::{Port, PortRange, Protocol};
+
+/// The most ports that a message lists.
+const MOST_PORTS: usize = 6;
+
+/// What is wrong with a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetFault {
+    /// No object has its address.
+    NoObject {
+        /// The objects that there are.
+        contents: String,
+        /// Whether pods, or the endpoints of Services, are among them.
+        with_pods: bool,
+    },
+    /// The objects that have its address do not have all its ports.
+    NoPort {
+        /// The object, or several.
+        holder: String,
+        /// The ports that it does not have.
+        missing: String,
+        /// The ports that it has.
+        has: String,
+        /// The port to write, if there is only one of the protocol.
+        instead: Option<Port>,
+    },
+}
+
+impl KubeObjects {
+    /// Returns what is wrong with a target; `None` if nothing is, or the objects do not say it.
+    #[must_use]
+    pub fn fault(
+        &self,
+        address: IpAddr,
+        protocols: &[Protocol],
+        ports: &[PortRange],
+    ) -> Option<TargetFault> {
+        let Some(holders) = self.holders.get(&address) else {
+            return Some(TargetFault::NoObject {
+                contents: self.contents(),
+                with_pods: self.has(KubeKind::Pod) || self.has(KubeKind::Endpoints),
+            });
+        };
+        // A pod or a node may have ports that its object does not name.
+        let known = holders.iter().map(|holder| holder.ports.as_ref());
+        let known: Option<Vec<_>> = known.collect();
+        let known: BTreeSet<(KubeProtocol, Port)> = known?.into_iter().flatten().copied().collect();
+        let asked = protocols.iter().flat_map(|protocol| {
+            let numbers = ports.iter().flat_map(|range| numbers(*range));
+            numbers.map(|port| (KubeProtocol::from(*protocol), port))
+        });
+        let missing: BTreeSet<_> = asked.filter(|one| !known.contains(one)).collect();
+        let (first, _) = missing.first()?;
+        let mut of_protocol = known.iter().filter(|(protocol, _)| protocol == first);
+        let instead = match (of_protocol.next(), of_protocol.next(), missing.len()) {
+            (Some((_, port)), None, 1) => Some(*port),
+            _ => None,
+        };
+        Some(TargetFault::NoPort {
+            holder: holder_words(holders),
+            missing: port_words(&missing),
+            has: port_words(&known),
+            instead,
+        })
+    }
+}
+
+fn numbers(range: PortRange) -> impl Iterator<Item = Port> {
+    let numbers = range.first().number()..=range.last().number();
+    numbers.filter_map(Port::new)
+}
+
+/// Names the objects of an address. The name of a Service says more than those of its endpoints.
+fn holder_words(holders: &[KubeHolder]) -> String {
+    let first = holders.iter().map(|one| one.kind).min();
+    let of_kind = holders.iter().filter(|one| Some(one.kind) == first);
+    let named = of_kind.map(|one| format!("the {} `{}`", one.kind, one.name));
+    let named: BTreeSet<String> = named.collect();
+    few(named, 2)
+}
+
+fn port_words(ports: &BTreeSet<(KubeProtocol, Port)>) -> String {
+    if ports.is_empty() {
+        return "none".to_owned();
+    }
+    let each = ports.iter();
+    few(
+        each.map(|(protocol, port)| format!("{protocol}/{port}")),
+        MOST_PORTS,
+    )
+}
