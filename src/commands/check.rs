@@ -1,5 +1,7 @@
 //! `nvactl check`: reports every problem of a spec, and prints nothing for a valid one.
 
+use std::path::Path;
+
 use super::console::Console;
 use super::error::Result;
 use super::exit::Exit;
@@ -15,7 +17,12 @@ pub fn run(args: &CheckArgs, console: &mut Console) -> Result<Exit> {
         list(console);
         return Ok(Exit::Done);
     }
-    let source = read_spec(args.spec.spec.as_deref())?;
+    let named = args.spec.spec.as_deref();
+    let stdin = Some(Path::new("-"));
+    if named == stdin && args.kubernetes.as_deref() == stdin {
+        return Err(CommandRefusal::TwoInputs.into());
+    }
+    let source = read_spec(named)?;
     let objects = match &args.kubernetes {
         Some(path) => Some(read_objects(path)?.objects),
         None => None,

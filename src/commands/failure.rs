@@ -47,6 +47,8 @@ pub enum CommandRefusal {
         /// The command that prints some.
         suggest: String,
     },
+    #[error("the spec and the objects of Kubernetes cannot both come from standard input")]
+    TwoInputs,
     #[error("`{name}` is disabled in the spec (enabled: false)")]
     Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
@@ -63,6 +65,7 @@ impl CommandRefusal {
             CommandRefusal::FileExists { .. } => {
                 Some("name a file that does not exist, or remove this one".to_owned())
             }
+            CommandRefusal::TwoInputs => Some("write one of the two to a file".to_owned()),
             CommandRefusal::NoTests { suggest, .. } => Some(format!(
                 "to print tests that hold what the spec does now: {suggest}"
             )),

@@ -36,11 +36,7 @@ pub fn listening() -> Vec<ListeningSocket> {
 }
 
 /// Returns the sockets of a file that have a state. Its first line is a heading.
-fn sockets(
-    text: &str,
-    protocol: Protocol,
-    state: &str,
-) -> impl Iterator<Item = ListeningSocket> {
+fn sockets(text: &str, protocol: Protocol, state: &str) -> impl Iterator<Item = ListeningSocket> {
     text.lines().skip(1).filter_map(move |line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let (local, _peer, found) = (words.next()?, words.next()?, words.next()?);

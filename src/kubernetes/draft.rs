@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::names::KubeName;
-use super::service::{KubePort, KubeProtocol, KubeService, ServiceType};
+use super::protocol::KubeProtocol;
+use super::service::{KubePort, KubeService, ServiceType};
 use crate::forwards::{
-    Balance, Destination, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Name, Snat, Sources,
-    TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Name, Snat,
+    Sources, TargetKind, TargetPorts,
 };
 use crate::net::{Family, Port, PortRange, Protocol};
 
@@ -198,8 +199,9 @@ impl Drafting {
             self.account(service, Some(endpoint), fate);
             return;
         }
-        let name = self.free_name(&service.name, port);
         let family = Family::of(address);
+        let is_second = family == Family::V6 && service.ingress.iter().any(IpAddr::is_ipv4);
+        let name = self.free_name(&service.name, port, if is_second { "-v6" } else { "" });
         let pieces = protocols.iter().map(|protocol| {
             let firewall = &self.draft.set.firewall;
             forward(&name, (address, port), *protocol, firewall)
@@ -248,20 +250,17 @@ impl Drafting {
     }
 
     /// Returns a name that is not taken: `NAMESPACE-SERVICE-PORT`, or that with `-2` and so on. Two Services may have
-    /// one, such as `a/b-c` and `a-b/c`, and so has a Service with an address of each family.
-    fn free_name(&mut self, service: &KubeName, port: Port) -> Name {
+    /// one, such as `a/b-c` and `a-b/c`.
+    fn free_name(&mut self, service: &KubeName, port: Port, end: &str) -> Name {
         let is_allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         let words = format!("{}-{}", service.namespace, service.name);
         let words = words.chars().map(|c| if is_allowed(&c) { c } else { '-' });
         let words: String = words
             .skip_while(|c| !c.is_ascii_alphanumeric())
-            .take(Name::MAX_BYTES - "-65535-99999".len())
+            .take(Name::MAX_BYTES - "-65535-v6-99999".len())
             .collect();
-        let wanted = if words.is_empty() {
-            format!("service-{port}")
-        } else {
-            format!("{words}-{port}")
-        };
+        let words = if words.is_empty() { "service" } else { &words };
+        let wanted = format!("{words}-{port}{end}");
         let next = self.numbers.entry(wanted.clone()).or_insert(1);
         loop {
             let text = match *next {
@@ -307,9 +306,7 @@ fn left_out(service: &KubeService) -> Option<LeftOutReason> {
 }
 
 fn is_private(address: IpAddr) -> bool {
-    let mut nets = PRIVATE
-        .iter()
-        .filter_map(|text| text.parse::<IpNet>().ok());
+    let mut nets = PRIVATE.iter().filter_map(|text| text.parse::<IpNet>().ok());
     nets.any(|net| net.contains(&address))
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::objects::{KubeHolder, KubeKind, KubeObjects};
-use super::service::KubeProtocol;
+use super::objects::{KubeHolder, KubeObjects};
+use super::protocol::KubeProtocol;
 use crate::net::words::few;
 use crate::net::{Port, PortRange, Protocol};
 
@@ -46,7 +46,7 @@ impl KubeObjects {
         let Some(holders) = self.holders.get(&address) else {
             return Some(TargetFault::NoObject {
                 contents: self.contents(),
-                with_pods: self.has(KubeKind::Pod) || self.has(KubeKind::Endpoints),
+                with_pods: self.has_pods(),
             });
         };
         // A pod or a node may have ports that its object does not name.

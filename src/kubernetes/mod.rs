@@ -19,14 +19,20 @@ mod fault;
 mod names;
 mod object;
 mod objects;
+mod protocol;
 mod read;
 mod service;
 
 pub use draft::{
-    LeftOutReason, ServiceAccount, ServiceDraft, ServiceEndpoint, ServiceFate, SketchedForward, draft,
+    LeftOutReason, ServiceAccount, ServiceDraft, ServiceEndpoint, ServiceFate, SketchedForward,
+    draft,
 };
 pub use fault::TargetFault;
 pub use names::{KubeName, KubeNameError};
 pub use objects::{KubeKind, KubeObjects};
+pub use protocol::KubeProtocol;
 pub use read::{KubeError, read};
-pub use service::{KubePort, KubeProtocol, KubeService, ServiceType};
+pub use service::{KubePort, KubeService, ServiceType};
+
+#[cfg(test)]
+mod tests;

@@ -10,11 +10,12 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::service::KubeProtocol;
+use super::protocol::KubeProtocol;
 use crate::net::Port;
 
 /// What every object and every list has.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object of Kubernetes")]
 #[serde(rename_all = "camelCase")]
 pub struct Head<'t> {
     #[serde(borrow)]
@@ -27,6 +28,7 @@ pub struct Head<'t> {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "the metadata of an object")]
 pub struct Metadata {
     pub name: String,
     pub namespace: Option<String>,
@@ -34,6 +36,7 @@ pub struct Metadata {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenService {
     pub metadata: Metadata,
     pub spec: Option<WrittenServiceSpec>,
@@ -41,6 +44,7 @@ pub struct WrittenService {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "the spec of a Service")]
 #[serde(rename_all = "camelCase")]
 pub struct WrittenServiceSpec {
     #[serde(rename = "type")]
@@ -58,6 +62,7 @@ pub struct WrittenServiceSpec {
 
 /// A port of a Service, an Endpoints object, an `EndpointSlice` or a container.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a port")]
 pub struct WrittenPort {
     pub name: Option<String>,
     #[serde(default)]
@@ -67,23 +72,27 @@ pub struct WrittenPort {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "the status of a Service")]
 #[serde(rename_all = "camelCase")]
 pub struct WrittenServiceStatus {
     pub load_balancer: Option<WrittenBalancer>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenBalancer {
     pub ingress: Option<Vec<WrittenIngress>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenIngress {
     pub ip: Option<IpAddr>,
     pub hostname: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenPod {
     pub metadata: Metadata,
     pub spec: Option<WrittenPodSpec>,
@@ -91,16 +100,19 @@ pub struct WrittenPod {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenPodSpec {
     pub containers: Option<Vec<WrittenContainer>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenContainer {
     pub ports: Option<Vec<WrittenContainerPort>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a port")]
 #[serde(rename_all = "camelCase")]
 pub struct WrittenContainerPort {
     #[serde(default)]
@@ -110,6 +122,7 @@ pub struct WrittenContainerPort {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenPodStatus {
     pub phase: Option<String>,
     #[serde(rename = "podIP")]
@@ -120,17 +133,20 @@ pub struct WrittenPodStatus {
 
 /// An address of a pod, or of an Endpoints object.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenPodAddress {
     pub ip: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenEndpoints {
     pub metadata: Metadata,
     pub subsets: Option<Vec<WrittenSubset>>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 #[serde(rename_all = "camelCase")]
 pub struct WrittenSubset {
     pub addresses: Option<Vec<WrittenPodAddress>>,
@@ -139,6 +155,7 @@ pub struct WrittenSubset {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenSlice {
     pub metadata: Metadata,
     pub endpoints: Option<Vec<WrittenEndpoint>>,
@@ -146,12 +163,14 @@ pub struct WrittenSlice {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenEndpoint {
     pub addresses: Option<Vec<String>>,
 }
 
 /// Without a port, it stands for every port.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a port")]
 pub struct WrittenSlicePort {
     #[serde(default)]
     pub protocol: KubeProtocol,
@@ -159,23 +178,27 @@ pub struct WrittenSlicePort {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenNode {
     pub metadata: Metadata,
     pub status: Option<WrittenNodeStatus>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenNodeStatus {
     pub addresses: Option<Vec<WrittenNodeAddress>>,
 }
 
 /// An address, or a name.
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an object")]
 pub struct WrittenNodeAddress {
     pub address: String,
 }
 
 fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Port, D::Error> {
-    let number = u16::deserialize(deserializer)?;
-    Port::new(number).ok_or_else(|| D::Error::custom("0 is not a port"))
+    let number = u16::deserialize(deserializer).ok();
+    let port = number.and_then(Port::new);
+    port.ok_or_else(|| D::Error::custom("a port is a number from 1 to 65535"))
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::names::KubeName;
-use super::service::{KubeProtocol, KubeService};
+use super::protocol::KubeProtocol;
+use super::service::KubeService;
 use crate::net::Port;
 use crate::net::words::counted;
 
@@ -17,15 +18,6 @@ pub enum KubeKind {
     /// Endpoints and endpoint slices.
     Endpoints,
     Node,
-}
-
-impl KubeKind {
-    pub const ALL: [KubeKind; 4] = [
-        KubeKind::Service,
-        KubeKind::Pod,
-        KubeKind::Endpoints,
-        KubeKind::Node,
-    ];
 }
 
 impl fmt::Display for KubeKind {
@@ -43,7 +35,7 @@ impl fmt::Display for KubeKind {
 #[derive(Debug, Clone, Default)]
 pub struct KubeObjects {
     pub services: Vec<KubeService>,
-    /// How many objects of each kind there are.
+    /// How many objects of each kind there are; without kinds that have none.
     pub counts: BTreeMap<KubeKind, usize>,
     pub(super) holders: BTreeMap<IpAddr, Vec<KubeHolder>>,
 }
@@ -88,19 +80,23 @@ impl KubeObjects {
         }
     }
 
-    /// Says how many objects of which kinds there are: `2 Services, no pods`.
+    /// Says how many objects of which kinds there are: `2 Services and no pods`.
     #[must_use]
     pub fn contents(&self) -> String {
-        let each = KubeKind::ALL.iter().map(|kind| match self.counts.get(kind) {
-            None => format!("no {kind}s"),
-            Some(count) => counted(*count, &kind.to_string()),
-        });
-        each.collect::<Vec<_>>().join(", ")
+        let each = self.counts.iter();
+        let each = each.map(|(kind, count)| counted(*count, &kind.to_string()));
+        let mut words: Vec<String> = each.collect();
+        if words.is_empty() {
+            words.push("no Services".to_owned());
+        }
+        let pods = if self.has_pods() { "" } else { " and no pods" };
+        format!("{}{pods}", words.join(", "))
     }
 
-    /// Returns whether the file has an object of a kind.
+    /// Returns whether the file has pods, or the endpoints of Services.
     #[must_use]
-    pub fn has(&self, kind: KubeKind) -> bool {
-        self.counts.contains_key(&kind)
+    pub fn has_pods(&self) -> bool {
+        let mut kinds = self.counts.keys();
+        kinds.any(|kind| matches!(kind, KubeKind::Pod | KubeKind::Endpoints))
     }
 }

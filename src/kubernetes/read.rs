@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Deserialize;
+use serde_json::error::Category;
 use thiserror::Error;
 
 use super::names::KubeName;
@@ -12,7 +13,8 @@ use super::object::{
     Head, WrittenEndpoints, WrittenNode, WrittenPod, WrittenPort, WrittenService, WrittenSlice,
 };
 use super::objects::{KubeHolder, KubeKind, KubeObjects};
-use super::service::{KubeProtocol, name_of};
+use super::protocol::KubeProtocol;
+use super::service::name_of;
 use crate::net::Port;
 
 /// The reason why a text is not objects of Kubernetes. Lines and columns count from 1; columns count bytes.
@@ -53,7 +55,7 @@ pub fn read(text: &[u8]) -> Result<KubeObjects, KubeError> {
         return Err(KubeError::Empty);
     }
     let reader = KubeReader { text };
-    let head: Head<'_> = reader.parsed(text)?;
+    let head = reader.head(text)?;
     let Some(kind) = head.kind.as_deref() else {
         return Err(reader.no_kind(text));
     };
@@ -85,7 +87,7 @@ impl<'t> KubeReader<'t> {
         (version, of_list): (&str, &str),
         objects: &mut KubeObjects,
     ) -> Result<(), KubeError> {
-        let head: Head<'_> = self.parsed(item)?;
+        let head = self.head(item)?;
         let kind = match &head.kind {
             Some(kind) => kind.as_ref(),
             None if of_list.is_empty() => return Err(self.no_kind(item)),
@@ -130,16 +132,29 @@ impl<'t> KubeReader<'t> {
         Ok(())
     }
 
+    /// Reads what every object has.
+    fn head(&self, part: &'t str) -> Result<Head<'t>, KubeError> {
+        // A list would be read as the fields in their order.
+        if part.trim_start().starts_with('[') {
+            return Err(self.no_kind(part));
+        }
+        self.parsed(part)
+    }
+
     fn parsed<T: Deserialize<'t>>(&self, part: &'t str) -> Result<T, KubeError> {
         serde_json::from_str(part).map_err(|error| {
             let (line, column) = self.position(part, error.line(), error.column());
             let words = error.to_string();
             // The place in the part stands behind the reason.
             let end = words.rfind(" at line ").unwrap_or(words.len());
+            let reason = match error.classify() {
+                Category::Data => words[..end].to_owned(),
+                _ => format!("this is not JSON ({})", &words[..end]),
+            };
             KubeError::Json {
                 line,
                 column,
-                reason: words[..end].to_owned(),
+                reason,
             }
         })
     }

@@ -3,11 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::Deserialize;
-
 use super::names::KubeName;
 use super::object::{Metadata, WrittenPort, WrittenService};
-use crate::net::{Port, Protocol};
+use super::protocol::KubeProtocol;
+use crate::net::Port;
 
 /// The annotation of an internal load balancer of Azure
 /// (<https://learn.microsoft.com/azure/aks/internal-lb>).
@@ -41,48 +40,6 @@ pub struct KubePort {
     pub name: Option<String>,
     pub protocol: KubeProtocol,
     pub port: Port,
-}
-
-/// The protocol of a port.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum KubeProtocol {
-    #[default]
-    Tcp,
-    Udp,
-    /// A forward has no such packets.
-    Sctp,
-}
-
-impl KubeProtocol {
-    /// Returns the protocol of a forward; `None` if no forward has it.
-    #[must_use]
-    pub fn of_forward(self) -> Option<Protocol> {
-        match self {
-            KubeProtocol::Tcp => Some(Protocol::Tcp),
-            KubeProtocol::Udp => Some(Protocol::Udp),
-            KubeProtocol::Sctp => None,
-        }
-    }
-}
-
-impl From<Protocol> for KubeProtocol {
-    fn from(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Tcp => KubeProtocol::Tcp,
-            Protocol::Udp => KubeProtocol::Udp,
-        }
-    }
-}
-
-impl fmt::Display for KubeProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            KubeProtocol::Tcp => "tcp",
-            KubeProtocol::Udp => "udp",
-            KubeProtocol::Sctp => "sctp",
-        })
-    }
 }
 
 /// The type of a Service.

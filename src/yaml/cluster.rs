@@ -19,10 +19,7 @@ pub fn warn(spec: &WrittenSpec, objects: &KubeObjects, problems: &mut Vec<Proble
     }
 }
 
-fn of_forward(
-    forward: &WrittenForward,
-    objects: &KubeObjects,
-) -> impl Iterator<Item = Problem> {
+fn of_forward(forward: &WrittenForward, objects: &KubeObjects) -> impl Iterator<Item = Problem> {
     let protocols = forward.options.protocols.unwrap_or_default();
     let target = forward.target.iter();
     let each = target.flat_map(|target| target.destinations.iter().map(|to| (target.kind, to)));

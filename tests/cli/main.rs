@@ -7,6 +7,8 @@ mod diff;
 mod explain;
 mod folder;
 mod help;
+mod init;
+mod kubernetes;
 mod networks;
 mod printable;
 mod render;

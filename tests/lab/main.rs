@@ -84,6 +84,7 @@ mod generate;
 mod guards;
 mod history;
 mod incomplete;
+mod init;
 mod invalid;
 mod ipv6;
 mod ipv6_health;

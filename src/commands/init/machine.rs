@@ -11,7 +11,11 @@ use crate::import::{KnownRoutes, import};
 use crate::net::per_family::Families;
 use crate::net::words::with_causes;
 use crate::net::{Family, Port, PortRange};
+use crate::netfilter::matches::{Match, PortsOf};
+use crate::netfilter::names::TableName;
+use crate::netfilter::negatable::Negatable::Is;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
 
 /// The machine, as far as a first spec needs it.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ pub(super) enum FoundRules {
     Read {
         /// How many forwards and outbound entries an import would find.
         numbers: Numbers,
-        /// The ports that the forwards listen on.
+        /// The ports that these forwards, and rules of other programs, take.
         listeners: Vec<PortRange>,
     },
 }
@@ -85,14 +89,43 @@ impl FoundRules {
         });
         let rules: Vec<(Family, Ruleset)> = rules.collect();
         let draft = import(&rules, &KnownRoutes::default());
+        let forwards = draft.set.forwards.iter();
+        let listeners = forwards.map(|one| one.listen.ports);
+        let redirected = rules.iter().flat_map(|(_, rules)| redirected(rules));
         FoundRules::Read {
             numbers: draft.set.numbers(),
-            listeners: draft
-                .set
-                .forwards
-                .iter()
-                .map(|one| one.listen.ports)
-                .collect(),
+            listeners: listeners.chain(redirected).collect(),
         }
+    }
+}
+
+/// Returns the ports that rules redirect, such as those that Docker publishes.
+fn redirected(rules: &Ruleset) -> impl Iterator<Item = PortRange> {
+    let nat = rules
+        .chains()
+        .filter(|(table, ..)| *table == TableName::Nat);
+    let rules = nat.flat_map(|(_, _, chain)| &chain.rules);
+    let redirects = rules.filter(|rule| {
+        let name = rule.target.as_ref().map(Target::name);
+        matches!(name, Some("DNAT" | "REDIRECT"))
+    });
+    redirects.flat_map(|rule| rule.matches.iter().flat_map(destination_ports))
+}
+
+fn destination_ports(condition: &Match) -> Vec<PortRange> {
+    match condition {
+        Match::Tcp {
+            destination: Some(Is(ports)),
+            ..
+        }
+        | Match::Udp {
+            destination: Some(Is(ports)),
+            ..
+        } => vec![*ports],
+        Match::Multiport {
+            of: PortsOf::Destination | PortsOf::Either,
+            ports: Is(ports),
+        } => ports.clone(),
+        _ => Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ use super::failure::CommandRefusal;
 use super::host::HostAccess;
 use crate::cli::InitArgs;
 use crate::host::file;
+use crate::netfilter::token::shell_word;
 use machine::FoundMachine;
 
 pub fn run(args: &InitArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
@@ -23,7 +24,13 @@ pub fn run(args: &InitArgs, on: HostAccess<'_>, console: &mut Console) -> Result
     let found = FoundMachine::look(on);
     let spec = text::spec(&found);
     match &args.output {
-        Some(path) => file::replace(path, spec.as_bytes(), file::SPEC_MODE)?,
+        Some(path) => {
+            file::replace(path, spec.as_bytes(), file::SPEC_MODE)?;
+            let path = shell_word(&path.to_string_lossy());
+            console.note(format_args!(
+                "{path} has no forward yet; when it has one: nvactl check {path}"
+            ));
+        }
         None => console.print_exact(&spec),
     }
     for note in text::notes(&found) {

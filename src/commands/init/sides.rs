@@ -13,8 +13,24 @@ const ASSUMED: &str = "eth0";
 /// Interfaces of other programs, by the beginning of their names. Neither clients nor targets of a firewall are behind
 /// them.
 const OTHERS: [&str; 18] = [
-    "lo", "docker", "br-", "virbr", "veth", "cni", "cali", "flannel", "cilium", "lxc", "lxd", "kube",
-    "podman", "tun", "tap", "wg", "tailscale", "zt",
+    "lo",
+    "docker",
+    "br-",
+    "virbr",
+    "veth",
+    "cni",
+    "cali",
+    "flannel",
+    "cilium",
+    "lxc",
+    "lxd",
+    "kube",
+    "podman",
+    "tun",
+    "tap",
+    "wg",
+    "tailscale",
+    "zt",
 ];
 
 /// The interfaces of both sides, and the source address.
@@ -77,7 +93,9 @@ pub(super) fn choose(found: &FoundMachine) -> ChosenSides {
         v6: snat(Family::V6),
     };
     if snat == Snats::default() {
-        reasons.push(format!("{egress} has no address that stays, so targets see the one that it has then."));
+        reasons.push(format!(
+            "{egress} has no address that stays, so targets see the one that it has then."
+        ));
         snat = masquerade();
     }
     ChosenSides {
@@ -125,5 +143,8 @@ pub(super) fn address(link: &Link, family: Family) -> Option<IpAddr> {
     let all = link.addresses.iter().copied();
     let usable = all.filter(|one| Family::of(*one) == family && not_a_host(*one).is_none());
     let is_first = |one: &IpAddr| !link.secondary.contains(one);
-    usable.clone().find(is_first).or_else(|| usable.clone().next())
+    usable
+        .clone()
+        .find(is_first)
+        .or_else(|| usable.clone().next())
 }

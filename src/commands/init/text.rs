@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::machine::{FoundMachine, FoundRules};
 use super::sides::{ChosenSides, address, candidates, choose};
 use crate::forwards::{
-    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Listen, Snat,
-    Sources, TargetKind, TargetPorts,
+    Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Listen,
+    Snat, Sources, TargetKind, TargetPorts,
 };
 use crate::net::words::few;
 use crate::net::{Family, Port, PortRange, Protocol};
 use crate::yaml::{CommentedOut, Comments, spec_text};
 
 /// The ports that an example listens on, the best first.
-const PORTS: [u16; 5] = [8080, 8443, 8000, 9000, 49181];
+const PORTS: [u16; 4] = [8080, 8443, 8000, 9000];
 /// Further ports, up to those that the kernel gives to connections of the machine itself (`ip_local_port_range`).
 const FURTHER: std::ops::Range<u16> = 10_000..32_768;
 /// The most ports that the comment lists.
@@ -59,7 +59,9 @@ pub(super) fn notes(found: &FoundMachine) -> Vec<String> {
                 .to_owned(),
         ),
         FoundRules::Unread(why) => {
-            notes.push(format!("rules that forward already were not looked for: {why}"));
+            notes.push(format!(
+                "rules that forward already were not looked for: {why}"
+            ));
         }
         FoundRules::Read { .. } => notes.extend(forwards_already(found)),
     }
@@ -159,7 +161,12 @@ fn examples(found: &FoundMachine, sides: &ChosenSides) -> Vec<CommentedOut> {
     });
     let straight = own
         .and_then(|own| example("api", Some(own), TargetKind::Pod))
-        .map(|piece| ("to a pod, for clients of one address of this machine", piece));
+        .map(|piece| {
+            (
+                "to a pod, for clients of one address of this machine",
+                piece,
+            )
+        });
     let examples = through.into_iter().chain(straight);
     let examples = examples.map(|(words, piece)| CommentedOut {
         lines: vec![format!("Example: {words}.")],
@@ -199,5 +206,217 @@ fn forward(
         limits: None,
         log: None,
         hairpin: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::forwards::Numbers;
+    use crate::host::listening::ListeningSocket;
+    use crate::host::network::{Link, Links};
+    use crate::yaml;
+
+    fn link(name: &str, addresses: &[&str]) -> Link {
+        let addresses = addresses
+            .iter()
+            .map(|text| text.parse().expect("an address"));
+        Link {
+            name: name.to_owned(),
+            up: true,
+            enabled: true,
+            addresses: addresses.collect(),
+            ..Link::default()
+        }
+    }
+
+    /// A machine with these interfaces beside the loopback, and default routes by the first of them.
+    fn machine(links: &[Link]) -> FoundMachine {
+        let default = links.iter().take(1).flat_map(|link| {
+            let families = Family::ALL.into_iter();
+            let has = |family: &Family| address(link, *family).is_some();
+            let families = families.filter(has);
+            families.map(|family| (family, link.name.clone()))
+        });
+        FoundMachine {
+            default: default.collect(),
+            links: Links([&[link("lo", &["127.0.0.1", "::1"])], links].concat()),
+            listening: Vec::new(),
+            is_azure: false,
+            rules: FoundRules::NotRoot,
+        }
+    }
+
+    fn socket(protocol: Protocol, address: &str, port: u16) -> ListeningSocket {
+        ListeningSocket {
+            protocol,
+            port: Port::new(port).expect("a port"),
+            address: address.parse().expect("an address"),
+        }
+    }
+
+    /// Checks a spec, as it is and without the `#` of its examples, and returns the forwards of the second.
+    fn examples_of(text: &str) -> Vec<Forward> {
+        let accepted = |text: &str| {
+            let reading = yaml::examine(text.as_bytes());
+            let problems = reading.problems.iter();
+            let problems = problems.filter(|one| one.severity() != yaml::Severity::Note);
+            let problems: Vec<_> = problems.map(|one| one.words().text).collect();
+            assert_eq!(problems, [""; 0], "{text}");
+            reading.set.expect("it has no error")
+        };
+        assert_eq!(accepted(text).forwards, [], "{text}");
+        let lines = text.lines().map(|line| {
+            let is_spec = line.starts_with("#  ") || line == "#forwards:";
+            let line = if is_spec { &line[1..] } else { line };
+            format!("{line}\n")
+        });
+        accepted(&lines.collect::<String>()).forwards
+    }
+
+    #[test]
+    fn one_nic_is_both_sides() {
+        let text = spec(&machine(&[link("eth0", &["10.3.0.4"])]));
+        examples_of(&text);
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_machine_with_all_that_can_be_said() {
+        let mut found = machine(&[
+            link("eth0", &["10.3.0.4", "fd00:3::4"]),
+            link("eth1", &["10.4.0.4"]),
+        ]);
+        found.is_azure = true;
+        found.listening = vec![
+            socket(Protocol::Tcp, "0.0.0.0", 22),
+            socket(Protocol::Tcp, "::", 22),
+            socket(Protocol::Tcp, "127.0.0.53", 53),
+            socket(Protocol::Tcp, "127.0.0.1", 8080),
+            socket(Protocol::Udp, "10.3.0.4", 68),
+        ];
+        found.rules = FoundRules::Read {
+            numbers: Numbers {
+                forwards: 2,
+                entries: 0,
+            },
+            listeners: vec!["8400-8500".parse().expect("ports")],
+        };
+        let text = spec(&found);
+        let ports: Vec<String> = examples_of(&text)
+            .iter()
+            .map(|one| one.listen.to_string())
+            .collect();
+        assert_eq!(ports, ["8000", "10.3.0.4:9000"]);
+        insta::assert_snapshot!(text);
+        insta::assert_snapshot!(notes(&found).join("\n"));
+    }
+
+    /// The interfaces, the source and the examples of each machine. `check` accepts each.
+    #[test]
+    fn the_sides_are_those_of_the_machine() {
+        let no_route = |links: &[Link]| FoundMachine {
+            default: BTreeMap::new(),
+            ..machine(links)
+        };
+        let eth0 = || link("eth0", &["10.3.0.4"]);
+        let eth1 = || link("eth1", &["10.4.0.4"]);
+        let down = Link {
+            enabled: false,
+            ..eth1()
+        };
+        let port_of_bridge = Link {
+            bridge: Some("br0".to_owned()),
+            ..eth1()
+        };
+        let second = Link {
+            secondary: vec!["10.4.0.9".parse().expect("an address")],
+            ..link("eth1", &["10.4.0.9", "10.4.0.4"])
+        };
+        let unnumbered = FoundMachine {
+            default: [(Family::V4, "ppp0".to_owned())].into(),
+            ..machine(&[link("ppp0", &[])])
+        };
+        let machines = [
+            machine(&[eth0()]),
+            machine(&[eth0(), eth1()]),
+            machine(&[eth0(), second]),
+            machine(&[eth0(), eth1(), link("eth2", &["10.5.0.4"])]),
+            machine(&[eth0(), down]),
+            machine(&[eth0(), port_of_bridge]),
+            machine(&[
+                eth0(),
+                link("docker0", &["172.17.0.1"]),
+                link("wg0", &["10.9.0.1"]),
+            ]),
+            // iptables has no such name.
+            machine(&[eth0(), link("eth+", &["10.4.0.4"])]),
+            machine(&[link("eth0", &["fd00:3::4"])]),
+            machine(&[link("eth0", &["10.3.0.4", "fd00:3::4"]), eth1()]),
+            machine(&[eth0(), link("eth1", &["fd00:4::4"])]),
+            // The target of the first example is an address of the machine.
+            machine(&[link("eth0", &["10.224.0.254"])]),
+            no_route(&[eth0(), eth1()]),
+            no_route(&[]),
+            no_route(&[link("docker0", &["172.17.0.1"])]),
+            unnumbered,
+        ];
+        let mut text = String::new();
+        for found in machines {
+            let sides = choose(&found);
+            let (v4, v6) = (sides.snat.v4, sides.snat.v6);
+            let shown = |snat: Option<Snat>| snat.map_or("-".to_owned(), |snat| snat.to_string());
+            text += &format!(
+                "{} > {}, snat {} {}\n",
+                sides.ingress,
+                sides.egress,
+                shown(v4),
+                shown(v6)
+            );
+            for reason in &sides.reasons {
+                text += &format!("    {reason}\n");
+            }
+            for one in examples_of(&spec(&found)) {
+                text += &format!("    {} {} -> {}\n", one.name, one.listen, one.reaches());
+            }
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn no_port_is_proposed_that_is_taken() {
+        let mut found = machine(&[link("eth0", &["10.3.0.4"])]);
+        for port in 1..20_000 {
+            if port != 12_345 {
+                let address = if port % 2 == 0 { "127.0.0.1" } else { "::" };
+                found.listening.push(socket(Protocol::Tcp, address, port));
+            }
+        }
+        let ports = |found: &FoundMachine| -> Vec<u16> {
+            let all = examples_of(&spec(found));
+            all.iter()
+                .map(|one| one.listen.ports.first().number())
+                .collect()
+        };
+        assert_eq!(ports(&found), [12_345, 20_000]);
+        found.rules = FoundRules::Read {
+            numbers: Numbers {
+                forwards: 1,
+                entries: 0,
+            },
+            listeners: vec!["12000-20100".parse().expect("ports")],
+        };
+        assert_eq!(ports(&found), [20_101, 20_102]);
+        // Without a free port there is no example.
+        found.rules = FoundRules::Read {
+            numbers: Numbers {
+                forwards: 1,
+                entries: 0,
+            },
+            listeners: vec![PortRange::ALL],
+        };
+        assert_eq!(ports(&found), [0_u16; 0]);
     }
 }

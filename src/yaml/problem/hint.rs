@@ -16,7 +16,9 @@ pub(super) fn not_in_cluster(with_pods: bool) -> String {
     } else {
         "if it is a pod's address, put the pods into the file: kubectl get services,endpoints,pods -A -o json"
     };
-    format!("{ask}; if the target is not in the cluster, add `silence: [not-in-cluster]` to the forward")
+    format!(
+        "{ask}; if the target is not in the cluster, add `silence: [not-in-cluster]` to the forward"
+    )
 }
 
 pub(super) fn not_exposed(write: Option<&str>) -> String {

@@ -694,7 +694,7 @@ problems! {
     }
     "not-in-cluster": Warning, NotInCluster {
         meaning: "a target whose address no object has, with `check --kubernetes`",
-        example: "`pod: \"10.224.0.77:80\"`",
+        example: "`pod: \"10.224.0.77:80\"` of a pod that is gone",
         NotInCluster { address: IpAddr, contents: String, with_pods: bool } => {
             text: ("no object in the file of Kubernetes has the address {address}; the file has {contents}"),
             hint: ("{}", hint::not_in_cluster(*with_pods)),
@@ -702,7 +702,7 @@ problems! {
     }
     "not-exposed": Warning, NotExposed {
         meaning: "a target port that the objects of its address do not have, with `check --kubernetes`",
-        example: "`ilb: 10.224.0.222:49181`",
+        example: "`ilb: 10.224.0.222:49181`, and a Service that exposes 49180",
         NotExposed { address: IpAddr, holder: String, missing: String, has: String, write: Option<String> } => {
             text: ("{holder} has the address {address}, but not {missing}; its ports are: {has}"),
             hint: ("{}", hint::not_exposed(write.as_deref())),

@@ -14,6 +14,7 @@ use crate::commands::objects::{ReadObjects, read_objects};
 use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, Snats};
 use crate::host::file;
 use crate::kubernetes::{KubeName, KubeService, ServiceDraft, draft};
+use crate::net::Interface;
 use crate::yaml::{self, Comments, Severity, nearest, spec_text};
 use comments::comments;
 use report::ServiceReport;
@@ -91,8 +92,7 @@ fn near(name: &KubeName, all: &[KubeService]) -> Vec<KubeName> {
 
 /// Returns the firewall of a spec that is written far from the machine.
 fn firewall() -> Firewall {
-    let interface: crate::net::Interface =
-        INTERFACE.parse().expect("it is the name of an interface");
+    let interface: Interface = INTERFACE.parse().expect("it is the name of an interface");
     Firewall {
         ingress: vec![interface.clone()],
         egress: interface,
@@ -138,5 +138,92 @@ fn without_forwards(set: &ForwardSet) -> ForwardSet {
         forwards: Vec::new(),
         outbound: Vec::new(),
         tests: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::{self, ServiceFate};
+
+    /// Services with ports, addresses and names of every kind, hostile ones included.
+    fn every_kind() -> String {
+        let names = ["web", "a-b", "é: [x]\\n- y", "#", "1e3", "null"];
+        let ports = [
+            r#"[{"port": 443}]"#,
+            r#"[{"port": 443, "protocol": "UDP"}, {"port": 443, "name": "a: b #c\nd"}]"#,
+            r#"[{"port": 22}, {"port": 65535}]"#,
+            r#"[{"port": 53, "protocol": "SCTP"}]"#,
+            "[]",
+        ];
+        let addresses = [
+            "10.224.0.1",
+            "100.64.0.1",
+            "fd00::1",
+            "20.1.2.3",
+            "127.0.0.1",
+            "169.254.169.254",
+            "224.0.0.1",
+            "0.0.0.0",
+            "::",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+        ];
+        let mut items = Vec::new();
+        for (n, address) in addresses.iter().enumerate() {
+            for (m, ports) in ports.iter().enumerate() {
+                let name = names[(n + m) % names.len()];
+                items.push(format!(
+                    r#"{{"metadata": {{"name": "{name}", "namespace": "n{m}", "annotations": {{
+                        "service.beta.kubernetes.io/azure-load-balancer-internal": "true"}}}},
+                        "spec": {{"type": "LoadBalancer", "ports": {ports}, "loadBalancerSourceRanges": ["{name}"]}},
+                        "status": {{"loadBalancer": {{"ingress": [{{"ip": "{address}"}}]}}}}}}"#
+                ));
+            }
+        }
+        format!(
+            r#"{{"apiVersion": "v1", "kind": "ServiceList", "items": [{}]}}"#,
+            items.join(",")
+        )
+    }
+
+    #[test]
+    fn check_accepts_what_is_written_and_each_forward_is_in_it() {
+        let objects = kubernetes::read(every_kind().as_bytes()).expect("it is valid");
+        let services: Vec<&KubeService> = objects.services.iter().collect();
+        let mut draft = draft(services.iter().copied(), firewall());
+        refuse(&mut draft);
+        let text = spec_text(&draft.set, &comments(&draft, &services, "a\nb"));
+        let set =
+            yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}: {text}"));
+        assert_eq!(set, draft.set, "{text}");
+        let (mut forwards, mut sketched, mut refused) = (0, 0, 0);
+        for account in &draft.accounts {
+            match &account.fate {
+                ServiceFate::Forward(name) => {
+                    forwards += 1;
+                    assert!(set.forwards.iter().any(|one| one.name == *name), "{name}");
+                }
+                ServiceFate::Sketched(name, _) => {
+                    sketched += 1;
+                    let line = format!("#  - name: {name}\n");
+                    assert!(text.contains(&line), "{line}{text}");
+                }
+                ServiceFate::LeftOut(reason) => {
+                    refused += usize::from(reason.to_string().starts_with("a spec refuses it: "));
+                }
+            }
+        }
+        assert!(
+            forwards > 3 && sketched > 5 && refused > 5,
+            "{forwards} {sketched} {refused}\n{text}"
+        );
+        // A text from the file ends no comment.
+        let foreign = text
+            .lines()
+            .filter(|line| line.starts_with("- y") || line.starts_with('d'));
+        assert_eq!(foreign.count(), 0, "{text}");
     }
 }
