@@ -101,12 +101,12 @@ fn a_spec_is_its_own_services_until_they_change() {
     ];
     assert_eq!(run(&check), "exit 0\n");
     let changed = services()
-        .replace("49180", "49181")
+        .replace("\"port\": 53,", "\"port\": 5353,")
         .replace("10.224.0.231", "10.224.0.240");
     fs::write(folder.path().join("services.json"), changed).unwrap();
     let run = run(&check);
     assert!(run.starts_with("exit 1\n"), "{run}");
-    for (code, count) in [("not-exposed", 1), ("not-in-cluster", 1)] {
+    for (code, count) in [("not-exposed", 2), ("not-in-cluster", 2)] {
         assert_eq!(
             run.matches(&format!("warning[{code}]")).count(),
             count,
@@ -160,7 +160,7 @@ fn objects_that_cannot_be_read_are_an_error() {
         ),
         (
             &OBJECTS.replacen("49180", "491800", 1),
-            "cannot read the objects in `<stdin>`: line 9, column 102: a port is a number from 1 to 65535\n",
+            "cannot read the objects in `<stdin>`: line 9, column 96: a port is a number from 1 to 65535\n",
         ),
     ] {
         let run = check(&[], objects);

@@ -31,8 +31,7 @@ pub(super) fn comments(draft: &ServiceDraft, services: &[&KubeService], file: &s
             "Imported by nvactl from the Services of {file}. Each forward listens on the port that its load balancer exposes."
         )],
         firewall: vec![
-            "Assumed: replace them by the firewall's interfaces and by its address, which targets see. On the firewall, \
-             `nvactl init` prints both."
+            "Assumed: write the firewall's own interfaces and address here. On the firewall, `nvactl init` prints them."
                 .to_owned(),
         ],
         commented_out: commented_out.collect(),
@@ -60,7 +59,7 @@ pub(super) fn remark(account: &ServiceAccount, services: &[&KubeService]) -> Opt
     let service = services.iter().find(is_its)?;
     (!service.admits.is_empty()).then(|| {
         format!(
-            "the load balancer admits only {} (loadBalancerSourceRanges), and the firewall's `snat` must be one of them",
+            "the load balancer admits only {} (loadBalancerSourceRanges), so the firewall's `snat` must be an address in there",
             service.admits.join(", ")
         )
     })
