@@ -14,7 +14,7 @@ pub struct ListeningSocket {
 }
 
 /// The files of `/proc/net`, and the state of a socket that waits for clients (`TCP_LISTEN` and `TCP_CLOSE` in
-/// include/net/tcp_states.h: a UDP socket without a peer has the second).
+/// `include/net/tcp_states.h`: a UDP socket without a peer has the second).
 const FILES: [(&str, Protocol, &str); 4] = [
     ("tcp", Protocol::Tcp, "0A"),
     ("tcp6", Protocol::Tcp, "0A"),

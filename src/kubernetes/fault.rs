@@ -22,16 +22,20 @@ pub enum TargetFault {
         with_pods: bool,
     },
     /// The objects that have its address do not have all its ports.
-    NoPort {
-        /// The object, or several.
-        holder: String,
-        /// The ports that it does not have.
-        missing: String,
-        /// The ports that it has.
-        has: String,
-        /// The port to write, if there is only one of the protocol.
-        instead: Option<Port>,
-    },
+    NoPort(Box<WrongPorts>),
+}
+
+/// Ports that the objects of an address do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongPorts {
+    /// The object, or several.
+    pub holder: String,
+    /// The ports that it does not have.
+    pub missing: String,
+    /// The ports that it has.
+    pub has: String,
+    /// The port to write, if there is only one of the protocol.
+    pub instead: Option<Port>,
 }
 
 impl KubeObjects {
@@ -53,24 +57,62 @@ impl KubeObjects {
         let known = holders.iter().map(|holder| holder.ports.as_ref());
         let known: Option<Vec<_>> = known.collect();
         let known: BTreeSet<(KubeProtocol, Port)> = known?.into_iter().flatten().copied().collect();
-        let asked = protocols.iter().flat_map(|protocol| {
-            let numbers = ports.iter().flat_map(|range| numbers(*range));
-            numbers.map(|port| (KubeProtocol::from(*protocol), port))
-        });
-        let missing: BTreeSet<_> = asked.filter(|one| !known.contains(one)).collect();
-        let (first, _) = missing.first()?;
+        let missing = MissingPorts::of(&known, protocols, ports);
+        let (first, _) = missing.first.first()?;
         let mut of_protocol = known.iter().filter(|(protocol, _)| protocol == first);
-        let instead = match (of_protocol.next(), of_protocol.next(), missing.len()) {
+        let instead = match (of_protocol.next(), of_protocol.next(), missing.count) {
             (Some((_, port)), None, 1) => Some(*port),
             _ => None,
         };
-        Some(TargetFault::NoPort {
+        Some(TargetFault::NoPort(Box::new(WrongPorts {
             holder: holder_words(holders),
-            missing: port_words(&missing),
+            missing: missing.words(),
             has: port_words(&known),
             instead,
-        })
+        })))
     }
+}
+
+/// The ports that a target needs and its objects do not have. Only the first of many are listed.
+struct MissingPorts {
+    first: Vec<(KubeProtocol, Port)>,
+    count: usize,
+}
+
+impl MissingPorts {
+    fn of(
+        known: &BTreeSet<(KubeProtocol, Port)>,
+        protocols: &[Protocol],
+        ports: &[PortRange],
+    ) -> Self {
+        let mut missing = Self {
+            first: Vec::new(),
+            count: 0,
+        };
+        for protocol in protocols.iter().map(|one| KubeProtocol::from(*one)) {
+            for range in ports {
+                let there = known.range((protocol, range.first())..=(protocol, range.last()));
+                missing.count += range.count() as usize - there.count();
+                let each = numbers(*range).map(|port| (protocol, port));
+                let further = each.filter(|one| !known.contains(one));
+                let room = MOST_PORTS - missing.first.len();
+                missing.first.extend(further.take(room));
+            }
+        }
+        missing
+    }
+
+    fn words(&self) -> String {
+        let listed = few(self.first.iter().copied().map(port_word), MOST_PORTS);
+        match self.count - self.first.len() {
+            0 => listed,
+            more => format!("{listed} and {more} more"),
+        }
+    }
+}
+
+fn port_word((protocol, port): (KubeProtocol, Port)) -> String {
+    format!("{protocol}/{port}")
 }
 
 fn numbers(range: PortRange) -> impl Iterator<Item = Port> {
@@ -91,9 +133,5 @@ fn port_words(ports: &BTreeSet<(KubeProtocol, Port)>) -> String {
     if ports.is_empty() {
         return "none".to_owned();
     }
-    let each = ports.iter();
-    few(
-        each.map(|(protocol, port)| format!("{protocol}/{port}")),
-        MOST_PORTS,
-    )
+    few(ports.iter().copied().map(port_word), MOST_PORTS)
 }

@@ -27,7 +27,7 @@ pub use draft::{
     LeftOutReason, ServiceAccount, ServiceDraft, ServiceEndpoint, ServiceFate, SketchedForward,
     draft,
 };
-pub use fault::TargetFault;
+pub use fault::{TargetFault, WrongPorts};
 pub use names::{KubeName, KubeNameError};
 pub use objects::{KubeKind, KubeObjects};
 pub use protocol::KubeProtocol;

@@ -276,12 +276,13 @@ fn fault(objects: &KubeObjects, address: &str, protocols: &[Protocol], ports: &s
     match objects.fault(address, protocols, &[ports]) {
         None => String::new(),
         Some(TargetFault::NoObject { contents, .. }) => format!("no object: {contents}"),
-        Some(TargetFault::NoPort {
-            holder,
-            missing,
-            has,
-            instead,
-        }) => {
+        Some(TargetFault::NoPort(wrong)) => {
+            let WrongPorts {
+                holder,
+                missing,
+                has,
+                instead,
+            } = *wrong;
             let instead = instead.map_or(String::new(), |port| format!(", write {port}"));
             format!("{holder}: not {missing}, but {has}{instead}")
         }
@@ -315,6 +316,12 @@ fn a_target_must_have_a_port_that_its_service_exposes() {
     let found = objects(&list(&[TMP_SHELL, &external]));
     let both = [Protocol::Tcp, Protocol::Udp];
     for (address, protocols, ports, expected) in [
+        (
+            "10.9.0.1",
+            &both[..],
+            "1-65535",
+            "the Service `a/external`: not tcp/1, tcp/2, tcp/3, tcp/4, tcp/5, tcp/6 and 131061 more, but tcp/80, tcp/443, udp/53",
+        ),
         ("10.224.0.222", TCP, "49180", ""),
         ("10.224.0.222", TCP, "443", ""),
         ("10.9.0.1", TCP, "80", ""),
@@ -403,4 +410,20 @@ fn a_target_must_be_the_address_of_an_object() {
     let empty = objects(&list(&[]));
     let words = fault(&empty, "10.224.0.118", TCP, "80");
     assert_eq!(words, "no object: no Services and no pods");
+}
+
+/// Each byte of a text, changed.
+#[test]
+fn no_text_is_a_panic() {
+    let text = list(&[TMP_SHELL, &balancer("a/ä", "\"ports\": []", "{}")]);
+    for at in 0..text.len() {
+        for byte in [b'"', b'{', b'[', b'0', b'\n', b'\\', 0xff] {
+            let mut changed = text.as_bytes().to_vec();
+            changed[at] = byte;
+            if let Ok(objects) = read(&changed) {
+                let _ = draft(&objects.services, firewall());
+            }
+            let _ = read(&changed[..at]);
+        }
+    }
 }

@@ -48,17 +48,10 @@ fn problem(kind: TargetKind, address: IpAddr, fault: TargetFault) -> ProblemKind
             contents,
             with_pods,
         },
-        TargetFault::NoPort {
-            holder,
-            missing,
-            has,
-            instead,
-        } => ProblemKind::NotExposed {
+        TargetFault::NoPort(ports) => ProblemKind::NotExposed {
             address,
-            holder,
-            missing,
-            has,
-            write: instead.map(|port| written(kind, address, port)),
+            write: ports.instead.map(|port| written(kind, address, port)),
+            ports,
         },
     }
 }

@@ -177,7 +177,7 @@ fn examples(found: &FoundMachine, sides: &ChosenSides) -> Vec<CommentedOut> {
 
 /// Returns addresses for targets of examples: those of the article's cluster.
 fn targets(family: Family) -> impl Iterator<Item = IpAddr> {
-    (200..=u8::MAX - 1).rev().map(move |last| match family {
+    (200..u8::MAX).rev().map(move |last| match family {
         Family::V4 => Ipv4Addr::new(10, 224, 0, last).into(),
         Family::V6 => Ipv6Addr::new(0xfd00, 0x224, 0, 0, 0, 0, 0, last.into()).into(),
     })

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
 use super::hint::{self, did_you_mean, one_of};
 use crate::forwards::{Firewall, LineError, Log, NameError, TestName};
+use crate::kubernetes::WrongPorts;
 use crate::net::{Family, Host, InterfaceError, Port, PortError, PortRange, Protocol};
 use crate::yaml::bounds::MAX_VALUES;
 
@@ -703,8 +704,8 @@ problems! {
     "not-exposed": Warning, NotExposed {
         meaning: "a target port that the objects of its address do not have, with `check --kubernetes`",
         example: "`ilb: 10.224.0.222:49181`, and a Service that exposes 49180",
-        NotExposed { address: IpAddr, holder: String, missing: String, has: String, write: Option<String> } => {
-            text: ("{holder} has the address {address}, but not {missing}; its ports are: {has}"),
+        NotExposed { address: IpAddr, ports: Box<WrongPorts>, write: Option<String> } => {
+            text: ("{} has the address {address}, but not {}; its ports are: {}", ports.holder, ports.missing, ports.has),
             hint: ("{}", hint::not_exposed(write.as_deref())),
         }
     }
