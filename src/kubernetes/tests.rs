@@ -248,7 +248,11 @@ fn names_are_valid_and_unique() {
         .enumerate()
         .map(|(n, name)| balancer(name, ports, &address(n)))
         .collect();
-    let items: Vec<&str> = items.iter().map(String::as_str).collect();
+    // The name that the second of two namesakes has.
+    let second = balancer("d/e-80", r#""ports": [{"port": 2}]"#, &address(100));
+    let namesakes = ["d/e", "d/e"].map(|name| balancer(name, ports, &address(101)));
+    let items = items.iter().chain([&second]).chain(&namesakes);
+    let items: Vec<&str> = items.map(String::as_str).collect();
     let draft = draft(&objects(&list(&items)).services, firewall());
     let names: Vec<&str> = draft
         .accounts
@@ -264,7 +268,10 @@ fn names_are_valid_and_unique() {
             "a-b-c-80-3",
             &long,
             "service-80",
-            "x-80"
+            "x-80",
+            "d-e-80-2",
+            "d-e-80",
+            "d-e-80-3"
         ]
     );
 }

@@ -220,6 +220,8 @@ mod tests {
             forwards > 3 && sketched > 5 && refused > 5,
             "{forwards} {sketched} {refused}\n{text}"
         );
+        // The user decides about ssh.
+        assert!(!text.contains("silence"), "{text}");
         // A text from the file ends no comment.
         let foreign = text
             .lines()
