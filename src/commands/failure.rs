@@ -41,9 +41,9 @@ pub enum CommandRefusal {
         name: KubeName,
         near: Vec<KubeName>,
     },
-    #[error("`{file}` has no tests")]
+    #[error("{} no tests", have(.files))]
     NoTests {
-        file: String,
+        files: Vec<String>,
         /// The command that prints some.
         suggest: String,
     },
@@ -53,6 +53,12 @@ pub enum CommandRefusal {
     Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
     NoSuchRule { count: usize },
+}
+
+/// Names files as the subject of "has" or "have".
+fn have(files: &[String]) -> String {
+    let verb = if files.len() == 1 { "has" } else { "have" };
+    format!("{} {verb}", quoted(files))
 }
 
 impl CommandRefusal {

@@ -13,6 +13,7 @@
 
 pub mod answer;
 pub mod azure;
+pub mod boot_text;
 pub mod boot_unit;
 pub mod child;
 pub mod complaint;
@@ -37,6 +38,7 @@ pub mod probe;
 pub mod process;
 pub mod progress;
 pub mod rehearsal;
+pub mod rules_text;
 pub mod session;
 pub mod signals;
 pub mod spec_source;

@@ -10,7 +10,7 @@ use crate::netfilter::matches::{AddressType, Match, PortsOf, Probability, Side};
 use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::token::Token;
+use crate::netfilter::text::parse::{EveryNth, every_nth};
 use crate::netfilter::tracking::{CtState, CtStates};
 
 /// The conditions of a rule, and of the jumps that lead to it.
@@ -31,6 +31,8 @@ pub struct RuleConditions<'r> {
     pub redirected: Option<bool>,
     /// Whether the destination must be one of the machine's own addresses.
     pub to_machine: bool,
+    /// Whether the destination must be another machine's address.
+    pub in_transit: bool,
     pub share: Option<Share>,
     pub limit: Option<&'r Limit>,
     pub hash_limit: Option<&'r HashLimit>,
@@ -44,11 +46,7 @@ pub struct RuleConditions<'r> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     Probability(Probability),
-    /// One of `every` packets: the packet number `packet`, counted from 0.
-    Nth {
-        every: u32,
-        packet: u32,
-    },
+    Nth(EveryNth),
 }
 
 impl<'r> RuleConditions<'r> {
@@ -111,6 +109,10 @@ impl<'r> RuleConditions<'r> {
                 of: Side::Destination,
                 kind: Is(AddressType::Local),
             } => self.to_machine = true,
+            Match::AddressType {
+                of: Side::Destination,
+                kind: Not(AddressType::Local),
+            } => self.in_transit = true,
             Match::Probability(Is(share)) if self.share.is_none() => {
                 self.share = Some(Share::Probability(*share));
             }
@@ -118,8 +120,8 @@ impl<'r> RuleConditions<'r> {
             Match::ConnLimit(limit) if self.connections.is_none() => self.connections = Some(limit),
             Match::Limit(limit) if self.limit.is_none() => self.limit = Some(limit),
             Match::Comment(text) => self.comment = Some(text),
-            Match::Other(words) if self.share.is_none() => match nth(words) {
-                Some(share) => self.share = Some(share),
+            Match::Other(words) if self.share.is_none() => match every_nth(words) {
+                Some(nth) => self.share = Some(Share::Nth(nth)),
                 None => self.beyond.push(condition),
             },
             _ => self.beyond.push(condition),
@@ -172,9 +174,38 @@ impl<'r> RuleConditions<'r> {
         covers(&self.egress, interface)
     }
 
-    /// EntryNames the conditions that a spec cannot say: `-m mark, -m string`.
+    /// Returns whether the conditions name certain connections, rather than all that pass.
+    pub fn names_connections(&self) -> bool {
+        let by_address = self.destination.iter().any(|net| match net {
+            Is(net) => net.prefix_len() == net.max_prefix_len(),
+            Not(_) => false,
+        });
+        by_address
+            || self.ports.is_some()
+            || self.original_ports.is_some()
+            || self.original_destination.is_some()
+    }
+
+    /// Returns whether a spec has words for all conditions, but for limits.
+    pub fn are_said(&self) -> bool {
+        self.beyond.is_empty() && self.share.is_none()
+    }
+
+    /// Returns whether a limit decides which packets meet the conditions.
+    pub fn are_limited(&self) -> bool {
+        self.limit.is_some() || self.hash_limit.is_some() || self.connections.is_some()
+    }
+
+    /// Names the conditions that a spec cannot say, shares and limits included: `-m mark, -m string`.
     pub fn beyond_words(&self) -> String {
-        let mut names: Vec<String> = Vec::new();
+        let limits = [
+            (self.share.is_some(), "`-m statistic`"),
+            (self.limit.is_some(), "`-m limit`"),
+            (self.hash_limit.is_some(), "`-m hashlimit`"),
+            (self.connections.is_some(), "`-m connlimit`"),
+        ];
+        let limits = limits.into_iter().filter(|(is_there, _)| *is_there);
+        let mut names: Vec<String> = limits.map(|(_, name)| name.to_owned()).collect();
         for condition in &self.beyond {
             let name = condition.name();
             let name = if name.starts_with('-') {
@@ -201,30 +232,4 @@ fn addresses(family: Family, nets: &[Negatable<IpNet>]) -> Addresses {
 fn covers(patterns: &[&Negatable<InterfacePattern>], interface: &Interface) -> bool {
     let mut patterns = patterns.iter();
     patterns.all(|pattern| pattern.holds(|pattern| pattern.covers(interface)))
-}
-
-/// Reads `-m statistic --mode nth --every N --packet P`.
-fn nth(words: &[Token]) -> Option<Share> {
-    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
-    let [
-        "-m",
-        "statistic",
-        "--mode",
-        "nth",
-        "--every",
-        every,
-        rest @ ..,
-    ] = words.as_slice()
-    else {
-        return None;
-    };
-    let packet = match rest {
-        [] => 0,
-        ["--packet", packet] => packet.parse().ok()?,
-        _ => return None,
-    };
-    Some(Share::Nth {
-        every: every.parse().ok()?,
-        packet,
-    })
 }

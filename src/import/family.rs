@@ -3,18 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::account::{Account, Part, Remarked, RuleFate};
-use super::admission::{Admission, Redirected, admission};
+use super::admission::{Admission, admission};
+use super::exempt::Before;
 use super::names::{EntryNames, description};
 use super::origin::{Origin, origin};
 use super::outward::Outgoing;
 use super::place::ImportedPlace;
 use super::redirect::{Redirect, redirect};
+use super::redirected::Redirected;
 use super::remark::ImportRemark;
 use super::rest;
 use super::shares::joined;
 use super::sides::{KnownRoutes, entrance, is_dnat};
 use super::walk::{Met, walk};
-use crate::forwards::{Balance, Forward, ForwardTarget, Name, Outbound, TargetKind, TargetPorts};
+use crate::forwards::{
+    Balance, Forward, ForwardTarget, Listen, Name, Outbound, TargetKind, TargetPorts,
+};
 use crate::net::{Family, Interface, PortRange, Protocol};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
@@ -39,6 +43,8 @@ struct FamilyReading<'r> {
     postrouting: Vec<Met<'r>>,
     policy: Policy,
     forwards: Vec<Forward>,
+    /// The redirections of which no forward came, and which take packets all the same.
+    passed: Vec<Redirect<'r>>,
     taken: BTreeMap<ImportedPlace, (BTreeSet<Part>, Vec<Name>)>,
     fates: BTreeMap<ImportedPlace, RuleFate>,
     /// The rules that give forwards their source, and other connections too.
@@ -69,27 +75,18 @@ pub fn read(
         postrouting: postrouting.rules,
         policy: rules.forward_policy(),
         forwards: Vec::new(),
+        passed: Vec::new(),
         taken: BTreeMap::new(),
         fates,
         shared: BTreeSet::new(),
         remarks: Vec::new(),
     };
-    let mut redirects = Vec::new();
-    for met in prerouting.rules.iter().filter(|met| is_dnat(met.rule)) {
-        match redirect(met, family) {
-            Ok(one) => redirects.push(one),
-            Err(why) => {
-                reading
-                    .fates
-                    .insert(met.place.clone(), RuleFate::NotSaid(why));
-            }
-        }
-    }
-    for one in joined(redirects) {
+    for one in joined(reading.redirects(&prerouting.rules)) {
         reading.add(&one, names);
     }
     let outbound = reading.outbound(names);
-    let is_entrance_assumed = !is_known && !(reading.forwards.is_empty() && outbound.is_empty());
+    let has_entries = !reading.forwards.is_empty() || !outbound.is_empty();
+    let is_entrance_assumed = has_entries && !is_known;
     for (place, (parts, entries)) in std::mem::take(&mut reading.taken) {
         let part = parts.into_iter().next().unwrap_or(Part::Accept);
         reading
@@ -105,12 +102,54 @@ pub fn read(
     }
 }
 
-impl FamilyReading<'_> {
+impl<'r> FamilyReading<'r> {
+    /// Reads the DNAT rules of PREROUTING, in their order.
+    fn redirects(&mut self, rules: &[Met<'r>]) -> Vec<Redirect<'r>> {
+        let mut read = BTreeSet::new();
+        let mut redirects = Vec::new();
+        let dnat = rules
+            .iter()
+            .enumerate()
+            .filter(|(_, met)| is_dnat(met.rule));
+        for (number, met) in dnat {
+            let before = Before {
+                family: self.family,
+                rules: &rules[..number],
+                entrance: &self.entrance,
+            };
+            let redirect = redirect(met, self.family).map_err(RuleFate::NotSaid);
+            let redirect = redirect.and_then(|mut one| {
+                before.leave_out(&mut one, |number| read.contains(&number))?;
+                Ok(one)
+            });
+            match redirect {
+                Ok(one) => {
+                    read.insert(number);
+                    redirects.push(one);
+                }
+                Err(fate) => {
+                    self.fates.insert(met.place.clone(), fate);
+                }
+            }
+        }
+        redirects
+    }
+
     /// Adds the forwards of a redirection, or says why there are none.
-    fn add(&mut self, one: &Redirect<'_>, names: &mut EntryNames) {
+    fn add(&mut self, one: &Redirect<'r>, names: &mut EntryNames) {
+        if let Err(fate) = self.try_add(one, names) {
+            if !matches!(fate, RuleFate::NotNeeded(_)) {
+                self.passed.push(one.clone());
+            }
+            for place in &one.places {
+                self.fates.insert(place.clone(), fate.clone());
+            }
+        }
+    }
+
+    fn try_add(&mut self, one: &Redirect<'r>, names: &mut EntryNames) -> Result<(), RuleFate> {
         if let Some(fate) = self.taken_before(one) {
-            self.fate_of_all(one, &fate);
-            return;
+            return Err(fate);
         }
         let ingress = if one.ingress.is_empty() {
             vec![self.entrance.clone()]
@@ -121,28 +160,22 @@ impl FamilyReading<'_> {
         for protocol in &one.protocols {
             match self.way(one, *protocol, &ingress) {
                 Ok(way) => ways.push((*protocol, way)),
-                Err(fate) if one.protocols.len() == 1 => {
-                    self.fate_of_all(one, &fate);
-                    return;
-                }
+                Err(fate) if one.protocols.len() == 1 => return Err(fate),
                 Err(_) => {}
             }
         }
         let Some((_, first)) = ways.first() else {
-            let fate =
-                RuleFate::LeftAlone("FORWARD drops every connection that it redirects".to_owned());
-            self.fate_of_all(one, &fate);
-            return;
+            return Err(RuleFate::LeftAlone(
+                "FORWARD drops every connection that it redirects".to_owned(),
+            ));
         };
         let is_equal = |way: &AdmittedWay| {
             way.admission.sources == first.admission.sources && way.origin.snat == first.origin.snat
         };
         if !ways.iter().all(|(_, way)| is_equal(way)) {
-            let fate = RuleFate::NotSaid(
+            return Err(RuleFate::NotSaid(
                 "the rules treat its TCP and UDP connections differently".to_owned(),
-            );
-            self.fate_of_all(one, &fate);
-            return;
+            ));
         }
         let protocols: Vec<Protocol> = ways.iter().map(|(protocol, _)| *protocol).collect();
         let name = names.of_forward(one.comment, &protocols, &one.listens[0]);
@@ -176,18 +209,33 @@ impl FamilyReading<'_> {
         });
         let forwards: Vec<Forward> = forwards.collect();
         self.forwards.extend(forwards);
+        Ok(())
     }
 
     /// Returns why an earlier redirection takes the packets of this one; `None` if none does.
     fn taken_before(&self, one: &Redirect<'_>) -> Option<RuleFate> {
         let is_taken = |forward: &&Forward| {
-            let is_there = one.listens.iter().any(|listen| {
-                let same =
-                    forward.listen.address.is_none() || forward.listen.address == listen.address;
-                same && forward.listen.ports.overlaps(listen.ports)
-            });
-            is_there && one.protocols.contains(&forward.protocol)
+            shares_listener(&[forward.listen], &one.listens)
+                && one.protocols.contains(&forward.protocol)
         };
+        let takes_some = |other: &&Redirect<'_>| {
+            let shares_interface = other.ingress.is_empty()
+                || one.ingress.is_empty()
+                || one.ingress.iter().any(|by| other.ingress.contains(by));
+            shares_interface
+                && shares_listener(&other.listens, &one.listens)
+                && one
+                    .protocols
+                    .iter()
+                    .any(|one| other.protocols.contains(one))
+                && !other.sources.common(&one.sources).is_empty()
+        };
+        if let Some(other) = self.passed.iter().find(takes_some) {
+            return Some(RuleFate::NotSaid(format!(
+                "{} takes some of its packets first, and no forward came of that rule",
+                other.places[0]
+            )));
+        }
         let before = self.forwards.iter().find(is_taken)?;
         let shares_interface = one.ingress.is_empty()
             || one
@@ -258,9 +306,9 @@ impl FamilyReading<'_> {
         redirected.egress = Some(egress.clone());
         let admission = admission(&redirected, &self.forward, self.policy);
         let origin = origin(&redirected, &self.postrouting);
-        let unsaid = admission.unsaid.first().or(origin.unsaid.first());
+        let obstacle = admission.obstacle.as_ref().filter(|_| admission.admits);
         if !admission.admits {
-            return Err(match unsaid {
+            return Err(match admission.unsaid.first() {
                 Some((place, words)) => RuleFate::NotSaid(format!(
                     "what accepts its connections ({place}) asks for {words}, which a spec has no words for"
                 )),
@@ -269,9 +317,9 @@ impl FamilyReading<'_> {
                 ),
             });
         }
-        if let Some((place, words)) = origin.unsaid.first() {
+        if let Some((place, does)) = obstacle.or(origin.obstacle.as_ref()) {
             return Err(RuleFate::NotSaid(format!(
-                "what rewrites the source of its connections ({place}) has {words}, which a spec has no words for"
+                "{place} {does}, which a spec has no words for"
             )));
         }
         Ok(AdmittedWay {
@@ -284,11 +332,10 @@ impl FamilyReading<'_> {
     /// Keeps the rules and remarks of a forward.
     fn keep(&mut self, one: &Redirect<'_>, ways: &[(Protocol, AdmittedWay)], name: &Name) {
         let mut rules: BTreeSet<(ImportedPlace, Part)> = BTreeSet::new();
-        rules.extend(
-            one.places
-                .iter()
-                .map(|place| (place.clone(), Part::Redirect)),
-        );
+        let places = one.places.iter();
+        rules.extend(places.map(|place| (place.clone(), Part::Redirect)));
+        let exempting = one.exempting.iter();
+        rules.extend(exempting.map(|place| (place.clone(), Part::Refuse)));
         let mut remarks = one.remarks.clone();
         for (_, way) in ways {
             rules.extend(way.admission.rules.iter().cloned());
@@ -296,7 +343,7 @@ impl FamilyReading<'_> {
             remarks.extend(way.admission.remarks.iter().cloned());
             remarks.extend(way.origin.remarks.iter().cloned());
             self.shared.extend(way.origin.shared.clone());
-            for (place, words) in way.admission.unsaid.iter().chain(&way.origin.unsaid) {
+            for (place, words) in &way.admission.unsaid {
                 let fate = RuleFate::NotSaid(format!(
                     "it asks for {words}, which a spec has no words for"
                 ));
@@ -321,12 +368,6 @@ impl FamilyReading<'_> {
             place: place.clone(),
             remark,
         });
-    }
-
-    fn fate_of_all(&mut self, one: &Redirect<'_>, fate: &RuleFate) {
-        for place in &one.places {
-            self.fates.insert(place.clone(), fate.clone());
-        }
     }
 
     fn outbound(&mut self, names: &mut EntryNames) -> Vec<Outbound> {
@@ -370,6 +411,17 @@ impl FamilyReading<'_> {
         }
         found.entries
     }
+}
+
+/// Returns whether packets to one listener may be for the other, which comes first.
+fn shares_listener(first: &[Listen], second: &[Listen]) -> bool {
+    second.iter().any(|listen| {
+        let mut first = first.iter();
+        first.any(|one| {
+            let same = one.address.is_none() || one.address == listen.address;
+            same && one.ports.overlaps(listen.ports)
+        })
+    })
 }
 
 /// What the rules do with the connections of a redirection by one protocol.

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use super::account::Part;
 use super::addresses::Addresses;
-use super::admission::{Fit, Redirected, egress};
+use super::admission::{egress, partly};
 use super::place::ImportedPlace;
+use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
+use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::Snat;
 use crate::net::Interface;
@@ -24,8 +26,8 @@ pub struct Origin {
     /// The deciding rule, if it is for more than these connections.
     pub shared: Option<ImportedPlace>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
-    /// The rules that would matter if a spec had words for them, each with its conditions in words.
-    pub unsaid: Vec<(ImportedPlace, String)>,
+    /// The first rule that decides in a way that a spec cannot say, and what it does.
+    pub obstacle: Option<(ImportedPlace, String)>,
 }
 
 /// Follows the POSTROUTING chain for redirected connections.
@@ -37,64 +39,60 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
         rules: BTreeSet::new(),
         shared: None,
         remarks: Vec::new(),
-        unsaid: Vec::new(),
+        obstacle: None,
     };
     let inside = Addresses::of(redirected.target.into());
-    for met in rules {
+    let mut next = 0;
+    while let Some(met) = rules.get(next) {
+        next += 1;
         let conditions = &met.conditions;
         let fit = redirected.fit(conditions);
         let sources = conditions.sources(redirected.family);
-        let is_from_inside = !sources.are_all() && !sources.common(&inside).is_empty();
-        if fit == Fit::No {
+        let verdict = verdict(met.rule);
+        if fit == Fit::No || verdict == RuleVerdict::GoOn {
             continue;
         }
-        let is_named = redirected.is_named(conditions);
-        let take = |part, found: &mut Origin| {
-            if is_named {
-                found.rules.insert((met.place.clone(), part));
-                if fit == Fit::Part {
-                    found
-                        .remarks
-                        .push((met.place.clone(), ImportRemark::SomePorts));
-                }
-            }
-        };
-        let Some(snat) = snat_of(met) else {
-            if matches!(&met.rule.target, Some(Target::Other(words)) if words.first().is_some_and(|word| word.spelled() == "SNAT"))
-            {
-                found
-                    .unsaid
-                    .push((met.place.clone(), "the form of its SNAT".to_owned()));
+        let is_exempt = matches!(verdict, RuleVerdict::Accept | RuleVerdict::Return);
+        let is_named = conditions.names_connections();
+        if !sources.are_all() && !sources.common(&inside).is_empty() {
+            if is_exempt && redirected.is_one_sided() {
+                let remark = (met.place.clone(), ImportRemark::InsideSource);
+                found.remarks.push(remark);
+            } else if !is_exempt && is_named {
+                found.hairpin = true;
+                found.take(met, fit, Part::Hairpin);
             }
             continue;
+        }
+        if sources.common(redirected.sources).is_empty() {
+            continue;
+        }
+        let snat = snat_of(met);
+        let is_for_all = redirected.sources.without(&sources).is_empty();
+        let is_said = conditions.are_said() && !conditions.are_limited();
+        if !is_for_all || !is_said || is_exempt && fit == Fit::Part {
+            let does = if is_exempt {
+                "keeps the source of"
+            } else {
+                "rewrites the source of"
+            };
+            found.obstacle = Some((met.place.clone(), partly(does, conditions)));
+            break;
+        }
+        if verdict == RuleVerdict::Return {
+            next = next.max(met.resumes);
+            continue;
+        }
+        let Some(snat) = snat else {
+            let target = met.rule.target.as_ref().map_or("", Target::name);
+            let does = format!("rewrites its connections with a form of `{target}`");
+            found.obstacle = Some((met.place.clone(), does));
+            break;
         };
-        if is_from_inside && is_named {
-            found.hairpin = true;
-            take(Part::Hairpin, &mut found);
-            continue;
-        }
-        if sources.common(redirected.sources).is_empty() || is_from_inside {
-            continue;
-        }
-        if !conditions.beyond.is_empty() || conditions.share.is_some() || conditions.limit.is_some()
-        {
-            found
-                .unsaid
-                .push((met.place.clone(), conditions.beyond_words()));
-            continue;
-        }
-        if !redirected.sources.without(&sources).is_empty() {
-            found.unsaid.push((
-                met.place.clone(),
-                "a source address for a part of the clients only".to_owned(),
-            ));
-            continue;
-        }
-        take(Part::Source, &mut found);
+        found.take(met, fit, Part::Source);
         if is_named && conditions.redirected != Some(true) && conditions.original_ports.is_none() {
-            found
-                .remarks
-                .push((met.place.clone(), ImportRemark::RewritesMore));
+            let remark = (met.place.clone(), ImportRemark::RewritesMore);
+            found.remarks.push(remark);
         }
         if !is_named {
             found.shared = Some(met.place.clone());
@@ -104,6 +102,20 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
         break;
     }
     found
+}
+
+impl Origin {
+    /// Takes a rule over if it is for these connections by name.
+    fn take(&mut self, met: &Met<'_>, fit: Fit, part: Part) {
+        if !met.conditions.names_connections() {
+            return;
+        }
+        self.rules.insert((met.place.clone(), part));
+        if fit == Fit::Part {
+            self.remarks
+                .push((met.place.clone(), ImportRemark::SomePorts));
+        }
+    }
 }
 
 /// Returns the source that a rule gives; none for a rule that gives none.

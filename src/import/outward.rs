@@ -6,19 +6,22 @@ use ipnet::IpNet;
 
 use super::account::Part;
 use super::addresses::Addresses;
-use super::admission::egress;
+use super::admission::{egress, partly};
 use super::conditions::RuleConditions;
 use super::names::{EntryNames, description};
 use super::origin::snat_of;
 use super::place::ImportedPlace;
 use super::remark::ImportRemark;
 use super::sides::KnownRoutes;
+use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
-use crate::forwards::{Destinations, GUARDED, Nets, Outbound, OutboundProtocol, Snat};
+use crate::forwards::{
+    Destinations, GUARDED, Nets, Outbound, OutboundProtocol, Snat, not_internet_v4,
+};
 use crate::net::{Family, Interface, PortRange};
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::Policy;
-use crate::netfilter::negatable::Negatable::Is;
+use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::protocol::{IcmpType, IpProtocol};
 use crate::netfilter::target::Target;
 
@@ -49,14 +52,19 @@ impl Outgoing<'_, '_> {
     /// Reads the outbound entries, in the order of their source rules.
     pub fn read(&self, names: &mut EntryNames) -> OutwardEntries {
         let mut found = OutwardEntries::default();
-        for met in self.postrouting {
+        for (number, met) in self.postrouting.iter().enumerate() {
             if self.taken.contains(&met.place) || met.conditions.for_replies {
                 continue;
             }
             let Some(snat) = snat_of(met).filter(|snat| *snat != Snat::Client) else {
                 continue;
             };
-            self.read_source(met, snat, names, &mut found);
+            let source = SourceRule {
+                met,
+                snat,
+                before: &self.postrouting[..number],
+            };
+            self.read_source(&source, names, &mut found);
         }
         found
     }
@@ -64,11 +72,11 @@ impl Outgoing<'_, '_> {
     /// Reads one SNAT or MASQUERADE rule, and the accepts of its connections.
     fn read_source(
         &self,
-        met: &Met<'_>,
-        snat: Snat,
+        source: &SourceRule<'_, '_>,
         names: &mut EntryNames,
         found: &mut OutwardEntries,
     ) {
+        let SourceRule { met, snat, .. } = *source;
         let conditions = &met.conditions;
         let Some(out) =
             egress(conditions).or_else(|| self.routes.default_side(self.family).cloned())
@@ -90,9 +98,20 @@ impl Outgoing<'_, '_> {
         let passing = self.passing(&out, conditions);
         let before = found.entries.len();
         for accept in &passing.accepts {
-            let named = accept.conditions.sources(self.family);
-            let sources = named.common(&conditions.sources(self.family));
-            let allow_from = self.networks(&sources, &accept.ingress);
+            let its_own = accept.conditions.sources(self.family);
+            let sources = its_own.common(&conditions.sources(self.family));
+            let allow_to = accept.destinations(self.family, conditions);
+            let sources = match self.without_exempt(source, &out, &sources, &allow_to) {
+                Ok(sources) => sources,
+                Err(why) => {
+                    found.entries.truncate(before);
+                    found.rules.retain(|(_, _, number)| *number < before);
+                    found.remarks.retain(|(number, _, _)| *number < before);
+                    found.unsaid.push((met.place.clone(), why));
+                    return;
+                }
+            };
+            let allow_from = self.networks(&sources, accept.ingress.as_ref());
             let (Some(allow_from), Some(ingress)) = (allow_from, accept.ingress.clone()) else {
                 continue;
             };
@@ -100,7 +119,6 @@ impl Outgoing<'_, '_> {
                 continue;
             };
             let number = found.entries.len();
-            let allow_to = accept.destinations(self.family, conditions);
             if allow_to.internet || allow_to.nets.are_all() {
                 found
                     .remarks
@@ -140,13 +158,76 @@ impl Outgoing<'_, '_> {
         }
     }
 
+    /// Returns the sources without those whose packets an earlier rule leaves alone.
+    ///
+    /// # Errors
+    /// The reason why a spec cannot say it.
+    fn without_exempt(
+        &self,
+        source: &SourceRule<'_, '_>,
+        out: &Interface,
+        sources: &Addresses,
+        allow_to: &Destinations,
+    ) -> Result<Addresses, String> {
+        let mut left = sources.clone();
+        let to = self.reached(allow_to);
+        for met in source.before {
+            let conditions = &met.conditions;
+            let leaves = match verdict(met.rule) {
+                RuleVerdict::Accept => true,
+                RuleVerdict::Return => met.resumes > source.before.len(),
+                _ => false,
+            };
+            let asked = conditions.destinations(self.family);
+            let hit = left.common(&conditions.sources(self.family));
+            if !leaves
+                || conditions.for_replies
+                || conditions.redirected == Some(true)
+                || !conditions.leave_by(out)
+                || hit.is_empty()
+                || asked.common(&to).is_empty()
+            {
+                continue;
+            }
+            let is_said = conditions.are_said()
+                && !conditions.are_limited()
+                && conditions.protocol.is_none()
+                && conditions.ports.is_none()
+                && to.without(&asked).is_empty();
+            if !is_said {
+                return Err(format!(
+                    "{} {}, which a spec has no words for",
+                    met.place,
+                    partly("keeps the source of", conditions)
+                ));
+            }
+            left = left.without(&hit);
+        }
+        Ok(left)
+    }
+
+    /// Returns the addresses that an entry reaches.
+    fn reached(&self, to: &Destinations) -> Addresses {
+        let each = to.nets.as_slice().iter();
+        let nets = each.fold(Addresses::none(self.family), |all, net| {
+            all.with(&Addresses::of(*net))
+        });
+        if !to.internet {
+            return nets;
+        }
+        let private = not_internet_v4().as_slice().iter();
+        let internet = private.fold(Addresses::all(self.family), |all, net| {
+            all.without(&Addresses::of(*net))
+        });
+        nets.with(&internet)
+    }
+
     /// Returns the networks of an entry: those that rules name, or those behind its ingress.
-    fn networks(&self, sources: &Addresses, ingress: &Option<Interface>) -> Option<Nets> {
+    fn networks(&self, sources: &Addresses, ingress: Option<&Interface>) -> Option<Nets> {
         if !sources.are_all() {
             return (!sources.is_empty()).then(|| Nets::new(sources.nets()));
         }
-        let ingress = ingress.as_ref()?;
-        let behind: Vec<IpNet> = self.routes.behind(ingress, self.family).collect();
+        let behind: Vec<IpNet> = self.routes.behind(ingress?, self.family).collect();
         (!behind.is_empty()).then(|| Nets::new(behind))
     }
 
@@ -233,7 +314,7 @@ impl Outgoing<'_, '_> {
     ) -> Option<Interface> {
         let named = conditions.ingress.iter().find_map(|pattern| match pattern {
             Is(pattern) => pattern.exact().cloned(),
-            _ => None,
+            Not(_) => None,
         });
         let by_route = || {
             let first = from.nets().first().map(IpNet::addr)?;
@@ -244,6 +325,13 @@ impl Outgoing<'_, '_> {
             (self.entrances == [out.clone()]).then(|| out.clone())
         })
     }
+}
+
+/// A rule that gives packets their source, and the rules before it.
+struct SourceRule<'a, 'r> {
+    met: &'a Met<'r>,
+    snat: Snat,
+    before: &'a [Met<'r>],
 }
 
 /// Returns whether a rule names the sources or the interfaces of outbound connections.

@@ -33,6 +33,10 @@ pub enum ImportRemark {
     PrivateNetworks,
     /// The rules refuse with an answer, and the entry drops.
     Answered,
+    /// An accept for clients that the forward refuses.
+    AcceptLeftOut,
+    /// The rules leave the source of hosts behind the firewall alone.
+    InsideSource,
 }
 
 impl ImportRemark {
@@ -53,6 +57,8 @@ impl ImportRemark {
             ImportRemark::LimitCounts => "limit-counts",
             ImportRemark::PrivateNetworks => "private-networks",
             ImportRemark::Answered => "answered",
+            ImportRemark::AcceptLeftOut => "accept-left-out",
+            ImportRemark::InsideSource => "inside-source",
         }
     }
 }
@@ -84,7 +90,9 @@ impl ImportRemark {
             | ImportRemark::UnequalShares
             | ImportRemark::OtherShares
             | ImportRemark::EveryProtocol
-            | ImportRemark::LimitCounts => aside == Aside::Listener,
+            | ImportRemark::LimitCounts
+            | ImportRemark::AcceptLeftOut
+            | ImportRemark::InsideSource => aside == Aside::Listener,
             ImportRemark::SomePorts => aside != Aside::Outward,
             ImportRemark::PrivateNetworks => aside == Aside::Outward,
             // These change no path.
@@ -138,6 +146,13 @@ impl fmt::Display for ImportRemark {
                  private networks that are needed in `allow_to`"
             }
             ImportRemark::Answered => "the rule refuses with an answer; the forward drops",
+            ImportRemark::AcceptLeftOut => {
+                "the rule accepts connections by conditions that a spec has no words for; the forward refuses those that no \
+                 other rule accepts"
+            }
+            ImportRemark::InsideSource => {
+                "the rule leaves the source of hosts behind the firewall alone; the forward rewrites it for all clients"
+            }
         };
         f.write_str(words)
     }

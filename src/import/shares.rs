@@ -4,6 +4,7 @@ use super::conditions::Share;
 use super::redirect::Redirect;
 use super::remark::ImportRemark;
 use crate::netfilter::matches::Probability;
+use crate::netfilter::text::parse::EveryNth;
 
 /// Joins the rules that share the connections of one listener, and those that differ in their sources alone.
 /// Returns the others unchanged, in order.
@@ -33,6 +34,7 @@ pub fn joined(all: Vec<Redirect<'_>>) -> Vec<Redirect<'_>> {
             Some(other) => {
                 other.sources = other.sources.with(&one.sources);
                 other.places.extend(one.places);
+                other.exempting.extend(one.exempting);
                 other.remarks.extend(one.remarks);
                 other.remarks.dedup_by(|a, b| a.1 == b.1);
                 for interface in one.ingress {
@@ -70,10 +72,10 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
     let is_whole = group.last().is_some_and(|last| last.share.is_none())
         || matches!(
             group.last().and_then(|last| last.share),
-            Some(Share::Nth {
+            Some(Share::Nth(EveryNth {
                 every: 1,
                 packet: 0
-            })
+            }))
         );
     let is_equal = is_whole
         && group.iter().enumerate().all(|(n, one)| {
@@ -81,12 +83,12 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
             match one.share {
                 None => n + 1 == count,
                 Some(Share::Probability(share)) => share == Probability::one_of(left),
-                Some(Share::Nth { every, packet }) => every == left && packet == 0,
+                Some(Share::Nth(EveryNth { every, packet })) => every == left && packet == 0,
             }
         });
     let by_turns = group
         .iter()
-        .any(|one| matches!(one.share, Some(Share::Nth { .. })));
+        .any(|one| matches!(one.share, Some(Share::Nth(_))));
     let mut group = group.into_iter();
     let mut first = group.next().expect("a group has a first rule");
     first.share = None;
@@ -100,6 +102,7 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
     }
     for one in group {
         first.places.extend(one.places);
+        first.exempting.extend(one.exempting);
         for to in one.destinations {
             if !first.destinations.contains(&to) {
                 first.destinations.push(to);

@@ -19,6 +19,9 @@ pub struct Met<'r> {
     pub rule: &'r Rule,
     /// Its own conditions, and those of the jumps that lead to it.
     pub conditions: RuleConditions<'r>,
+    /// The number of rules on the way before those behind its chain. A packet that returns from the chain goes on
+    /// there; behind the last rule it meets the policy.
+    pub resumes: usize,
 }
 
 /// The rules on the way from one built-in chain.
@@ -29,7 +32,8 @@ pub struct Walk<'r> {
     pub left: BTreeMap<ImportedPlace, RuleFate>,
 }
 
-/// Follows the jumps from a built-in chain. Chains of nvactl and of programs that write their own rules are left out.
+/// Follows the jumps from a built-in chain. A rule with `-g` stands behind the rules that it leads to: packets that come
+/// to their end return from its own chain. Chains of nvactl and of programs that write their own rules are left out.
 pub fn walk<'r>(
     family: Family,
     ruleset: &'r Ruleset,
@@ -63,6 +67,7 @@ impl<'r> Walker<'r> {
         let Some(chain) = self.ruleset.chain(self.table, name) else {
             return;
         };
+        let mut here = Vec::new();
         for (at, rule) in chain.rules.iter().enumerate() {
             let place = ImportedPlace {
                 family: self.family,
@@ -71,19 +76,27 @@ impl<'r> Walker<'r> {
                 at,
             };
             let all = conditions.and(rule);
-            let Some(Target::Jump(to)) = &rule.target else {
+            if let Some(to) = rule.leads_to() {
+                match self.not_followed(to, depth) {
+                    Some(fate) => {
+                        walk.left.insert(place.clone(), fate);
+                    }
+                    None => self.follow(to, &all, depth + 1, walk),
+                }
+            }
+            if !matches!(rule.target, Some(Target::Jump(_))) {
+                here.push(walk.rules.len());
                 walk.rules.push(Met {
                     place,
                     rule,
                     conditions: all,
+                    resumes: 0,
                 });
-                continue;
-            };
-            if let Some(fate) = self.not_followed(to, depth) {
-                walk.left.insert(place, fate);
-                continue;
             }
-            self.follow(to, &all, depth + 1, walk);
+        }
+        let behind = walk.rules.len();
+        for at in here {
+            walk.rules[at].resumes = behind;
         }
     }
 

@@ -57,6 +57,7 @@ macro_rules! lab_test {
     };
 }
 
+mod adopt;
 mod ahead;
 #[path = "../asked/mod.rs"]
 mod asked;
@@ -83,6 +84,7 @@ mod foreign;
 mod generate;
 mod guards;
 mod history;
+mod import;
 mod incomplete;
 mod init;
 mod invalid;

@@ -1,31 +1,35 @@
 //! The rules that are imported, and what is known of their machine.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ipnet::IpNet;
-use serde_json::Value;
 
+use super::change::change;
 use crate::commands::console::Console;
 use crate::commands::error::{Error, Result};
 use crate::commands::host::{HostAccess, READ_WAIT};
+use crate::forwards::{ForwardSet, PacketTest};
 use crate::host;
-use crate::host::spec_source;
-use crate::import::{Account, ImportedPlace, KnownRoutes};
-use crate::net::per_family::Families;
+use crate::host::iptables::Iptables;
+use crate::host::rules_text::{self, RulesText};
+use crate::import::{Account, Draft, ImportedPlace, KnownRoutes, after};
+use crate::net::per_family::{Families, PerFamily};
 use crate::net::{Family, Interface};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::line::Line;
 use crate::netfilter::text::parse;
 use crate::netfilter::text::typed::{TypedRules, read_typed};
+use crate::plan::plan;
 use crate::twin::machine::Machine;
 use crate::twin::made_up::MadeUp;
+use crate::twin::packet_tests::copies;
+use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 
 /// The name of this machine.
 const LIVE: &str = "live";
-/// The routing table of the machine's own packets.
-const MAIN: &str = "main";
 
 /// The rules that are imported.
 pub(super) struct ImportedRules {
@@ -35,33 +39,50 @@ pub(super) struct ImportedRules {
     /// The lines of a file.
     typed: Option<TypedRules>,
     pub(super) routes: KnownRoutes,
-    /// Whether they are this machine's.
-    pub(super) is_live: bool,
-    /// The backend that holds live rules.
+    /// The programs that read them, if they are this machine's.
+    live: Option<Iptables>,
+    /// The backend of the copies.
     backend: Backend,
 }
 
+/// The rules of a copy.
+pub(super) struct CopyRules {
+    pub(super) filter: PacketFilter,
+    /// The change that is loaded over them.
+    pub(super) change: Option<RuleChange>,
+}
+
+impl CopyRules {
+    fn of(filter: PacketFilter) -> Self {
+        Self {
+            filter,
+            change: None,
+        }
+    }
+}
+
 impl ImportedRules {
+    /// Returns whether they are this machine's.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
     /// Reads the rules of this machine, a file, or standard input.
     pub(super) fn read(named: &Path, on: HostAccess<'_>, console: &mut Console) -> Result<Self> {
         if named == Path::new(LIVE) {
             return Self::live(on, console);
         }
-        let source = spec_source::read(Some(named))?;
-        let texts: Vec<String> = source
-            .texts()
-            .map(|(_, text)| parse::text_of(text).into_owned())
-            .collect();
-        let typed = read_typed(&texts.concat()).map_err(|error| Error::RulesFile {
-            file: source.name.clone(),
+        let RulesText { name, bytes } = rules_text::read(named)?;
+        let typed = read_typed(&parse::text_of(&bytes)).map_err(|error| Error::RulesFile {
+            file: name.clone(),
             source: Box::new(error.into()),
         })?;
         Ok(Self {
-            name: source.name.clone(),
+            name,
             rules: typed.rules.clone(),
             typed: Some(typed),
             routes: KnownRoutes::default(),
-            is_live: false,
+            live: None,
             backend: on.backend,
         })
     }
@@ -78,50 +99,63 @@ impl ImportedRules {
             }
         }
         let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
-        let routes = machine.routes.iter();
-        let routes = routes.filter_map(|(family, route)| route_of(*family, route));
         Ok(Self {
             name: LIVE.to_owned(),
             rules,
             typed: None,
-            routes: KnownRoutes(routes.collect()),
-            is_live: true,
+            routes: KnownRoutes(machine.networks().collect()),
             backend: iptables.backend,
+            live: Some(iptables),
         })
     }
 
-    /// Returns the machine of the rules, and its packet filter. `sides` are networks whose interfaces are known, for a
-    /// machine that is made up.
-    pub(super) fn copied(
+    /// Returns the machines on which tests are asked, each with the places of its tests. Rules of a file have several if
+    /// tests name different interfaces for one client. `set` names further networks and their interfaces.
+    pub(super) fn machines(
         &self,
-        sides: &[(IpNet, Interface)],
-        backend: Backend,
-    ) -> Result<(Machine, PacketFilter)> {
-        if self.is_live {
+        tests: &[&PacketTest],
+        set: &ForwardSet,
+    ) -> Result<Vec<(Machine, Vec<usize>)>> {
+        if self.is_live() {
             let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
-            let filter = PacketFilter::read().map_err(|error| Error::Twin(error.into()))?;
-            return Ok((machine, filter));
+            return Ok(vec![(machine, (0..tests.len()).collect())]);
         }
-        let machine = MadeUp::of_rules(&self.rules, sides).machine;
-        Ok((machine, filter(&self.rules, backend)?))
+        let known = sides(set);
+        let machines = copies(tests).into_iter().map(|copy| {
+            let sides = [copy.sides, known.clone()].concat();
+            (MadeUp::of_rules(&self.rules, &sides).machine, copy.tests)
+        });
+        Ok(machines.collect())
     }
 
-    /// Returns a packet filter with other rules of the families.
-    pub(super) fn filter_with(
-        &self,
-        old: PacketFilter,
-        rules: &[(Family, Ruleset)],
-        backend: Backend,
-    ) -> Result<PacketFilter> {
-        if !self.is_live {
-            return filter(rules, backend);
+    /// Returns the state of a copy with the rules as they are.
+    pub(super) fn unchanged(&self) -> Result<CopyRules> {
+        Ok(CopyRules::of(self.filter()?))
+    }
+
+    fn filter(&self) -> Result<PacketFilter> {
+        if self.is_live() {
+            return PacketFilter::read().map_err(|error| Error::Twin(error.into()));
         }
-        let texts = rules
-            .iter()
-            .map(|(family, rules)| (*family, rules.to_string()));
-        Ok(texts.fold(old, |filter, (family, text)| {
-            filter.with_saved(self.backend, family, text.into_bytes())
-        }))
+        filter(&self.rules, self.backend)
+    }
+
+    /// Returns the state of a copy once a draft is there in place of the rules that were taken over.
+    pub(super) fn changed(&self, draft: &Draft) -> Result<CopyRules> {
+        if let Some(iptables) = self.live {
+            // A copy is compared with the machine, so it begins with the machine's rules.
+            let live = per_family(&self.rules);
+            return Ok(CopyRules {
+                filter: self.filter()?,
+                change: Some(change(&live, draft, iptables)),
+            });
+        }
+        let after = self.rules.iter().map(|(family, rules)| {
+            let rules = after(*family, rules, &draft.accounts, &plan(&draft.set, *family));
+            (*family, rules)
+        });
+        let after: Vec<(Family, Ruleset)> = after.collect();
+        Ok(CopyRules::of(filter(&after, self.backend)?))
     }
 
     /// Returns the place of the rule that an account is about: its line, if the rules are those of a file.
@@ -153,7 +187,7 @@ impl ImportedRules {
         } = &account.place;
         let rules = self.rules.iter().find(|(one, _)| one == family);
         let rule = rules.and_then(|(_, rules)| rules.chain(*table, chain)?.rules.get(*at));
-        rule.map_or(String::new(), |rule| format!("-A {chain} {rule}"))
+        rule.map_or(String::new(), |rule| Line::Append(chain, rule).to_string())
     }
 }
 
@@ -168,21 +202,27 @@ fn filter(rules: &[(Family, Ruleset)], backend: Backend) -> Result<PacketFilter>
     Ok(PacketFilter::of_texts(backend, texts)?)
 }
 
-/// Returns the network and the interface of a route of the main table.
-fn route_of(family: Family, route: &Value) -> Option<(IpNet, Interface)> {
-    let is_plain = route["type"].as_str().is_none_or(|kind| kind == "unicast");
-    let is_main = route["table"].as_str().is_none_or(|table| table == MAIN);
-    if !is_plain || !is_main {
-        return None;
-    }
-    let interface = route["dev"].as_str()?.parse().ok()?;
-    let net = match (route["dst"].as_str()?, family) {
-        ("default", Family::V4) => "0.0.0.0/0".parse().ok()?,
-        ("default", Family::V6) => "::/0".parse().ok()?,
-        (net, _) => net
-            .parse()
-            .or_else(|_| net.parse::<IpAddr>().map(IpNet::from))
-            .ok()?,
+/// Returns the networks whose interfaces a spec names: its targets, then the sources of its outbound entries.
+fn sides(set: &ForwardSet) -> Vec<(IpNet, Interface)> {
+    let targets = set.forwards.iter().flat_map(|forward| {
+        let each = forward.target.destinations.iter();
+        each.map(|to| (IpNet::from(to.address), forward.egress.clone()))
+    });
+    let sources = set.outbound.iter().flat_map(|entry| {
+        let each = entry.allow_from.as_slice().iter();
+        each.map(|net| (*net, entry.ingress[0].clone()))
+    });
+    targets.chain(sources).collect()
+}
+
+/// Returns the rules of a machine, which always has those of IPv4.
+fn per_family(rules: &[(Family, Ruleset)]) -> PerFamily<&Ruleset> {
+    static NONE: Ruleset = Ruleset {
+        tables: BTreeMap::new(),
     };
-    Some((net, interface))
+    let of = |family| rules.iter().find(|(one, _)| *one == family);
+    PerFamily {
+        v4: of(Family::V4).map_or(&NONE, |(_, rules)| rules),
+        v6: of(Family::V6).map(|(_, rules)| rules),
+    }
 }

@@ -97,8 +97,10 @@ impl TraceSubject {
         }
     }
 
-    /// Returns the machine with its rules, for a connection from a client to an address, unless it goes to the machine itself. The calling thread is in the machine's network namespace. `side`: a network
-    /// and its interface, if the user has named one.
+    /// Returns the machine with its rules. The calling thread is in the machine's network namespace.
+    ///
+    /// `to`: the address that the client connects to, `None` for the machine itself. `side`: a network and its interface,
+    /// if the user has named one.
     pub fn copied(
         &self,
         (client, to): (IpAddr, Option<IpAddr>),

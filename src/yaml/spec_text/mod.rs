@@ -54,13 +54,12 @@ pub fn spec_text(set: &ForwardSet, comments: &Comments) -> String {
     }
     text.push_str(&comment_lines(&comments.firewall, ""));
     text.push_str(&block("firewall", firewall::value(set)));
-    let nobody = Nobody::of(set);
-    if let Some(networks) = nobody.networks() {
+    if let Some(networks) = Nobody::of(set).networks() {
         text.push_str(&block("networks", networks));
     }
     let forwards = set.forwards.chunk_by(|one, other| one.name == other.name);
     let forwards = forwards.map(|pieces| {
-        let value = forward::value(pieces, &set.firewall, &nobody);
+        let value = forward::value(pieces, &set.firewall);
         (&pieces[0].name, value)
     });
     let has_sketches = !comments.commented_out.is_empty();
@@ -69,7 +68,7 @@ pub fn spec_text(set: &ForwardSet, comments: &Comments) -> String {
         push_list(&mut text, "forwards", forwards, comments);
     }
     if has_sketches {
-        push_commented_out(&mut text, set, &comments.commented_out, &nobody);
+        push_commented_out(&mut text, set, &comments.commented_out);
     }
     if set.forwards.is_empty() && set.outbound.is_empty() && has_sketches {
         // A spec needs one of the two keys, and `forwards: []` would stand beside that of the comment.
@@ -120,18 +119,13 @@ fn push_list<'n>(
 }
 
 /// Adds forwards as comments. Each line begins with `#` alone, so that the rest is indented as a line of the list.
-fn push_commented_out(
-    text: &mut String,
-    set: &ForwardSet,
-    forwards: &[CommentedOut],
-    nobody: &Nobody,
-) {
+fn push_commented_out(text: &mut String, set: &ForwardSet, forwards: &[CommentedOut]) {
     if set.forwards.is_empty() {
         text.push_str("\n#forwards:\n");
     }
     for one in forwards {
         text.push_str(&comment_lines(&one.lines, "  "));
-        let mut value = forward::value(&one.pieces, &set.firewall, nobody);
+        let mut value = forward::value(&one.pieces, &set.firewall);
         if let Some(entry) = value.as_mapping_mut() {
             // The user decides about that.
             entry.remove("silence");
