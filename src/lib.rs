@@ -10,6 +10,7 @@
 //! netfilter   names, rules, rulesets, counters, conntrack entries; text/ prints and reads them
 //! host        the edge: programs, files, sockets, the kernel's settings
 //! forwards    the checked model of a spec
+//! kubernetes  objects of a cluster, as kubectl prints them
 //! yaml        text ─▶ forwards; only commands import it, and cli for the codes
 //! plan        forwards ─▶ rules, and back; neither host nor yaml
 //! import      foreign rules ─▶ a draft of a spec; neither host nor yaml
@@ -46,6 +47,7 @@ pub mod forwards;
 pub mod health;
 pub mod host;
 pub mod import;
+pub mod kubernetes;
 pub mod net;
 pub mod netfilter;
 pub mod ops;

@@ -145,11 +145,12 @@ fn a_thread_that_is_not_there_is_no_panic() {
 
 /// The rooms of the crate. Each may import only those before it. `nvactl::Error` collects the errors of all
 /// rooms, so the last room defines it, and no room can name it as `crate::Error`.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "net",
     "netfilter",
     "host",
     "forwards",
+    "kubernetes",
     "yaml",
     "plan",
     "import",
@@ -164,8 +165,9 @@ const ROOMS: [&str; 13] = [
 /// Imports that the order would allow. Rules and their differences are functions of values, so nothing
 /// below them may touch the machine. Only commands read the text of a spec; `cli` may name the codes of
 /// its problems.
-const BANNED: [(&str, &str); 11] = [
+const BANNED: [(&str, &str); 12] = [
     ("forwards", "host"),
+    ("kubernetes", "host"),
     ("yaml", "host"),
     ("plan", "host"),
     ("plan", "yaml"),

@@ -1,7 +1,7 @@
 //! The golden cases under `tests/cases/`, a folder each: `spec.yaml` and its expected results.
 //!
 //! The files of networks that the spec names lie beside it. Some have `suggested.yaml`, the tests that nvactl suggests. A valid spec has `rules.v4`, the text that `render` prints. If `check` reports problems, `problems.txt`
-//! has its output. To accept new results after reading them: `NVACTL_BLESS=1 cargo test --test cases`.
+//! has its output. Targets are compared with `objects.json`, if it is there. To accept new results after reading them: `NVACTL_BLESS=1 cargo test --test cases`.
 
 mod options;
 
@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nvactl::forwards::suggested;
+use nvactl::kubernetes;
 use nvactl::net::Family;
 use nvactl::netfilter::text::parse::parse;
 use nvactl::plan::plan;
@@ -59,12 +60,15 @@ fn network_files(case: &Path, text: &[u8]) -> Vec<ReadFile> {
     read.collect()
 }
 
-fn examine(text: &[u8], files: &[ReadFile]) -> Reading {
+/// Checks the spec of a case, against objects of Kubernetes if it has some.
+fn examine(case: &Path, text: &[u8], files: &[ReadFile]) -> Reading {
     let files = files.iter().map(|(path, content)| NetworkFile {
         path,
         content: content.as_deref().map_err(Clone::clone),
     });
-    yaml::examine_with(&[text], &files.collect::<Vec<_>>())
+    let objects = fs::read(case.join("objects.json")).ok();
+    let objects = objects.map(|text| kubernetes::read(&text).expect("it is valid"));
+    yaml::examine_against(&[text], &files.collect::<Vec<_>>(), objects.as_ref())
 }
 
 /// Returns the code of a case that shows one problem.
@@ -84,7 +88,7 @@ fn each_case_has_its_expected_rules_and_problems() {
         let files = network_files(&case, &text);
         let Reading {
             set, mut problems, ..
-        } = examine(&text, &files);
+        } = examine(&case, &text, &files);
         // Nearly every forward has a note: only the cases of notes compare them.
         let about = named_for(&case).map(Code::severity);
         let notes = about == Some(Severity::Note);
@@ -138,7 +142,7 @@ fn each_problem_has_a_case_of_its_own() {
             continue;
         };
         let text = fs::read(case.join("spec.yaml")).expect("each case has a spec");
-        let problems = examine(&text, &network_files(&case, &text)).problems;
+        let problems = examine(&case, &text, &network_files(&case, &text)).problems;
         let codes = problems.iter().map(|problem| problem.kind.code());
         // The case is about its most severe problem: every pod has a note about its address.
         let worst = codes.clone().map(Code::severity).min();

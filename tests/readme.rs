@@ -369,6 +369,7 @@ fn every_json_field_is_in_its_section() {
     let tests = format!("{folder}/tests");
     let (udp, pod) = ("tests/cases/udp/spec.yaml", "tests/cases/pod/spec.yaml");
     let tree = "tests/cases/a-tree/spec.yaml";
+    let services = "tests/cases/problem-not-exposed/objects.json";
     let trace = |to| ["trace", pod, "--from", "198.51.100.7", "--to", to];
     let (delivered, refused) = (trace("49182"), trace("10.224.0.118:80"));
     let is_lab = std::env::var_os("NVACTL_LAB").is_some_and(|value| value == "required");
@@ -385,6 +386,7 @@ fn every_json_field_is_in_its_section() {
             &["import", "tests/imports/article-through-an-ilb/rules"],
             0,
         ),
+        ("## `import`", &["import", "--kubernetes", services], 0),
     ] {
         let (code, printed, stderr) = nvactl(&[args, &["--format", "json"]].concat());
         let needs_namespaces = ["trace", "test"].contains(&args[0]);

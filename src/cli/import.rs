@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::kubernetes::KubeName;
+
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The rules: live for those of this machine, a file, or - for standard input.
@@ -20,6 +22,16 @@ pub struct ImportArgs {
     #[arg(long, conflicts_with = "no_proof")]
     pub strict: bool,
 
+    /// Write a forward for each port of each internal load balancer in this file, instead of rules.
+    ///
+    /// The file is JSON of `kubectl get services -A -o json`, or - for standard input.
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["rules", "strict", "no_proof"])]
+    pub kubernetes: Option<PathBuf>,
+
+    /// Only this Service. May be repeated.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes")]
+    pub select: Vec<KubeName>,
+
     /// Open no connections through copies of the machine.
     #[arg(long)]
     pub no_proof: bool,
@@ -27,6 +39,13 @@ pub struct ImportArgs {
     /// Output format of the report.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: ImportFormat,
+}
+
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Write the spec to this file, which must not exist yet, instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 pub use boot::{BootAction, EnableSysctl, Ipv6, Persist, SetSysctl, Sysctl};
 pub use change::{Apply, ApplyFormat, Confirm, Remove, RemovedPolicy, Rollback};
 pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, StatusArgs, StatusFormat};
-pub use import::{ImportArgs, ImportFormat};
+pub use import::{ImportArgs, ImportFormat, InitArgs};
 pub use plan::{
     Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
     Render,
@@ -92,6 +92,7 @@ pub enum Command {
 Examples:
   nvactl check forward.yaml
   nvactl check forward.yaml --deny all --format github
+  kubectl get services,pods -A -o json | nvactl check forward.yaml --kubernetes -
   nvactl check --list
 
 Exit codes: 0 valid; 1 a denied warning; 2 an error.")]
@@ -143,9 +144,19 @@ Examples:
   sudo nvactl import live -o forward.yaml
   nvactl import /etc/iptables/rules.v4 -o forward.yaml
   nvactl import commands.sh --strict --format json
+  kubectl get services -A -o json | nvactl import --kubernetes - -o forward.yaml
 
 Exit codes: 0 done; 1 --strict and a difference that no remark explains; 2 an error.")]
     Import(ImportArgs),
+    /// Write a first spec for this machine.
+    ///
+    /// Looks at the interfaces, addresses, routes and listening ports. The spec has no forward yet, and an example as a
+    /// comment. Changes no rule. With root it also looks for rules that forward already, which import takes over.
+    #[command(after_help = "\
+Examples:
+  sudo nvactl init -o forward.yaml
+  nvactl init")]
+    Init(InitArgs),
     /// Open the connections of a spec's tests in a copy of a machine, where the kernel answers.
     ///
     /// The machine is made up from the spec, so that a pipeline can ask before anything is loaded. Needs iptables and
@@ -304,6 +315,7 @@ impl Command {
             } => true,
             Command::Render(args) => args.output.is_none(),
             Command::Import(args) => args.output.is_none(),
+            Command::Init(args) => args.output.is_none(),
             Command::Apply(args) => args.dry_run,
             Command::Remove(args) => args.dry_run,
             Command::Rollback(args) => args.dry_run,

@@ -23,6 +23,12 @@ pub struct CheckArgs {
     #[arg(long)]
     pub notes: bool,
 
+    /// Warn of targets that the objects in this file do not have.
+    ///
+    /// The file is JSON of `kubectl get services,endpoints,pods -A -o json`, or - for standard input.
+    #[arg(long, value_name = "FILE|-")]
+    pub kubernetes: Option<PathBuf>,
+
     /// Output format: text on standard error, json and github on standard output.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: CheckFormat,

@@ -1,10 +1,13 @@
 //! `nvactl check`: reports every problem of a spec, and prints nothing for a valid one.
 
+use std::path::Path;
+
 use super::console::Console;
 use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
-use super::spec::{examine, places, read_spec, show_problems};
+use super::objects::read_objects;
+use super::spec::{examine_against, places, read_spec, show_problems};
 use crate::cli::{CheckArgs, CheckFormat, Deny};
 use crate::yaml::annotation::{Annotation, ProblemReport};
 use crate::yaml::{Code, Problem, Severity};
@@ -14,8 +17,17 @@ pub fn run(args: &CheckArgs, console: &mut Console) -> Result<Exit> {
         list(console);
         return Ok(Exit::Done);
     }
-    let source = read_spec(args.spec.spec.as_deref())?;
-    let mut problems = examine(&source).problems;
+    let named = args.spec.spec.as_deref();
+    let stdin = Some(Path::new("-"));
+    if named == stdin && args.kubernetes.as_deref() == stdin {
+        return Err(CommandRefusal::TwoInputs.into());
+    }
+    let source = read_spec(named)?;
+    let objects = match &args.kubernetes {
+        Some(path) => Some(read_objects(path)?.objects),
+        None => None,
+    };
+    let mut problems = examine_against(&source, objects.as_ref()).problems;
     problems.retain(|problem| args.notes || problem.severity() != Severity::Note);
 
     let places = places(&source);

@@ -21,6 +21,7 @@ use crate::host::spec_source::SpecSourceError;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
 use crate::host::user_namespace::UserNamespaceError;
+use crate::kubernetes::KubeError;
 use crate::net::words::with_causes;
 use crate::netfilter::text::parse::ParseError;
 use crate::netfilter::text::typed::TypedError;
@@ -66,6 +67,8 @@ pub enum Error {
     Typed(#[from] TypedError),
     #[error("cannot read the rules in `{file}`")]
     RulesFile { file: String, source: Box<Error> },
+    #[error("cannot read the objects in `{file}`")]
+    Objects { file: String, source: KubeError },
     #[error(transparent)]
     Trace(#[from] TraceError),
     #[error("cannot resolve `{name}`")]
@@ -107,6 +110,7 @@ impl Error {
             Error::Survey(error) => Some(error.hint()),
             Error::Sysctl(error) => error.hint(),
             Error::RulesFile { source, .. } => source.hint(),
+            Error::Objects { source, .. } => Some(source.hint().to_owned()),
             Error::UserNamespace(error) => Some(error.hint()),
             Error::Trace(error) => Some(error.hint()),
             Error::Twin(error) => error.hint(),

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::console::Console;
 use crate::host;
+use crate::kubernetes::KubeName;
 use crate::net::words::{counted, quoted};
 
 /// Warns after a usage error that the shell's `>` has emptied the output file.
@@ -34,12 +35,20 @@ pub enum CommandRefusal {
         name: String,
         near: Option<String>,
     },
+    #[error("`{file}` has no Service `{name}`")]
+    NoSuchService {
+        file: String,
+        name: KubeName,
+        near: Vec<KubeName>,
+    },
     #[error("{} no tests", have(.files))]
     NoTests {
         files: Vec<String>,
         /// The command that prints some.
         suggest: String,
     },
+    #[error("the spec and the objects of Kubernetes cannot both come from standard input")]
+    TwoInputs,
     #[error("`{name}` is disabled in the spec (enabled: false)")]
     Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
@@ -62,11 +71,16 @@ impl CommandRefusal {
             CommandRefusal::FileExists { .. } => {
                 Some("name a file that does not exist, or remove this one".to_owned())
             }
+            CommandRefusal::TwoInputs => Some("write one of the two to a file".to_owned()),
             CommandRefusal::NoTests { suggest, .. } => Some(format!(
                 "to print tests that hold what the spec does now: {suggest}"
             )),
             CommandRefusal::Disabled { .. } => {
                 Some("remove `enabled: false` from the forward, then apply the spec".to_owned())
+            }
+            CommandRefusal::NoSuchService { near, .. } if near.is_empty() => None,
+            CommandRefusal::NoSuchService { near, .. } => {
+                Some(format!("did you mean {}?", quoted(near)))
             }
             CommandRefusal::NoSuchForward { near, .. } => {
                 near.as_ref().map(|name| format!("did you mean `{name}`?"))

@@ -28,7 +28,9 @@ mod families;
 mod history;
 mod host;
 mod import;
+mod init;
 mod markdown;
+mod objects;
 mod persist;
 mod probe;
 mod remove;
@@ -75,6 +77,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Diff(args) => diff::run(&args, host, console),
         Command::Explain(args) => explain::run(&args, console),
         Command::Import(args) => import::run(&args, host, console),
+        Command::Init(args) => init::run(&args, host, console),
         Command::Test(args) => test::run(&args, host, console),
         Command::Remove(args) => remove::run(&args, host, console),
         Command::Confirm(args) => confirm::run(&args, host, console),
@@ -126,6 +129,7 @@ fn name(command: &Command) -> &'static str {
         | Command::Watchdog { .. }
         | Command::History
         | Command::Import(_)
+        | Command::Init(_)
         | Command::Rollback(_)
         | Command::Sysctl { .. }
         | Command::Boot { .. } => "",

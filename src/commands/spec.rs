@@ -9,6 +9,7 @@ use super::host::HostAccess;
 use crate::forwards::{ForwardSet, Name};
 use crate::host::network_file::{NetworkText, NetworkTextError};
 use crate::host::spec_source::{self, SpecSource};
+use crate::kubernetes::KubeObjects;
 use crate::net::printable;
 use crate::ops::history::{LastLoaded, moment};
 use crate::ops::records::{KeptFile, KeptSpec};
@@ -35,7 +36,13 @@ pub(super) fn texts(source: &SpecSource) -> Vec<&[u8]> {
 /// Checks a spec and returns every problem.
 #[must_use]
 pub(super) fn examine(source: &SpecSource) -> Reading {
-    let mut reading = yaml::examine_with(&texts(source), &network_files(source));
+    examine_against(source, None)
+}
+
+/// Checks a spec, and its targets against objects of Kubernetes.
+#[must_use]
+pub(super) fn examine_against(source: &SpecSource, objects: Option<&KubeObjects>) -> Reading {
+    let mut reading = yaml::examine_against(&texts(source), &network_files(source), objects);
     let tests = reading.set.iter().flat_map(|set| &set.tests);
     if tests.count() > 0 {
         reading.locate_tests(&places(source));

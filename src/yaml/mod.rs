@@ -20,6 +20,7 @@
 pub mod annotation;
 mod bounds;
 mod check;
+mod cluster;
 mod decode;
 mod description;
 mod endpoint;
@@ -45,13 +46,14 @@ mod written;
 use std::collections::BTreeSet;
 
 use crate::forwards::{ForwardSet, Name};
+use crate::kubernetes::KubeObjects;
 pub use bounds::{MAX_PROBLEMS, MAX_VALUES};
 pub use network_file::{FileFault, NetworkFile};
 use networks::NetworkNames;
 pub use packet_tests::{TestList, test_lines, tests_text};
 use places::Places;
 pub use problem::{Code, CodeError, Problem, ProblemKind, Severity, Span, Words, nearest};
-pub use spec_text::{Comments, spec_text};
+pub use spec_text::{CommentedOut, Comments, spec_text};
 pub use test_file::{TestFile, TestReading, examine_tests};
 
 /// The result of reading a spec.
@@ -130,6 +132,16 @@ pub fn examine_all(texts: &[&[u8]]) -> Reading {
 /// placed after those of all texts, in the order of the files.
 #[must_use]
 pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
+    examine_against(texts, files, None)
+}
+
+/// Checks a spec as [`examine_with`] does, and its targets against objects of Kubernetes.
+#[must_use]
+pub fn examine_against(
+    texts: &[&[u8]],
+    files: &[NetworkFile<'_>],
+    objects: Option<&KubeObjects>,
+) -> Reading {
     let mut problems = Vec::new();
     let mut roots = Vec::with_capacity(texts.len());
     let mut values = 0;
@@ -166,6 +178,9 @@ pub fn examine_with(texts: &[&[u8]], files: &[NetworkFile<'_>]) -> Reading {
         // The values take as much memory as the trees, which are not needed any more.
         drop(roots);
         warn::warn(&written, &mut problems);
+        if let Some(objects) = objects {
+            cluster::warn(&written, objects, &mut problems);
+        }
         check::check(&written, &mut problems);
         disabled = written.disabled().cloned().collect();
         of_tests = written.tests.iter().map(|test| test.span.start).collect();

@@ -13,6 +13,8 @@ fn every_subcommand_s_help_has_an_example() {
         "persist",
         "diff",
         "explain",
+        "import",
+        "init",
         "confirm",
         "history",
         "rollback",

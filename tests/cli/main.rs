@@ -8,6 +8,8 @@ mod explain;
 mod folder;
 mod help;
 mod import;
+mod init;
+mod kubernetes;
 mod networks;
 mod printable;
 mod render;

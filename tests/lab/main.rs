@@ -86,6 +86,7 @@ mod guards;
 mod history;
 mod import;
 mod incomplete;
+mod init;
 mod invalid;
 mod ipv6;
 mod ipv6_health;

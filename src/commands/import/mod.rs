@@ -3,6 +3,7 @@
 mod change;
 mod checked;
 mod comments;
+mod kubernetes;
 mod proof;
 mod report;
 mod rules;
@@ -28,6 +29,9 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
     {
         let file = path.display().to_string();
         return Err(CommandRefusal::FileExists { file }.into());
+    }
+    if let Some(objects) = &args.kubernetes {
+        return kubernetes::run(args, objects, console);
     }
     let found = ImportedRules::read(&args.rules, on, console)?;
     let mut draft = import(&found.rules, &found.routes);

@@ -10,6 +10,25 @@ pub(super) const TARGET: &str =
 pub(super) const FEWER_PORTS: &str =
     "listen on fewer ports, or on an address that the firewall's own services do not use";
 
+pub(super) fn not_in_cluster(with_pods: bool) -> String {
+    let ask = if with_pods {
+        "write the address that the target has now"
+    } else {
+        "if it is a pod's address, put the pods into the file: kubectl get services,endpoints,pods -A -o json"
+    };
+    format!(
+        "{ask}; if the target is not in the cluster, add `silence: [not-in-cluster]` to the forward"
+    )
+}
+
+pub(super) fn not_exposed(write: Option<&str>) -> String {
+    match write {
+        Some(target) => format!("write `{target}`"),
+        None => "write one of its ports; if the target has others too, add `silence: [not-exposed]` to the forward"
+            .to_owned(),
+    }
+}
+
 /// Returns the nearest known word, or all of them if none is near.
 pub(super) fn did_you_mean(text: &str, known: &[&'static str]) -> String {
     match nearest(text, known) {

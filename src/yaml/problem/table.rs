@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
 use super::hint::{self, did_you_mean, one_of};
 use crate::forwards::{Firewall, LineError, Log, NameError, TestName};
+use crate::kubernetes::WrongPorts;
 use crate::net::{Family, Host, InterfaceError, Port, PortError, PortRange, Protocol};
 use crate::yaml::bounds::MAX_VALUES;
 
@@ -690,6 +691,22 @@ problems! {
                 "give the targets' subnet a route table whose default route has this VM as next hop, and this VM's NIC \
                  IP forwarding (az network nic update --ip-forwarding true); then add `silence: [client-kept]`"
             ),
+        }
+    }
+    "not-in-cluster": Warning, NotInCluster {
+        meaning: "a target whose address no object has, with `check --kubernetes`",
+        example: "`pod: \"10.224.0.77:80\"` of a pod that is gone",
+        NotInCluster { address: IpAddr, contents: String, with_pods: bool } => {
+            text: ("no object in the file of Kubernetes has the address {address}; the file has {contents}"),
+            hint: ("{}", hint::not_in_cluster(*with_pods)),
+        }
+    }
+    "not-exposed": Warning, NotExposed {
+        meaning: "a target port that the objects of its address do not have, with `check --kubernetes`",
+        example: "`ilb: 10.224.0.222:49181`, and a Service that exposes 49180",
+        NotExposed { address: IpAddr, ports: Box<WrongPorts>, write: Option<String> } => {
+            text: ("{} has the address {address}, but not {}; its ports are: {}", ports.holder, ports.missing, ports.has),
+            hint: ("{}", hint::not_exposed(write.as_deref())),
         }
     }
 

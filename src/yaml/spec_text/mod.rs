@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde_yaml::Value;
 
 use super::packet_tests::tests_text;
-use crate::forwards::{ForwardSet, Name};
+use crate::forwards::{Forward, ForwardSet, Name};
 use crate::net::printable;
 use nets::Nobody;
 
@@ -25,8 +25,19 @@ pub struct Comments {
     pub firewall: Vec<String>,
     /// Before the forward or outbound entry of this name.
     pub entries: BTreeMap<Name, Vec<String>>,
+    /// Forwards behind the others that are no part of the spec.
+    pub commented_out: Vec<CommentedOut>,
     /// Behind everything else.
     pub tail: Vec<String>,
+}
+
+/// A forward that the text has as a comment. Without the `#` at the beginning of its lines, it is part of the spec.
+#[derive(Debug, Clone)]
+pub struct CommentedOut {
+    /// The words before it.
+    pub lines: Vec<String>,
+    /// The forward, as a set has it: at least one piece.
+    pub pieces: Vec<Forward>,
 }
 
 /// Returns the text of a spec. [`super::read`] reads it back to the same model, without the names of networks and the
@@ -51,9 +62,17 @@ pub fn spec_text(set: &ForwardSet, comments: &Comments) -> String {
         let value = forward::value(pieces, &set.firewall);
         (&pieces[0].name, value)
     });
+    let has_sketches = !comments.commented_out.is_empty();
     // A spec with outbound entries alone has no such key, and needs no `snat` of the firewall.
-    if !set.forwards.is_empty() || set.outbound.is_empty() {
+    if !set.forwards.is_empty() || (set.outbound.is_empty() && !has_sketches) {
         push_list(&mut text, "forwards", forwards, comments);
+    }
+    if has_sketches {
+        push_commented_out(&mut text, set, &comments.commented_out);
+    }
+    if set.forwards.is_empty() && set.outbound.is_empty() && has_sketches {
+        // A spec needs one of the two keys, and `forwards: []` would stand beside that of the comment.
+        text.push_str("\noutbound: []\n");
     }
     if !set.outbound.is_empty() {
         let families = set.outbound.chunk_by(|one, other| one.name == other.name);
@@ -99,6 +118,26 @@ fn push_list<'n>(
     }
 }
 
+/// Adds forwards as comments. Each line begins with `#` alone, so that the rest is indented as a line of the list.
+fn push_commented_out(text: &mut String, set: &ForwardSet, forwards: &[CommentedOut]) {
+    if set.forwards.is_empty() {
+        text.push_str("\n#forwards:\n");
+    }
+    for one in forwards {
+        text.push_str(&comment_lines(&one.lines, "  "));
+        let mut value = forward::value(&one.pieces, &set.firewall);
+        if let Some(entry) = value.as_mapping_mut() {
+            // The user decides about that.
+            entry.remove("silence");
+        }
+        let mut lead = "#  - ";
+        for line in written(&value).lines() {
+            text.push_str(&format!("{lead}{line}\n"));
+            lead = "#    ";
+        }
+    }
+}
+
 /// Returns a key and its value.
 fn block(key: &str, value: Value) -> String {
     written(&values::mapping([(key, Some(value))]))
@@ -138,6 +177,7 @@ mod tests {
             head: vec!["first".to_owned(), String::new(), "a\nb".to_owned()],
             firewall: vec!["the machine".to_owned()],
             entries: [(name("1e3"), vec!["ssh: reached".to_owned()])].into(),
+            commented_out: Vec::new(),
             tail: vec!["last".to_owned()],
         };
         let text = spec_text(&set, &comments);
@@ -147,5 +187,42 @@ mod tests {
         let mut set = set;
         set.tests[0].place = None;
         assert_eq!(again, set);
+    }
+
+    /// The lines of a forward that is commented out begin with `#` alone.
+    fn without_hashes(text: &str) -> String {
+        let lines = text.lines().map(|line| {
+            let sketched = line.starts_with("#  ") || line == "#forwards:";
+            let line = if sketched { &line[1..] } else { line };
+            format!("{line}\n")
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn a_forward_that_is_commented_out_needs_only_its_hashes_removed() {
+        let spec = "firewall: {interface: eth0, snat: 10.3.0.4}\n\
+             forwards:\n\
+             - {name: web, listen: 443, target: {ilb: '10.224.0.222:443'}}\n\
+             - {name: dns, listen: 53, protocol: [tcp, udp], target: {ilb: '10.224.0.223:53'}}\n";
+        let all = yaml::read(spec.as_bytes()).expect("it is valid");
+        for kept in [0, 1] {
+            let mut set = all.clone();
+            let off = set.forwards.split_off(kept);
+            let off = off.chunk_by(|one, other| one.name == other.name);
+            let off = off.map(|pieces| CommentedOut {
+                lines: vec!["later".to_owned()],
+                pieces: pieces.to_vec(),
+            });
+            let comments = Comments {
+                commented_out: off.collect(),
+                ..Comments::default()
+            };
+            let text = spec_text(&set, &comments);
+            insta::assert_snapshot!(format!("commented-out-{kept}"), text);
+            assert_eq!(yaml::read(text.as_bytes()), Ok(set), "{text}");
+            let text = without_hashes(&text);
+            assert_eq!(yaml::read(text.as_bytes()).as_ref(), Ok(&all), "{text}");
+        }
     }
 }

@@ -1,0 +1,66 @@
+//! The comments of a spec from Services.
+
+use std::collections::BTreeMap;
+
+use crate::forwards::Name;
+use crate::kubernetes::{KubeService, ServiceAccount, ServiceDraft, ServiceEndpoint};
+use crate::yaml::{CommentedOut, Comments};
+
+/// Returns the comments: where the spec came from, what it assumes, and the Service of each forward.
+pub(super) fn comments(draft: &ServiceDraft, services: &[&KubeService], file: &str) -> Comments {
+    let mut entries: BTreeMap<Name, Vec<String>> = BTreeMap::new();
+    for account in &draft.accounts {
+        if let Some(name) = account.fate.name() {
+            entries.insert(name.clone(), lines(account, services));
+        }
+    }
+    let commented_out = draft.sketched.iter().map(|one| {
+        let name = &one.pieces[0].name;
+        let mut lines = entries.get(name).cloned().unwrap_or_default();
+        lines.push(format!(
+            "Left out: {}. Choose another `listen` port, then remove the `#`.",
+            one.reason
+        ));
+        CommentedOut {
+            lines,
+            pieces: one.pieces.clone(),
+        }
+    });
+    Comments {
+        head: vec![format!(
+            "Imported by nvactl from the Services of {file}. Each forward listens on the port that its load balancer exposes."
+        )],
+        firewall: vec![
+            "Assumed: write the firewall's own interfaces and address here. On the firewall, `nvactl init` prints them."
+                .to_owned(),
+        ],
+        commented_out: commented_out.collect(),
+        entries,
+        ..Comments::default()
+    }
+}
+
+/// Returns the lines before the forward of an account.
+fn lines(account: &ServiceAccount, services: &[&KubeService]) -> Vec<String> {
+    let names = account.endpoint.as_ref().map(|one| one.names.join(", "));
+    let port = names
+        .filter(|names| !names.is_empty())
+        .map_or(String::new(), |names| format!(", port {names}"));
+    let mut lines = vec![format!("Service {}{port}", account.service)];
+    lines.extend(remark(account, services).map(|remark| format!("Note: {remark}.")));
+    lines
+}
+
+/// Returns the remark on a forward.
+pub(super) fn remark(account: &ServiceAccount, services: &[&KubeService]) -> Option<String> {
+    account.fate.name()?;
+    let ServiceEndpoint { address, .. } = account.endpoint.as_ref()?;
+    let is_its = |one: &&&KubeService| one.name == account.service && one.ingress.contains(address);
+    let service = services.iter().find(is_its)?;
+    (!service.admits.is_empty()).then(|| {
+        format!(
+            "the load balancer admits only {} (loadBalancerSourceRanges), so the firewall's `snat` must be an address in there",
+            service.admits.join(", ")
+        )
+    })
+}

@@ -1,0 +1,231 @@
+//! `nvactl import --kubernetes`: writes a spec from Services of a cluster.
+
+mod comments;
+mod report;
+
+use std::path::Path;
+
+use crate::cli::{ImportArgs, ImportFormat};
+use crate::commands::console::Console;
+use crate::commands::error::Result;
+use crate::commands::exit::Exit;
+use crate::commands::failure::CommandRefusal;
+use crate::commands::objects::{ReadObjects, read_objects};
+use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, Snats};
+use crate::host::file;
+use crate::kubernetes::{KubeName, KubeService, ServiceDraft, draft};
+use crate::net::Interface;
+use crate::yaml::{self, Comments, Severity, nearest, spec_text};
+use comments::comments;
+use report::ServiceReport;
+
+/// The interface of a machine that is not known.
+const INTERFACE: &str = "eth0";
+/// The most names that an error lists.
+const MOST_NEAR: usize = 3;
+
+pub fn run(args: &ImportArgs, path: &Path, console: &mut Console) -> Result<Exit> {
+    let read = read_objects(path)?;
+    let services = selected(&read, &args.select)?;
+    let mut draft = draft(services.iter().copied(), firewall());
+    refuse(&mut draft);
+    let spec = spec_text(&draft.set, &comments(&draft, &services, &read.name));
+    let report = ServiceReport {
+        read: &read,
+        services: &services,
+        draft: &draft,
+        spec: &spec,
+        output: args.output.as_deref(),
+        is_selection: !args.select.is_empty(),
+    };
+    if let Some(path) = &args.output {
+        file::replace(path, spec.as_bytes(), file::SPEC_MODE)?;
+    }
+    match args.format {
+        ImportFormat::Json => console.say_json(&report.json())?,
+        ImportFormat::Text if args.output.is_some() => console.print(&report.table()),
+        ImportFormat::Text => {
+            console.print_exact(&spec);
+            console.tell(report.table());
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns the named Services in the order of the file; all of them if none is named.
+fn selected<'r>(read: &'r ReadObjects, names: &[KubeName]) -> Result<Vec<&'r KubeService>> {
+    let all = &read.objects.services;
+    let is_there = |name: &&KubeName| !all.iter().any(|service| service.name == **name);
+    if let Some(name) = names.iter().find(is_there) {
+        return Err(CommandRefusal::NoSuchService {
+            file: read.name.clone(),
+            name: name.clone(),
+            near: near(name, all),
+        }
+        .into());
+    }
+    let chosen = all
+        .iter()
+        .filter(|one| names.is_empty() || names.contains(&one.name));
+    Ok(chosen.collect())
+}
+
+/// Returns the Services that may be meant by a name: those of its name in other namespaces, else the one that is
+/// spelled most like it.
+fn near(name: &KubeName, all: &[KubeService]) -> Vec<KubeName> {
+    let namesakes = all.iter().filter(|one| one.name.name == name.name);
+    let namesakes: Vec<KubeName> = namesakes
+        .map(|one| one.name.clone())
+        .take(MOST_NEAR)
+        .collect();
+    if !namesakes.is_empty() {
+        return namesakes;
+    }
+    let names: Vec<String> = all.iter().map(|one| one.name.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let nearest = nearest(&name.to_string(), &names);
+    nearest
+        .and_then(|name| name.parse().ok())
+        .into_iter()
+        .collect()
+}
+
+/// Returns the firewall of a spec that is written far from the machine.
+fn firewall() -> Firewall {
+    let interface: Interface = INTERFACE.parse().expect("it is the name of an interface");
+    Firewall {
+        ingress: vec![interface.clone()],
+        egress: interface,
+        snat: Snats {
+            v4: Some(Snat::Masquerade),
+            v6: Some(Snat::Masquerade),
+        },
+        mss: None,
+        forward_policy: ForwardPolicy::Drop,
+        layout: None,
+    }
+}
+
+/// Takes the forwards out of a draft that a spec refuses by themselves, such as one to a loopback address.
+fn refuse(draft: &mut ServiceDraft) {
+    let forwards = draft.set.forwards.clone();
+    let pieces = forwards.chunk_by(|one, other| one.name == other.name);
+    let sketched = draft.sketched.clone();
+    let sketched = sketched.iter().map(|one| one.pieces.as_slice());
+    for pieces in pieces.chain(sketched) {
+        if let Some(why) = error(pieces, &draft.set) {
+            draft.refuse(&pieces[0].name, &why);
+        }
+    }
+}
+
+/// Returns the first error of a spec with one forward.
+fn error(pieces: &[Forward], set: &ForwardSet) -> Option<String> {
+    let alone = ForwardSet {
+        forwards: pieces.to_vec(),
+        ..without_forwards(set)
+    };
+    let text = spec_text(&alone, &Comments::default());
+    let problems = yaml::examine(text.as_bytes()).problems.into_iter();
+    let mut errors = problems.filter(|one| one.severity() == Severity::Error);
+    Some(errors.next()?.words().text)
+}
+
+fn without_forwards(set: &ForwardSet) -> ForwardSet {
+    ForwardSet {
+        description: None,
+        firewall: set.firewall.clone(),
+        forwards: Vec::new(),
+        outbound: Vec::new(),
+        tests: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::{self, ServiceFate};
+
+    /// Services with ports, addresses and names of every kind, hostile ones included.
+    fn every_kind() -> String {
+        let names = ["web", "a-b", "é: [x]\\n- y", "#", "1e3", "null"];
+        let ports = [
+            r#"[{"port": 443}]"#,
+            r#"[{"port": 443, "protocol": "UDP"}, {"port": 443, "name": "a: b #c\nd"}]"#,
+            r#"[{"port": 22}, {"port": 65535}]"#,
+            r#"[{"port": 53, "protocol": "SCTP"}]"#,
+            "[]",
+        ];
+        let addresses = [
+            "10.224.0.1",
+            "100.64.0.1",
+            "fd00::1",
+            "20.1.2.3",
+            "127.0.0.1",
+            "169.254.169.254",
+            "224.0.0.1",
+            "0.0.0.0",
+            "::",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+        ];
+        let mut items = Vec::new();
+        for (n, address) in addresses.iter().enumerate() {
+            for (m, ports) in ports.iter().enumerate() {
+                let name = names[(n + m) % names.len()];
+                items.push(format!(
+                    r#"{{"metadata": {{"name": "{name}", "namespace": "n{m}", "annotations": {{
+                        "service.beta.kubernetes.io/azure-load-balancer-internal": "true"}}}},
+                        "spec": {{"type": "LoadBalancer", "ports": {ports}, "loadBalancerSourceRanges": ["{name}"]}},
+                        "status": {{"loadBalancer": {{"ingress": [{{"ip": "{address}"}}]}}}}}}"#
+                ));
+            }
+        }
+        format!(
+            r#"{{"apiVersion": "v1", "kind": "ServiceList", "items": [{}]}}"#,
+            items.join(",")
+        )
+    }
+
+    #[test]
+    fn check_accepts_what_is_written_and_each_forward_is_in_it() {
+        let objects = kubernetes::read(every_kind().as_bytes()).expect("it is valid");
+        let services: Vec<&KubeService> = objects.services.iter().collect();
+        let mut draft = draft(services.iter().copied(), firewall());
+        refuse(&mut draft);
+        let text = spec_text(&draft.set, &comments(&draft, &services, "a\nb"));
+        let set =
+            yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}: {text}"));
+        assert_eq!(set, draft.set, "{text}");
+        let (mut forwards, mut sketched, mut refused) = (0, 0, 0);
+        for account in &draft.accounts {
+            match &account.fate {
+                ServiceFate::Forward(name) => {
+                    forwards += 1;
+                    assert!(set.forwards.iter().any(|one| one.name == *name), "{name}");
+                }
+                ServiceFate::Sketched(name, _) => {
+                    sketched += 1;
+                    let line = format!("#  - name: {name}\n");
+                    assert!(text.contains(&line), "{line}{text}");
+                }
+                ServiceFate::LeftOut(reason) => {
+                    refused += usize::from(reason.to_string().starts_with("a spec refuses it: "));
+                }
+            }
+        }
+        assert!(
+            forwards > 3 && sketched > 5 && refused > 5,
+            "{forwards} {sketched} {refused}\n{text}"
+        );
+        // The user decides about ssh.
+        assert!(!text.contains("silence"), "{text}");
+        // A text from the file ends no comment.
+        let foreign = text
+            .lines()
+            .filter(|line| line.starts_with("- y") || line.starts_with('d'));
+        assert_eq!(foreign.count(), 0, "{text}");
+    }
+}

@@ -1,0 +1,137 @@
+//! What is wrong with a target of a spec, according to the objects.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::objects::{KubeHolder, KubeObjects};
+use super::protocol::KubeProtocol;
+use crate::net::words::few;
+use crate::net::{Port, PortRange, Protocol};
+
+/// The most ports that a message lists.
+const MOST_PORTS: usize = 6;
+
+/// What is wrong with a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetFault {
+    /// No object has its address.
+    NoObject {
+        /// The objects that there are.
+        contents: String,
+        /// Whether pods, or the endpoints of Services, are among them.
+        with_pods: bool,
+    },
+    /// The objects that have its address do not have all its ports.
+    NoPort(Box<WrongPorts>),
+}
+
+/// Ports that the objects of an address do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongPorts {
+    /// The object, or several.
+    pub holder: String,
+    /// The ports that it does not have.
+    pub missing: String,
+    /// The ports that it has.
+    pub has: String,
+    /// The port to write, if there is only one of the protocol.
+    pub instead: Option<Port>,
+}
+
+impl KubeObjects {
+    /// Returns what is wrong with a target; `None` if nothing is, or the objects do not say it.
+    #[must_use]
+    pub fn fault(
+        &self,
+        address: IpAddr,
+        protocols: &[Protocol],
+        ports: &[PortRange],
+    ) -> Option<TargetFault> {
+        let Some(holders) = self.holders.get(&address) else {
+            return Some(TargetFault::NoObject {
+                contents: self.contents(),
+                with_pods: self.has_pods(),
+            });
+        };
+        // A pod or a node may have ports that its object does not name.
+        let known = holders.iter().map(|holder| holder.ports.as_ref());
+        let known: Option<Vec<_>> = known.collect();
+        let known: BTreeSet<(KubeProtocol, Port)> = known?.into_iter().flatten().copied().collect();
+        let missing = MissingPorts::of(&known, protocols, ports);
+        let (first, _) = missing.first.first()?;
+        let mut of_protocol = known.iter().filter(|(protocol, _)| protocol == first);
+        let instead = match (of_protocol.next(), of_protocol.next(), missing.count) {
+            (Some((_, port)), None, 1) => Some(*port),
+            _ => None,
+        };
+        Some(TargetFault::NoPort(Box::new(WrongPorts {
+            holder: holder_words(holders),
+            missing: missing.words(),
+            has: port_words(&known),
+            instead,
+        })))
+    }
+}
+
+/// The ports that a target needs and its objects do not have. Only the first of many are listed.
+struct MissingPorts {
+    first: Vec<(KubeProtocol, Port)>,
+    count: usize,
+}
+
+impl MissingPorts {
+    fn of(
+        known: &BTreeSet<(KubeProtocol, Port)>,
+        protocols: &[Protocol],
+        ports: &[PortRange],
+    ) -> Self {
+        let mut missing = Self {
+            first: Vec::new(),
+            count: 0,
+        };
+        for protocol in protocols.iter().map(|one| KubeProtocol::from(*one)) {
+            for range in ports {
+                let there = known.range((protocol, range.first())..=(protocol, range.last()));
+                missing.count += range.count() as usize - there.count();
+                let each = numbers(*range).map(|port| (protocol, port));
+                let further = each.filter(|one| !known.contains(one));
+                let room = MOST_PORTS - missing.first.len();
+                missing.first.extend(further.take(room));
+            }
+        }
+        missing
+    }
+
+    fn words(&self) -> String {
+        let listed = few(self.first.iter().copied().map(port_word), MOST_PORTS);
+        match self.count - self.first.len() {
+            0 => listed,
+            more => format!("{listed} and {more} more"),
+        }
+    }
+}
+
+fn port_word((protocol, port): (KubeProtocol, Port)) -> String {
+    format!("{protocol}/{port}")
+}
+
+fn numbers(range: PortRange) -> impl Iterator<Item = Port> {
+    let numbers = range.first().number()..=range.last().number();
+    numbers.filter_map(Port::new)
+}
+
+/// Names the objects of an address. The name of a Service says more than those of its endpoints.
+fn holder_words(holders: &[KubeHolder]) -> String {
+    let first = holders.iter().map(|one| one.kind).min();
+    let of_kind = holders.iter().filter(|one| Some(one.kind) == first);
+    let named = of_kind.map(|one| format!("the {} `{}`", one.kind, one.name));
+    let named: BTreeSet<String> = named.collect();
+    few(named, 2)
+}
+
+fn port_words(ports: &BTreeSet<(KubeProtocol, Port)>) -> String {
+    if ports.is_empty() {
+        return "none".to_owned();
+    }
+    few(ports.iter().copied().map(port_word), MOST_PORTS)
+}

@@ -1,0 +1,102 @@
+//! All objects of a file, and the addresses that they have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use super::names::KubeName;
+use super::protocol::KubeProtocol;
+use super::service::KubeService;
+use crate::net::Port;
+use crate::net::words::counted;
+
+/// The kinds of objects that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KubeKind {
+    Service,
+    Pod,
+    /// Endpoints and endpoint slices.
+    Endpoints,
+    Node,
+}
+
+impl fmt::Display for KubeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KubeKind::Service => "Service",
+            KubeKind::Pod => "pod",
+            KubeKind::Endpoints => "endpoint object",
+            KubeKind::Node => "node",
+        })
+    }
+}
+
+/// The objects of a file.
+#[derive(Debug, Clone, Default)]
+pub struct KubeObjects {
+    pub services: Vec<KubeService>,
+    /// How many objects of each kind there are; without kinds that have none.
+    pub counts: BTreeMap<KubeKind, usize>,
+    pub(super) holders: BTreeMap<IpAddr, Vec<KubeHolder>>,
+}
+
+/// An object that has an address.
+#[derive(Debug, Clone)]
+pub(super) struct KubeHolder {
+    pub kind: KubeKind,
+    pub name: KubeName,
+    /// The ports that it has there; `None` if the object does not say them.
+    pub ports: Option<BTreeSet<(KubeProtocol, Port)>>,
+}
+
+impl KubeObjects {
+    /// Adds a Service and its addresses.
+    pub(super) fn add_service(&mut self, service: KubeService) {
+        let ports = service.ports.iter().map(|one| (one.protocol, one.port));
+        let holder = KubeHolder {
+            kind: KubeKind::Service,
+            name: service.name.clone(),
+            ports: Some(ports.collect()),
+        };
+        self.add_holder(&holder, service.addresses());
+        self.services.push(service);
+    }
+
+    /// Counts an object.
+    pub(super) fn count(&mut self, kind: KubeKind) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    /// Adds the addresses of an object, or of a part of it.
+    pub(super) fn add_holder(
+        &mut self,
+        holder: &KubeHolder,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) {
+        let addresses: BTreeSet<IpAddr> = addresses.into_iter().collect();
+        for address in addresses {
+            let holders = self.holders.entry(address).or_default();
+            holders.push(holder.clone());
+        }
+    }
+
+    /// Says how many objects of which kinds there are: `2 Services and no pods`.
+    #[must_use]
+    pub fn contents(&self) -> String {
+        let each = self.counts.iter();
+        let each = each.map(|(kind, count)| counted(*count, &kind.to_string()));
+        let mut words: Vec<String> = each.collect();
+        if words.is_empty() {
+            words.push("no Services".to_owned());
+        }
+        let pods = if self.has_pods() { "" } else { " and no pods" };
+        format!("{}{pods}", words.join(", "))
+    }
+
+    /// Returns whether the file has pods, or the endpoints of Services.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        let mut kinds = self.counts.keys();
+        kinds.any(|kind| matches!(kind, KubeKind::Pod | KubeKind::Endpoints))
+    }
+}
