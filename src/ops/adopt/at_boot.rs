@@ -6,7 +6,7 @@ use crate::net::Family;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
-use crate::netfilter::text::typed::read_typed;
+use crate::netfilter::text::typed::read_added;
 use crate::netfilter::tracking::Conntrack;
 
 /// The rules that files add at boot.
@@ -152,44 +152,19 @@ fn read<'t>(path: &'t str, command: &AddingCommand) -> Vec<BootRule<'t>> {
     };
     let mut found = Vec::new();
     for program in programs {
-        for lines in spellings(&program, command) {
-            if let Ok(read) = read_typed(&lines) {
-                for (family, ruleset) in read.rules {
-                    for (table, chain, rules) in ruleset.chains() {
-                        found.extend(rules.rules.iter().map(|rule| BootRule {
-                            path,
-                            family,
-                            table,
-                            chain: chain.clone(),
-                            rule: in_one_spelling(rule),
-                        }));
-                    }
-                }
-                break;
+        for (family, ruleset) in read_added(&program, &command.chain, &command.rule) {
+            for (table, chain, rules) in ruleset.chains() {
+                found.extend(rules.rules.iter().map(|rule| BootRule {
+                    path,
+                    family,
+                    table,
+                    chain: chain.clone(),
+                    rule: in_one_spelling(rule),
+                }));
             }
         }
     }
     found
-}
-
-/// Returns the lines that may add the rule, for a chain that is there already, for a new one, and for a new target.
-fn spellings(program: &str, command: &AddingCommand) -> [String; 3] {
-    let AddingCommand { chain, rule, .. } = command;
-    let mut targets = rule
-        .iter()
-        .skip_while(|word| !["-j", "-g", "--jump", "--goto"].contains(&word.as_str()));
-    let target = targets.nth(1).map_or("", String::as_str);
-    let add = format!("{program} -A {chain} {}\n", rule.join(" "));
-    let with_chain = format!("{program} -N {chain}\n{add}");
-    let with_both = format!(
-        "{program} -N {target}\n{}",
-        if ChainName::from(chain.as_str()).is_builtin() {
-            add.clone()
-        } else {
-            with_chain.clone()
-        }
-    );
-    [add, with_chain, with_both]
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! iptables refuses is an error at its line, and so is one that needs a shell. Chains of other programs, such as
 //! `DOCKER-USER`, are there without having been made.
 
+mod added;
 mod command;
 mod error;
 mod extensions;
@@ -22,6 +23,7 @@ mod values;
 
 use std::collections::BTreeMap;
 
+pub use added::read_added;
 pub use error::{TypedError, TypedProblem};
 
 use super::parse::is_saved;
