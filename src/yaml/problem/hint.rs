@@ -14,7 +14,7 @@ pub(super) fn not_in_cluster(with_pods: bool) -> String {
     let ask = if with_pods {
         "write the address that the target has now"
     } else {
-        "if it is a pod's address, put the pods into the file: kubectl get services,endpoints,pods -A -o json"
+        "if it is a pod's address, put the pods into the file: kubectl get services,endpoints,pods --all-namespaces -o json"
     };
     format!(
         "{ask}; if the target is not in the cluster, add `silence: [not-in-cluster]` to the forward"
