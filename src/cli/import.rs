@@ -24,7 +24,7 @@ pub struct ImportArgs {
 
     /// Write a forward for each port of each internal load balancer in this file, instead of rules.
     ///
-    /// The file is JSON of `kubectl get services -A -o json`, or - for standard input.
+    /// The file is JSON of `kubectl get services --all-namespaces -o json`, or - for standard input.
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["rules", "strict", "no_proof"])]
     pub kubernetes: Option<PathBuf>,
 

@@ -92,7 +92,7 @@ pub enum Command {
 Examples:
   nvactl check forward.yaml
   nvactl check forward.yaml --deny all --format github
-  kubectl get services,pods -A -o json | nvactl check forward.yaml --kubernetes -
+  kubectl get services,pods --all-namespaces -o json | nvactl check forward.yaml --kubernetes -
   nvactl check --list
 
 Exit codes: 0 valid; 1 a denied warning; 2 an error.")]
@@ -144,7 +144,7 @@ Examples:
   sudo nvactl import live -o forward.yaml
   nvactl import /etc/iptables/rules.v4 -o forward.yaml
   nvactl import commands.sh --strict --format json
-  kubectl get services -A -o json | nvactl import --kubernetes - -o forward.yaml
+  kubectl get services --all-namespaces -o json | nvactl import --kubernetes - -o forward.yaml
 
 Exit codes: 0 done; 1 --strict and a difference that no remark explains; 2 an error.")]
     Import(ImportArgs),

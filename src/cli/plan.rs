@@ -25,7 +25,7 @@ pub struct CheckArgs {
 
     /// Warn of targets that the objects in this file do not have.
     ///
-    /// The file is JSON of `kubectl get services,endpoints,pods -A -o json`, or - for standard input.
+    /// The file is JSON of `kubectl get services,endpoints,pods --all-namespaces -o json`, or - for standard input.
     #[arg(long, value_name = "FILE|-")]
     pub kubernetes: Option<PathBuf>,
 

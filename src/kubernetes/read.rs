@@ -40,7 +40,7 @@ impl KubeError {
     /// Returns the command that prints what is expected.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        "to write the file: kubectl get services -A -o json > services.json"
+        "to write the file: kubectl get services --all-namespaces -o json > services.json"
     }
 }
 

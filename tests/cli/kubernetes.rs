@@ -164,7 +164,7 @@ fn objects_that_cannot_be_read_are_an_error() {
         ),
     ] {
         let run = check(&[], objects);
-        let hint = "hint: to write the file: kubectl get services -A -o json > services.json\n";
+        let hint = "hint: to write the file: kubectl get services --all-namespaces -o json > services.json\n";
         assert_eq!(run, format!("exit 2\n--- stderr\nerror: {expected}{hint}"));
     }
     let run = said(
