@@ -355,7 +355,7 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// What a run without root prints has no field that its section lacks. A machine that lets nobody make namespaces has no
+/// The JSON of a run without root has no field that its section lacks. A machine that lets nobody make namespaces has no
 /// traces and tests.
 #[test]
 fn every_json_field_is_in_its_section() {

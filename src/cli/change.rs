@@ -4,6 +4,10 @@ use clap::{Args, ValueEnum};
 
 use super::values::{LockTimeout, SpecArg, number, with_unit};
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 #[derive(Debug, Args)]
 pub struct Apply {
     #[command(flatten)]
@@ -30,6 +34,14 @@ pub struct Apply {
     /// would cut off a forward that works now, or with which a test of the spec fails.
     #[arg(long)]
     pub no_trial: bool,
+
+    /// Take out the rules of others that the spec says as well, in the same step.
+    ///
+    /// A rule goes if every forward and outbound entry that it serves is in the spec with equal meaning. Rules of other
+    /// programs, and rules that a file adds again at boot, stay. `rollback` and an undo put the rules back. To see them
+    /// first, add `--dry-run`.
+    #[arg(long)]
+    pub adopt: bool,
 
     /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]

@@ -59,7 +59,7 @@ pub struct TestArgs {
 
     /// Open the connections in a copy of this machine with the rules that are loaded now.
     ///
-    /// By default the machine is made up from the spec, and has only the rules of the spec.
+    /// The default is a machine that is made up from the spec, with the rules of the spec alone.
     #[arg(long)]
     pub live: bool,
 

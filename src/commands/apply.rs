@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::adopted::{JsonAdopted, say_adopted};
 use super::console::Console;
 use super::error::{Error, Result};
 use super::exit::Exit;
@@ -53,6 +54,7 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
             confirm_secs: args.confirm,
             flush_stale: args.flush_stale,
             trial: !args.no_trial,
+            adopt: args.adopt,
         };
         let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout.secs)?;
         let report = apply(&request, &machine, ahead)?;
@@ -69,13 +71,14 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
     let exit = exit(&report, args.dry_run);
     match args.format {
         ApplyFormat::Json => {
-            let json = Json::new(&source.name, &report, args.dry_run);
+            let json = Json::new(&source.name, &report, args);
             console.say_json(&json)?;
             return Ok(exit);
         }
         ApplyFormat::Text => {}
     }
     console.remarks(&report.remarks);
+    say_adopted(&report.adopted, args.dry_run, console);
     match &report.outcome {
         ChangeOutcome::Unchanged => console.say(format_args!("{}: no changes", source.name)),
         ChangeOutcome::Would(difference) => {
@@ -205,6 +208,9 @@ struct Json<'r> {
     /// The seconds that are left to confirm the change.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirm_within_secs: Option<u64>,
+    /// The foreign rules that were taken out, or would be. Missing without `--adopt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adopted: Option<Vec<JsonAdopted<'r>>>,
     /// The tests of the spec because of which the change was refused.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     failed_tests: &'r [TestResult],
@@ -224,7 +230,7 @@ struct Forwards<'r> {
 }
 
 impl<'r> Json<'r> {
-    fn new(spec: &'r str, report: &'r ApplyReport, dry_run: bool) -> Self {
+    fn new(spec: &'r str, report: &'r ApplyReport, args: &Apply) -> Self {
         let (difference, pending) = match &report.outcome {
             ChangeOutcome::Unchanged => (None, None),
             ChangeOutcome::Would(difference) => (Some(difference), None),
@@ -236,7 +242,7 @@ impl<'r> Json<'r> {
         let comparison = difference.and_then(|difference| difference.comparison.as_ref());
         Self {
             spec,
-            dry_run,
+            dry_run: args.dry_run,
             changed: difference.is_some(),
             rules: difference.map_or_else(Rules::default, |difference| Rules {
                 added: difference.added,
@@ -256,6 +262,9 @@ impl<'r> Json<'r> {
                 .collect(),
             notes: report.remarks.notes().chain(report.after.notes()).collect(),
             confirm_within_secs: pending.map(|pending| pending.left()),
+            adopted: args
+                .adopt
+                .then(|| report.adopted.iter().map(JsonAdopted::from).collect()),
             failed_tests: &[],
         }
     }
@@ -273,6 +282,7 @@ impl<'r> Json<'r> {
             warnings: failed.remarks.warnings().collect(),
             notes: failed.remarks.notes().collect(),
             confirm_within_secs: None,
+            adopted: None,
             failed_tests: failed.tests(),
         }
     }

@@ -105,8 +105,10 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
             if let Some(ended) = &undone.ended {
                 console.say(ended);
             }
-            let whole =
-                undone.left_v6.is_none() && !undone.unverified && undone.connections.is_none();
+            let whole = undone.left_v6.is_none()
+                && !undone.unverified
+                && undone.connections.is_none()
+                && undone.left_rules.is_empty();
             if let Some(error) = undone.left_v6 {
                 console.warn(format_args!(
                     "only IPv4 was undone: IPv6 rules can be neither read nor written, and stay as the change \
@@ -118,6 +120,9 @@ fn say(report: ConfirmReport, console: &mut Console) -> Exit {
                 console.warn(
                     "the restored rules could not be read back; to check them: sudo iptables-save",
                 );
+            }
+            for left in &undone.left_rules {
+                console.warn(left);
             }
             if let Some(left) = &undone.connections {
                 console.warn(format_args!("the rules are restored, but {left}"));

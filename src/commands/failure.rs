@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::console::Console;
 use crate::host;
-use crate::net::words::counted;
+use crate::net::words::{counted, quoted};
 
 /// Warns after a usage error that the shell's `>` has emptied the output file.
 pub fn warn_of_emptied_output(console: &mut Console) {
@@ -34,9 +34,9 @@ pub enum CommandRefusal {
         name: String,
         near: Option<String>,
     },
-    #[error("`{file}` has no tests")]
+    #[error("{} no tests", have(.files))]
     NoTests {
-        file: String,
+        files: Vec<String>,
         /// The command that prints some.
         suggest: String,
     },
@@ -44,6 +44,12 @@ pub enum CommandRefusal {
     Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
     NoSuchRule { count: usize },
+}
+
+/// Names files as the subject of "has" or "have".
+fn have(files: &[String]) -> String {
+    let verb = if files.len() == 1 { "has" } else { "have" };
+    format!("{} {verb}", quoted(files))
 }
 
 impl CommandRefusal {

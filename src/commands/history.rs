@@ -95,6 +95,7 @@ pub fn run(args: &Rollback, on: HostAccess<'_>, console: &mut Console) -> Result
             console.say(format_args!(
                 "no changes: the rules from before change {number} ({action}) are loaded already"
             ));
+            console.remarks(&report.after);
             return Ok(partly);
         }
         ChangeOutcome::Would(difference) | ChangeOutcome::Made { difference, .. } => difference,
@@ -102,6 +103,7 @@ pub fn run(args: &Rollback, on: HostAccess<'_>, console: &mut Console) -> Result
     say_forwards(difference, console);
     if args.dry_run {
         console.print(&difference.lines);
+        console.remarks(&report.after);
         return Ok(Exit::Differs);
     }
     console.say(format_args!(

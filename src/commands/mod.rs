@@ -10,6 +10,7 @@
 //! - another hint or exit code: `error` and `exit`;
 //! - the spec that a command is about: `spec`; the machine: `host`.
 
+mod adopted;
 mod apply;
 mod boot;
 mod check;

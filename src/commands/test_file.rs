@@ -24,11 +24,8 @@ pub(super) fn load_tests(
 ) -> Result<Vec<PacketTest>> {
     let text = file::read_limited(path, MAX_BYTES)?;
     let source = with_networks(SpecSource::of_text(path, text));
-    let [text] = texts(&source)[..] else {
-        return Ok(Vec::new());
-    };
     let mut reading = examine_tests(&TestFile {
-        text,
+        text: &texts(&source).concat(),
         networks: &network_files(&source),
         spec: &texts(spec),
         spec_networks: &network_files(spec),

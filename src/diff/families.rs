@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Changes;
+use super::foreign::ForeignGoal;
 use crate::diff;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
@@ -17,6 +18,25 @@ pub fn changes<'r>(
 ) -> PerFamily<Changes<'r>> {
     let both = have.as_ref().zip(want.as_ref());
     both.map(|_, (have, want)| diff::changes(have, want))
+}
+
+impl<'r> PerFamily<Changes<'r>> {
+    /// Adds the changes of foreign rules that lead from the loaded rules to a goal. A family without a goal has none.
+    #[must_use]
+    pub fn with_foreign(
+        self,
+        live: &PerFamily<&Ruleset>,
+        goal: &PerFamily<&ForeignGoal>,
+    ) -> PerFamily<Changes<'r>> {
+        let add = |family, changes: Changes<'r>| match (live.get(family), goal.get(family)) {
+            (Some(live), Some(goal)) => changes.with_foreign(goal.changes(live)),
+            _ => changes,
+        };
+        PerFamily {
+            v4: add(Family::V4, self.v4),
+            v6: self.v6.map(|changes| add(Family::V6, changes)),
+        }
+    }
 }
 
 impl PerFamily<Changes<'_>> {

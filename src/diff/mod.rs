@@ -2,7 +2,8 @@
 //! iptables-restore script that turns one into the other.
 //!
 //! nvactl owns the chains named `NVACTL-…`, the jumps to them from its hooks, and the FORWARD policy if the
-//! spec sets it. All other rules are foreign: they are neither compared nor written.
+//! spec sets it. All other rules are foreign: they are neither compared nor written, unless a change takes some out
+//! that the spec says now, or puts them back: [`foreign`].
 //!
 //! The room must not know the machine or YAML: it compares values.
 //!
@@ -15,6 +16,7 @@ mod carry;
 pub mod drift;
 mod edit;
 pub mod families;
+pub mod foreign;
 mod script;
 
 use std::collections::BTreeSet;
@@ -22,6 +24,7 @@ use std::fmt::Write as _;
 
 pub use edit::ChainEdit;
 use edit::edits;
+use foreign::{ChainLife, ForeignChange, ForeignChanges};
 pub use script::refill;
 
 use crate::net::printable;
@@ -46,6 +49,8 @@ pub struct TableChanges<'r> {
     /// Built-in chains, each with the jumps that are removed and those that are inserted first.
     pub jumps: Vec<JumpChange<'r>>,
     pub chains: Vec<ChainChange<'r>>,
+    /// Foreign rules that go or come back.
+    pub foreign: Vec<ForeignChange>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -145,12 +150,7 @@ fn table_changes<'r>(table: TableName, have: &'r Table, want: &'r Table) -> Tabl
         policy: None,
         rules: Vec::new(),
     };
-    let mut changes = TableChanges {
-        table,
-        policies: Vec::new(),
-        jumps: Vec::new(),
-        chains: Vec::new(),
-    };
+    let mut changes = TableChanges::none(table);
     let names: BTreeSet<&ChainName> = have.keys().chain(want.keys()).collect();
     for name in names {
         let (have, want) = (have.get(name), want.get(name));
@@ -204,21 +204,32 @@ enum Sign {
 }
 
 impl TableChanges<'_> {
-    /// Returns nvactl's chains in which the script addresses rules by number.
+    fn none(table: TableName) -> Self {
+        Self {
+            table,
+            policies: Vec::new(),
+            jumps: Vec::new(),
+            chains: Vec::new(),
+            foreign: Vec::new(),
+        }
+    }
+
+    /// Returns the chains in which the script addresses rules by number.
     #[must_use]
     pub fn in_place(&self) -> BTreeSet<&ChainName> {
         let edited = |chain: &&ChainChange<'_>| {
             matches!(chain, ChainChange::Edit { .. }) && chain.refilled().is_none()
         };
-        self.chains
-            .iter()
-            .filter(edited)
-            .map(ChainChange::name)
+        let own = self.chains.iter().filter(edited).map(ChainChange::name);
+        own.chain(self.foreign.iter().map(|change| &change.chain))
             .collect()
     }
 
     fn is_empty(&self) -> bool {
-        self.policies.is_empty() && self.jumps.is_empty() && self.chains.is_empty()
+        self.policies.is_empty()
+            && self.jumps.is_empty()
+            && self.chains.is_empty()
+            && self.foreign.is_empty()
     }
 
     /// Returns the lines of iptables-save that are added and removed.
@@ -228,6 +239,19 @@ impl TableChanges<'_> {
         for (chain, from, to) in &self.policies {
             lines.push((Removed, Line::Chain(chain, Some(*from))));
             lines.push((Added, Line::Chain(chain, Some(*to))));
+        }
+        for change in &self.foreign {
+            let chain = &change.chain;
+            let declared = match change.life {
+                ChainLife::Stays => None,
+                ChainLife::Made => Some(Added),
+                ChainLife::Deleted => Some(Removed),
+            };
+            lines.extend(declared.map(|sign| (sign, Line::Chain(chain, None))));
+            let removed = change.removed.iter();
+            lines.extend(removed.map(|(_, rule)| (Removed, Line::Append(chain, rule))));
+            let inserted = change.inserted.iter();
+            lines.extend(inserted.map(|(at, rule)| (Added, Line::Insert(chain, at + 1, rule))));
         }
         for jump in &self.jumps {
             let removed = jump.removed.iter();
@@ -260,6 +284,19 @@ impl TableChanges<'_> {
 }
 
 impl Changes<'_> {
+    /// Adds changes of foreign rules, which come before nvactl's own in each table.
+    #[must_use]
+    pub fn with_foreign(mut self, foreign: ForeignChanges) -> Self {
+        for (table, changes) in foreign {
+            let at = self.tables.partition_point(|one| one.table < table);
+            if self.tables.get(at).is_none_or(|one| one.table != table) {
+                self.tables.insert(at, TableChanges::none(table));
+            }
+            self.tables[at].foreign.extend(changes);
+        }
+        self
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty()
@@ -283,6 +320,10 @@ impl Changes<'_> {
         };
         let (mut added, mut removed) = (0, 0);
         for table in &self.tables {
+            for change in &table.foreign {
+                added += change.inserted.len();
+                removed += change.removed.len();
+            }
             for jump in &table.jumps {
                 added += jump.inserted.len();
                 removed += jump.removed.len();
@@ -295,13 +336,16 @@ impl Changes<'_> {
         (added, removed)
     }
 
-    /// Returns the chains that the script changes, or `None` if it deletes a chain.
+    /// Returns the chains that the script changes, or `None` if it deletes a chain or changes foreign rules.
     #[must_use]
     pub fn touched(&self) -> Option<Vec<(TableName, &ChainName)>> {
         let mut touched = BTreeSet::new();
         for table in &self.tables {
             let policies = table.policies.iter().map(|(chain, ..)| *chain);
             let jumps = table.jumps.iter().map(|jump| jump.chain);
+            if !table.foreign.is_empty() {
+                return None;
+            }
             let chains = table.chains.iter().map(ChainChange::name);
             touched.extend(
                 policies

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::foreign::{ChainLife, ForeignChange};
 use super::{ChainChange, ChainEdit, Changes, TableChanges, own, sets_policy};
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::ChainName;
@@ -64,6 +65,7 @@ impl TableChanges<'_> {
         for (chain, _, policy) in &self.policies {
             line(Line::Chain(chain, Some(*policy)));
         }
+        write_foreign(&self.foreign, &mut line);
         // All new chains come before the first rule, since rules of one chain may lead to another.
         for chain in late() {
             if let Some((name, _)) = chain.refilled() {
@@ -135,6 +137,28 @@ impl TableChanges<'_> {
         for name in deleted() {
             put(out, Count::default(), Line::DeleteChain(name));
         }
+    }
+}
+
+/// Writes the changes of foreign rules, which address rules by number: they come before anything else moves rules.
+fn write_foreign<'c>(foreign: &'c [ForeignChange], line: &mut impl FnMut(Line<'c>)) {
+    let of = |life| foreign.iter().filter(move |change| change.life == life);
+    for change in of(ChainLife::Made) {
+        line(Line::Chain(&change.chain, None));
+    }
+    for change in foreign.iter().filter(|one| one.life != ChainLife::Deleted) {
+        for (at, _) in change.removed.iter().rev() {
+            line(Line::DeleteAt(&change.chain, at + 1));
+        }
+        for (at, rule) in &change.inserted {
+            line(Line::Insert(&change.chain, at + 1, rule));
+        }
+    }
+    for change in of(ChainLife::Deleted) {
+        line(Line::Flush(&change.chain));
+    }
+    for change in of(ChainLife::Deleted) {
+        line(Line::DeleteChain(&change.chain));
     }
 }
 

@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod duplicate;
 pub mod first_packets;
 pub mod foreign;
+pub mod lost_replies;
 pub mod mark_bit;
 pub mod next_boot;
 pub mod outbound_sender;

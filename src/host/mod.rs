@@ -13,6 +13,7 @@
 
 pub mod answer;
 pub mod azure;
+pub mod boot_text;
 pub mod boot_unit;
 pub mod child;
 pub mod complaint;

@@ -150,7 +150,7 @@ fn failure(
     match (step, error.kind()) {
         (EntryStep::User, StorageFull) => UserNamespaceError::UsedUp(of, "max_user_namespaces"),
         (EntryStep::Network, StorageFull) => UserNamespaceError::UsedUp(of, "max_net_namespaces"),
-        // Without a profile for such processes, AppArmor refuses the namespace itself. Others refuse it with EPERM.
+        // AppArmor refuses the namespace itself if it has no profile for such processes. Others refuse it with EPERM.
         (EntryStep::User, PermissionDenied) if switches.apparmor && is_access(&error) => {
             UserNamespaceError::AppArmor
         }

@@ -10,7 +10,7 @@ use crate::netfilter::matches::{AddressType, Match, PortsOf, Probability, Side};
 use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::token::Token;
+use crate::netfilter::text::parse::{EveryNth, every_nth};
 use crate::netfilter::tracking::{CtState, CtStates};
 
 /// The conditions of a rule, and of the jumps that lead to it.
@@ -44,11 +44,7 @@ pub struct RuleConditions<'r> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     Probability(Probability),
-    /// One of `every` packets: the packet number `packet`, counted from 0.
-    Nth {
-        every: u32,
-        packet: u32,
-    },
+    Nth(EveryNth),
 }
 
 impl<'r> RuleConditions<'r> {
@@ -118,8 +114,8 @@ impl<'r> RuleConditions<'r> {
             Match::ConnLimit(limit) if self.connections.is_none() => self.connections = Some(limit),
             Match::Limit(limit) if self.limit.is_none() => self.limit = Some(limit),
             Match::Comment(text) => self.comment = Some(text),
-            Match::Other(words) if self.share.is_none() => match nth(words) {
-                Some(share) => self.share = Some(share),
+            Match::Other(words) if self.share.is_none() => match every_nth(words) {
+                Some(nth) => self.share = Some(Share::Nth(nth)),
                 None => self.beyond.push(condition),
             },
             _ => self.beyond.push(condition),
@@ -172,7 +168,19 @@ impl<'r> RuleConditions<'r> {
         covers(&self.egress, interface)
     }
 
-    /// EntryNames the conditions that a spec cannot say: `-m mark, -m string`.
+    /// Returns whether the conditions name certain connections, rather than all that pass.
+    pub fn names_connections(&self) -> bool {
+        let by_address = self.destination.iter().any(|net| match net {
+            Is(net) => net.prefix_len() == net.max_prefix_len(),
+            Not(_) => false,
+        });
+        by_address
+            || self.ports.is_some()
+            || self.original_ports.is_some()
+            || self.original_destination.is_some()
+    }
+
+    /// Names the conditions that a spec cannot say: `-m mark, -m string`.
     pub fn beyond_words(&self) -> String {
         let mut names: Vec<String> = Vec::new();
         for condition in &self.beyond {
@@ -201,30 +209,4 @@ fn addresses(family: Family, nets: &[Negatable<IpNet>]) -> Addresses {
 fn covers(patterns: &[&Negatable<InterfacePattern>], interface: &Interface) -> bool {
     let mut patterns = patterns.iter();
     patterns.all(|pattern| pattern.holds(|pattern| pattern.covers(interface)))
-}
-
-/// Reads `-m statistic --mode nth --every N --packet P`.
-fn nth(words: &[Token]) -> Option<Share> {
-    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
-    let [
-        "-m",
-        "statistic",
-        "--mode",
-        "nth",
-        "--every",
-        every,
-        rest @ ..,
-    ] = words.as_slice()
-    else {
-        return None;
-    };
-    let packet = match rest {
-        [] => 0,
-        ["--packet", packet] => packet.parse().ok()?,
-        _ => return None,
-    };
-    Some(Share::Nth {
-        every: every.parse().ok()?,
-        packet,
-    })
 }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::account::{Account, Part, Remarked, RuleFate};
-use super::admission::{Admission, Redirected, admission};
+use super::admission::{Admission, admission};
 use super::names::{EntryNames, description};
 use super::origin::{Origin, origin};
 use super::outward::Outgoing;
 use super::place::ImportedPlace;
 use super::redirect::{Redirect, redirect};
+use super::redirected::Redirected;
 use super::remark::ImportRemark;
 use super::rest;
 use super::shares::joined;
@@ -89,7 +90,8 @@ pub fn read(
         reading.add(&one, names);
     }
     let outbound = reading.outbound(names);
-    let is_entrance_assumed = !is_known && !(reading.forwards.is_empty() && outbound.is_empty());
+    let has_entries = !reading.forwards.is_empty() || !outbound.is_empty();
+    let is_entrance_assumed = has_entries && !is_known;
     for (place, (parts, entries)) in std::mem::take(&mut reading.taken) {
         let part = parts.into_iter().next().unwrap_or(Part::Accept);
         reading

@@ -16,14 +16,17 @@ mod account;
 mod addresses;
 mod admission;
 mod after;
+mod clients;
 mod conditions;
 mod family;
 mod firewall;
+mod limits;
 mod names;
 mod origin;
 mod outward;
 mod place;
 mod redirect;
+mod redirected;
 mod remark;
 mod rest;
 mod shares;
@@ -102,9 +105,7 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &KnownRoutes) -> Draft {
         accounts.extend(one.accounts);
         remarks.extend(one.remarks);
     }
-    if let Some(layout) = layout(&set, rules) {
-        set.firewall.layout = layout;
-    }
+    set.firewall.layout = layout(&set, rules);
     remarks.sort_by(|a: &Remarked, b| {
         (&a.entry, &a.remark, &a.place).cmp(&(&b.entry, &b.remark, &b.place))
     });
@@ -146,15 +147,11 @@ fn beside(one: Vec<Outbound>, other: Vec<Outbound>) -> Vec<Outbound> {
     joined
 }
 
-/// Returns the layout with which the plan is nvactl's rules that are there; `None` if there are none, or no layout gives
-/// them. Few rules look alike in both.
-fn layout(set: &ForwardSet, rules: &[(Family, Ruleset)]) -> Option<Option<Layout>> {
-    let mut own = rules
-        .iter()
-        .filter(|(_, rules)| rules.holds_own())
-        .peekable();
-    own.peek()?;
-    let own: Vec<_> = own.collect();
+/// Returns the layout with which the plan is nvactl's rules that are there; that of the firewall if there are none, or no
+/// layout gives them. Few rules look alike in both.
+fn layout(set: &ForwardSet, rules: &[(Family, Ruleset)]) -> Option<Layout> {
+    let is_own = |(_, rules): &&(Family, Ruleset)| rules.holds_own();
+    let own: Vec<_> = rules.iter().filter(is_own).collect();
     let gives_own = |layout: &Option<Layout>| {
         let mut set = set.clone();
         set.firewall.layout = *layout;
@@ -173,6 +170,7 @@ fn layout(set: &ForwardSet, rules: &[(Family, Ruleset)]) -> Option<Option<Layout
     ]
     .into_iter()
     .find(gives_own)
+    .unwrap_or(set.firewall.layout)
 }
 
 /// A spec has several destinations only as pods. nvactl's rules do not say which kind they had.

@@ -1,4 +1,4 @@
-//! EntryNames for imported entries.
+//! Names for imported entries.
 
 use std::collections::BTreeSet;
 

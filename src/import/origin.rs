@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::account::Part;
 use super::addresses::Addresses;
-use super::admission::{Fit, Redirected, egress};
+use super::admission::egress;
 use super::place::ImportedPlace;
+use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
 use super::walk::Met;
 use crate::forwards::Snat;
@@ -48,7 +49,7 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
         if fit == Fit::No {
             continue;
         }
-        let is_named = redirected.is_named(conditions);
+        let is_named = conditions.names_connections();
         let take = |part, found: &mut Origin| {
             if is_named {
                 found.rules.insert((met.place.clone(), part));

@@ -18,7 +18,7 @@ use crate::forwards::{Destinations, GUARDED, Nets, Outbound, OutboundProtocol, S
 use crate::net::{Family, Interface, PortRange};
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::Policy;
-use crate::netfilter::negatable::Negatable::Is;
+use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::protocol::{IcmpType, IpProtocol};
 use crate::netfilter::target::Target;
 
@@ -90,9 +90,9 @@ impl Outgoing<'_, '_> {
         let passing = self.passing(&out, conditions);
         let before = found.entries.len();
         for accept in &passing.accepts {
-            let named = accept.conditions.sources(self.family);
-            let sources = named.common(&conditions.sources(self.family));
-            let allow_from = self.networks(&sources, &accept.ingress);
+            let its_own = accept.conditions.sources(self.family);
+            let sources = its_own.common(&conditions.sources(self.family));
+            let allow_from = self.networks(&sources, accept.ingress.as_ref());
             let (Some(allow_from), Some(ingress)) = (allow_from, accept.ingress.clone()) else {
                 continue;
             };
@@ -141,12 +141,11 @@ impl Outgoing<'_, '_> {
     }
 
     /// Returns the networks of an entry: those that rules name, or those behind its ingress.
-    fn networks(&self, sources: &Addresses, ingress: &Option<Interface>) -> Option<Nets> {
+    fn networks(&self, sources: &Addresses, ingress: Option<&Interface>) -> Option<Nets> {
         if !sources.are_all() {
             return (!sources.is_empty()).then(|| Nets::new(sources.nets()));
         }
-        let ingress = ingress.as_ref()?;
-        let behind: Vec<IpNet> = self.routes.behind(ingress, self.family).collect();
+        let behind: Vec<IpNet> = self.routes.behind(ingress?, self.family).collect();
         (!behind.is_empty()).then(|| Nets::new(behind))
     }
 
@@ -233,7 +232,7 @@ impl Outgoing<'_, '_> {
     ) -> Option<Interface> {
         let named = conditions.ingress.iter().find_map(|pattern| match pattern {
             Is(pattern) => pattern.exact().cloned(),
-            _ => None,
+            Not(_) => None,
         });
         let by_route = || {
             let first = from.nets().first().map(IpNet::addr)?;

@@ -10,9 +10,9 @@ use super::walk::Met;
 use crate::forwards::{Destination, Listen, TargetPorts};
 use crate::net::{AddressRange, Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::interface::InterfacePattern;
-use crate::netfilter::negatable::Negatable::{Is, Not};
-use crate::netfilter::protocol::IpProtocol;
+use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::target::{DnatPorts, Target};
+use crate::netfilter::text::parse::{DnatRange, dnat_range};
 use crate::netfilter::token::Token;
 
 /// A listener and its target, as one DNAT rule says it.
@@ -125,22 +125,13 @@ fn protocols(conditions: &RuleConditions<'_>) -> Result<Vec<Protocol>, String> {
         None => Ok(vec![Protocol::Tcp, Protocol::Udp]),
         Some(Is(protocol)) => match protocol.transport() {
             Some(protocol) => Ok(vec![protocol]),
-            None => Err(format!(
-                "it redirects {}; a forward has TCP or UDP",
-                named(protocol)
-            )),
+            None => Err(format!("it redirects {protocol}; a forward has TCP or UDP")),
         },
         Some(Not(_)) => Err("it redirects all protocols but one".to_owned()),
     }
 }
 
-fn named(protocol: &IpProtocol) -> String {
-    protocol.to_string()
-}
-
-fn ingress(
-    patterns: &[&crate::netfilter::negatable::Negatable<InterfacePattern>],
-) -> Result<Vec<Interface>, String> {
+fn ingress(patterns: &[&Negatable<InterfacePattern>]) -> Result<Vec<Interface>, String> {
     match patterns {
         [] => Ok(Vec::new()),
         [Is(pattern)] => match pattern.exact() {
@@ -185,40 +176,29 @@ fn shifted(to: PortRange, base: Port, listens: &[PortRange]) -> Result<TargetPor
     }
 }
 
-/// Reads `--to-destination A-B:P-P` with flags, which no type holds.
+/// Returns the targets of a redirection to several addresses, or of one with flags.
 fn several(words: &[Token], listens: &[PortRange]) -> Result<TargetOf, String> {
-    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
-    let ["DNAT", "--to-destination", to, flags @ ..] = words.as_slice() else {
-        return Err("its target has a form that nvactl does not read".to_owned());
-    };
-    let persistent = flags.contains(&"--persistent");
-    if let Some(flag) = flags.iter().find(|flag| **flag != "--persistent") {
+    let DnatRange {
+        addresses,
+        ports,
+        flags,
+    } = dnat_range(words).ok_or("its target has a form that nvactl does not read")?;
+    if let Some(flag) = flags.iter().find(|flag| *flag != "--persistent") {
         return Err(format!("its DNAT has `{flag}`, which a forward cannot"));
     }
-    let (addresses, ports) = split(to).ok_or("its target has a form that nvactl does not read")?;
-    let range: AddressRange = addresses
-        .parse()
-        .map_err(|_| "its target has a form that nvactl does not read".to_owned())?;
-    let ports = match ports {
-        None => TargetPorts::Kept,
-        Some(ports) => {
-            let ports: PortRange = ports
-                .parse()
-                .map_err(|_| "its target has ports that nvactl does not read".to_owned())?;
-            // A range that is equal to the listener's keeps each port (FACTS, iptables-save).
-            match listens {
-                [only] if *only == ports && !ports.is_single() => TargetPorts::Kept,
-                _ if ports.is_single() => TargetPorts::Range(ports),
-                _ => return Err("it gives connections any of several ports".to_owned()),
-            }
-        }
+    let ports = match (ports, listens) {
+        (None, _) => TargetPorts::Kept,
+        // A range that is equal to the listener's keeps each port.
+        (Some(ports), [only]) if *only == ports && !ports.is_single() => TargetPorts::Kept,
+        (Some(ports), _) if ports.is_single() => TargetPorts::Range(ports),
+        _ => return Err("it gives connections any of several ports".to_owned()),
     };
-    let addresses: Vec<IpAddr> = addresses_of(range).take(MOST_TARGETS + 1).collect();
+    let addresses: Vec<IpAddr> = addresses_of(addresses).take(MOST_TARGETS + 1).collect();
     if addresses.len() > MOST_TARGETS {
         return Err(format!("it has more than {MOST_TARGETS} targets"));
     }
     Ok(TargetOf {
-        by_client: persistent && addresses.len() > 1,
+        by_client: !flags.is_empty() && addresses.len() > 1,
         is_chosen_otherwise: addresses.len() > 1,
         destinations: addresses
             .into_iter()
@@ -229,25 +209,6 @@ fn several(words: &[Token], listens: &[PortRange]) -> Result<TargetOf, String> {
 
 /// The most targets of one forward (docs/spec.md).
 const MOST_TARGETS: usize = 32;
-
-/// Splits `A-B:P` or `[A]-[B]:P` into its addresses and ports.
-fn split(to: &str) -> Option<(String, Option<&str>)> {
-    if let Some(rest) = to.strip_prefix('[') {
-        let (inner, ports) = match rest.rsplit_once("]:") {
-            Some((inner, ports)) => (inner, Some(ports)),
-            None => (rest.strip_suffix(']')?, None),
-        };
-        return Some((inner.replace("]-[", "-"), ports));
-    }
-    // An IPv6 address without brackets has no port.
-    if to.matches(':').count() > 1 {
-        return Some((to.to_owned(), None));
-    }
-    match to.split_once(':') {
-        Some((addresses, ports)) => Some((addresses.to_owned(), Some(ports))),
-        None => Some((to.to_owned(), None)),
-    }
-}
 
 fn addresses_of(range: AddressRange) -> impl Iterator<Item = IpAddr> {
     let next = |address: IpAddr| match address {

@@ -69,17 +69,11 @@ fn fate(table: TableName, chain: &ChainName, rule: &Rule) -> RuleFate {
         (TableName::Nat, ChainName::Output) if is_dnat(rule) => {
             RuleFate::LeftAlone("it redirects the machine's own connections".to_owned())
         }
-        (TableName::Filter, ChainName::Forward) => {
-            RuleFate::LeftAlone("it is not for the connections of a forward alone".to_owned())
-        }
-        (TableName::Nat, ChainName::Postrouting) => {
+        (TableName::Filter, _) | (TableName::Nat, ChainName::Postrouting) => {
             RuleFate::LeftAlone("it is not for the connections of a forward alone".to_owned())
         }
         (TableName::Nat, _) => {
             RuleFate::LeftAlone("it redirects nothing to another host".to_owned())
-        }
-        (TableName::Filter, _) => {
-            RuleFate::LeftAlone("it is not for the connections of a forward alone".to_owned())
         }
         (table, _) => RuleFate::LeftAlone(format!("a spec says nothing about the table {table}")),
     }

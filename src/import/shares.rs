@@ -4,6 +4,7 @@ use super::conditions::Share;
 use super::redirect::Redirect;
 use super::remark::ImportRemark;
 use crate::netfilter::matches::Probability;
+use crate::netfilter::text::parse::EveryNth;
 
 /// Joins the rules that share the connections of one listener, and those that differ in their sources alone.
 /// Returns the others unchanged, in order.
@@ -70,10 +71,10 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
     let is_whole = group.last().is_some_and(|last| last.share.is_none())
         || matches!(
             group.last().and_then(|last| last.share),
-            Some(Share::Nth {
+            Some(Share::Nth(EveryNth {
                 every: 1,
                 packet: 0
-            })
+            }))
         );
     let is_equal = is_whole
         && group.iter().enumerate().all(|(n, one)| {
@@ -81,12 +82,12 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
             match one.share {
                 None => n + 1 == count,
                 Some(Share::Probability(share)) => share == Probability::one_of(left),
-                Some(Share::Nth { every, packet }) => every == left && packet == 0,
+                Some(Share::Nth(EveryNth { every, packet })) => every == left && packet == 0,
             }
         });
     let by_turns = group
         .iter()
-        .any(|one| matches!(one.share, Some(Share::Nth { .. })));
+        .any(|one| matches!(one.share, Some(Share::Nth(_))));
     let mut group = group.into_iter();
     let mut first = group.next().expect("a group has a first rule");
     first.share = None;

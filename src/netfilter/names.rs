@@ -3,11 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The kernel's tables, in the order in which nvactl prints them. nvactl writes to `filter` and `nat`, and
 /// to `mangle` for a spec with `mss`. It reads the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TableName {
     Filter,
     Mangle,
@@ -74,7 +76,8 @@ impl fmt::Display for TableName {
 }
 
 /// The name of a chain, in the order in which iptables-save prints chains.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum ChainName {
     Prerouting,
     Input,
@@ -117,6 +120,18 @@ impl From<&str> for ChainName {
             .into_iter()
             .find(|builtin| builtin.as_str() == name)
             .unwrap_or_else(|| ChainName::User(name.into()))
+    }
+}
+
+impl From<String> for ChainName {
+    fn from(name: String) -> Self {
+        Self::from(name.as_str())
+    }
+}
+
+impl From<ChainName> for String {
+    fn from(name: ChainName) -> Self {
+        name.as_str().to_owned()
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use tracing::debug;
 
+use super::adopt::{AdoptedRule, Adoption, say_of_rules_files};
 use super::commit::commit_and_log;
 use super::ending::Ended;
 use super::error::{Error, Failed, describe};
@@ -23,10 +24,10 @@ use super::remark::Remarks;
 use super::state::State;
 use super::transaction::{Committed, Keeping, Transaction, TransactionError, TrialMode};
 use super::{next_boot, undone_flows, waiting, warn, watchdog};
-use crate::diff::Changes;
 use crate::diff::families::changes;
 use crate::forwards::ForwardSet;
 use crate::health::reach::{self, Fault};
+use crate::host::iptables::Listing;
 use crate::host::kernel;
 use crate::host::lock::{self, Lock};
 use crate::host::namespace::uptime_secs;
@@ -42,6 +43,10 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::twin::rule_change::RuleChange;
 
 /// The spec to load, and the options.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command, and none depends on another"
+)]
 #[derive(Debug)]
 pub struct ApplyRequest<'a> {
     pub set: &'a ForwardSet,
@@ -56,6 +61,8 @@ pub struct ApplyRequest<'a> {
     pub flush_stale: bool,
     /// Try the change in a copy of the machine first.
     pub trial: bool,
+    /// Take out the foreign rules that the spec says as well.
+    pub adopt: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +70,8 @@ pub struct ApplyReport {
     /// Remarks before the outcome.
     pub remarks: Remarks,
     pub outcome: ChangeOutcome,
+    /// The foreign rules that were taken out, or would be.
+    pub adopted: Vec<AdoptedRule>,
     /// Remarks after the outcome.
     pub after: Remarks,
     /// Whether connections that should have been ended are still alive; in a dry run, whether some would be
@@ -81,10 +90,12 @@ pub fn apply(
     ahead: Option<Ahead>,
 ) -> Result<ApplyReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
-    match run(request, machine, ahead, &mut remarks) {
+    let mut adoption = Adoption::default();
+    match run(request, machine, ahead, &mut adoption, &mut remarks) {
         Ok((outcome, after, flows_left)) => Ok(ApplyReport {
             remarks,
             outcome,
+            adopted: adoption.rules,
             after,
             flows_left,
         }),
@@ -96,44 +107,32 @@ fn run(
     request: &ApplyRequest<'_>,
     machine: &MachineToChange,
     ahead: Option<Ahead>,
+    adoption: &mut Adoption,
     remarks: &mut Remarks,
 ) -> Result<(ChangeOutcome, Remarks, bool), Error> {
     let ApplyRequest { set, .. } = request;
     let MachineToChange {
         state, iptables, ..
     } = machine;
-    let (lock, rules) = match ahead {
-        Some(Ahead(lock, rules)) => (lock, Some(rules)),
-        None => (
-            lock::take(&state.lock_file(), machine.lock_wait_secs)?,
-            None,
-        ),
-    };
-    waiting::refuse_while_pending(state)?;
-    if !request.dry_run {
-        machine.clear_leftovers();
-    }
-    // Under the lock, since another process may have loaded the first IPv6 rules.
-    let families = families(Some(set), Some(state));
-    let rules = match rules.filter(|rules| rules.families() == families) {
-        Some(rules) => rules,
-        None => iptables.start_listing(families)?,
-    };
+    let (lock, rules) = begin(request, machine, ahead)?;
     let found = look(rules, iptables, set, request.flush_stale, remarks)?;
     refuse_on_old(kernel::running(), &found.want)?;
     let live = found.before.map(|_, (live, _)| live);
-    let changes = changes(&live, &found.want);
+    if request.adopt {
+        *adoption = Adoption::find(set, &found, remarks)?;
+    }
+    let changes = changes(&live, &found.want).with_foreign(&live, &adoption.goal());
     let interrupted = if request.dry_run {
         name_interrupted(state, &live).map(|remark| remarks.0.extend(remark))
     } else {
         resume(state, &live, remarks)
     };
     interrupted?;
-    say_before(request, machine, &found, remarks)?;
-    // Without a change there is nothing to try but the tests, which may be new.
+    say_before(request, machine, &found, adoption, remarks)?;
+    // If nothing changes, only the tests are tried, which may be new.
     let is_tried = !changes.is_empty() || !set.tests.is_empty();
     let trial = if request.trial && is_tried {
-        tried(request, machine, &found, &changes, remarks)?
+        tried(request, machine, &found, adoption, remarks)?
     } else {
         (TrialMode::Nothing, Vec::new())
     };
@@ -169,8 +168,16 @@ fn run(
         return Ok((ChangeOutcome::Unchanged, after, flows_left));
     }
     let difference = Difference::from_spec(&changes, &live, set);
-    let (pending, mut after) = commit(request, machine, &lock, &found, &difference, trial)?;
+    let making = Making {
+        request,
+        machine,
+        lock: &lock,
+        found: &found,
+        adoption,
+    };
+    let (pending, mut after) = commit(&making, &difference, trial)?;
     drop(lock);
+    say_of_rules_files(&adoption.rules, &mut after);
     for overtaken in overtaken {
         after.warn(overtaken.done);
     }
@@ -193,6 +200,34 @@ fn run(
     Ok((outcome, after, flows_left))
 }
 
+/// Takes the lock and starts to read the rules, unless `ahead` has done so.
+fn begin(
+    request: &ApplyRequest<'_>,
+    machine: &MachineToChange,
+    ahead: Option<Ahead>,
+) -> Result<(Lock, Listing), Error> {
+    let MachineToChange {
+        state, iptables, ..
+    } = machine;
+    let (lock, rules) = match ahead {
+        Some(Ahead(lock, rules)) => (lock, Some(rules)),
+        None => (
+            lock::take(&state.lock_file(), machine.lock_wait_secs)?,
+            None,
+        ),
+    };
+    waiting::refuse_while_pending(state)?;
+    if !request.dry_run {
+        machine.clear_leftovers();
+    }
+    // Under the lock, since another process may have loaded the first IPv6 rules.
+    let families = families(Some(request.set), Some(state));
+    match rules.filter(|rules| rules.families() == families) {
+        Some(rules) => Ok((lock, rules)),
+        None => Ok((lock, iptables.start_listing(families)?)),
+    }
+}
+
 /// Tries connections through a copy of the machine with the change, if a copy can be made. Returns the rules that
 /// nvactl's jump will precede, for after the change.
 ///
@@ -202,18 +237,20 @@ fn tried(
     request: &ApplyRequest<'_>,
     machine: &MachineToChange,
     found: &Situation<'_>,
-    changes: &PerFamily<Changes<'_>>,
+    adoption: &Adoption,
     remarks: &mut Remarks,
 ) -> Result<(TrialMode, Vec<Overtaken>), Error> {
     let progress = Progress::new();
     progress.step("trying…");
     let live = found.before.map(|_, (live, _)| live);
     let none = live.map(|_, _| Counters::default());
-    let scripts = changes.scripts(&none.as_ref());
+    let goal = adoption.goal();
+    let changes = changes(&live, &found.want).with_foreign(&live, &goal);
     let change = RuleChange {
         iptables: machine.iptables,
-        scripts,
+        scripts: changes.scripts(&none.as_ref()),
         want: found.want.clone(),
+        foreign: goal.map(|_, goal| (*goal).clone()),
     };
     let snat = || foreign_snat(request.set, found);
     let has_tests = !request.set.tests.is_empty();
@@ -273,20 +310,34 @@ fn foreign_snat(set: &ForwardSet, found: &Situation<'_>) -> BTreeSet<IpAddr> {
     foreign.flatten().collect()
 }
 
+/// A change that is about to be made.
+struct Making<'m> {
+    request: &'m ApplyRequest<'m>,
+    machine: &'m MachineToChange,
+    lock: &'m Lock,
+    found: &'m Situation<'m>,
+    adoption: &'m Adoption,
+}
+
 /// Makes the change, and returns it if it waits for its confirmation.
 fn commit(
-    request: &ApplyRequest<'_>,
-    machine: &MachineToChange,
-    lock: &Lock,
-    found: &Situation<'_>,
+    making: &Making<'_>,
     difference: &Difference,
     trial: TrialMode,
 ) -> Result<(Option<Box<Pending>>, Remarks), Error> {
+    let Making {
+        request,
+        machine,
+        lock,
+        found,
+        adoption,
+    } = *making;
     let live = found.before.map(|_, (live, _)| live);
     let about = ChangeDetails {
         spec: Some(request.spec.clone()),
         forwards: difference.forwards.clone(),
-        back_before: None,
+        adopted: adoption.kept(),
+        ..ChangeDetails::default()
     };
     let action = format!("apply {}", request.name);
     let change = Change::new(&machine.state, action, &live, &found.want, about);
@@ -296,6 +347,7 @@ fn commit(
         iptables: &machine.iptables,
         before: &found.before,
         want: &found.want,
+        foreign: &adoption.shift,
         change: &change,
         keeping: Keeping::Required,
         trial,
@@ -324,6 +376,7 @@ fn say_before(
     request: &ApplyRequest<'_>,
     machine: &MachineToChange,
     found: &Situation<'_>,
+    adoption: &Adoption,
     remarks: &mut Remarks,
 ) -> Result<(), Error> {
     let ApplyRequest { set, .. } = request;
@@ -337,7 +390,14 @@ fn say_before(
     for (family, live) in live.iter() {
         warn::reference(live, remarks);
         let program = machine.iptables.backend.program(family, "iptables");
-        warn::duplicates(live, &set.of(family), &program, remarks);
+        let goal = adoption.shift.get(family).map(|shift| &shift.new);
+        match goal.filter(|goal| !goal.is_empty()) {
+            Some(goal) => {
+                let staying = goal.reached(live);
+                warn::duplicates(&staying, &set.of(family), &program, remarks);
+            }
+            None => warn::duplicates(live, &set.of(family), &program, remarks),
+        }
     }
     let around = &found.surroundings;
     warn::marks(&live, &found.want, around, &machine.iptables, remarks);

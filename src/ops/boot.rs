@@ -346,6 +346,7 @@ fn bring(
             iptables: &iptables,
             before: &before,
             want: &want,
+            foreign: &PerFamily::default(),
             change: &change,
             // A load at boot is no step for a rollback.
             keeping: Keeping::Done,

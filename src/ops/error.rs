@@ -20,6 +20,7 @@ use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
 use crate::net::words::with_causes;
 use crate::netfilter::text::parse::ParseError;
+use crate::twin::TwinError;
 
 #[derive(Debug, Error)]
 pub enum Error {
@@ -47,6 +48,10 @@ pub enum Error {
     File(#[from] FileError),
     #[error(transparent)]
     Unit(#[from] UnitError),
+    #[error(
+        "the foreign rules cannot be adopted, because the routes of this machine cannot be read"
+    )]
+    Routes(#[source] TwinError),
     #[error("the rules in a record of the state folder are damaged")]
     Damaged(#[from] ParseError),
 }

@@ -3,7 +3,9 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::log::{self, ChangeEvent, LogEntry};
-use super::records::{Brought, Change, Decision, KeptSpec, Owned, SavedState, Undone, VERSION};
+use super::records::{
+    Brought, Change, Decision, KeptRule, KeptSpec, Owned, SavedState, Undone, VERSION,
+};
 use super::state::{State, StateError, seconds_now};
 use super::transaction::owned_digest;
 use crate::diff;
@@ -24,6 +26,10 @@ pub struct ChangeDetails {
     pub forwards: ForwardNames,
     /// For a rollback, the number of the change to go back behind.
     pub back_before: Option<u64>,
+    /// The foreign rules that the change takes out.
+    pub adopted: Vec<KeptRule>,
+    /// The foreign rules that the change puts back.
+    pub returned: Vec<KeptRule>,
 }
 
 impl Change {
@@ -67,6 +73,8 @@ impl Change {
             loaded_v6: loaded.v6,
             rule_count: Some(rule_count.v4),
             rule_count_v6: rule_count.v6,
+            adopted: about.adopted,
+            returned: about.returned,
         }
     }
 }
@@ -110,7 +118,9 @@ pub fn undone_words(undone: &Undone) -> String {
         0 => String::new(),
         ended => format!("; ended {} that only it made", counted(ended, "connection")),
     };
-    format!("undone at {}: {why}{ended}", moment(undone.time))
+    let left = undone.left.iter().map(|left| format!("; {left}"));
+    let left: String = left.collect();
+    format!("undone at {}: {why}{ended}{left}", moment(undone.time))
 }
 
 /// Formats the time of a record, in seconds since 1970.
@@ -145,7 +155,28 @@ pub fn is_repair(changes: &[(u64, Change)]) -> bool {
         return false;
     };
     let before = change_before(changes).and_then(|(_, before)| loaded(before));
-    change.back_before.is_none() && before.is_some() && loaded(change) == before
+    let is_own_alone = change.adopted.is_empty() && change.returned.is_empty();
+    change.back_before.is_none() && is_own_alone && before.is_some() && loaded(change) == before
+}
+
+/// Returns the foreign rules that the changes from a number on took out and did not put back, those of the newest
+/// change first. `changes` are newest first.
+#[must_use]
+pub fn still_out(changes: &[(u64, Change)], from: u64) -> Vec<KeptRule> {
+    let since = changes.iter().filter(|(number, _)| *number >= from);
+    let standing = since.filter(|(_, change)| change.undone.is_none());
+    let mut out: Vec<KeptRule> = Vec::new();
+    let mut back: Vec<&KeptRule> = Vec::new();
+    for (_, change) in standing {
+        for rule in &change.adopted {
+            match back.iter().position(|one| *one == rule) {
+                Some(at) => drop(back.remove(at)),
+                None => out.push(rule.clone()),
+            }
+        }
+        back.extend(&change.returned);
+    }
+    out
 }
 
 /// Returns the change that made the rules which the newest of these changes replaced.
@@ -330,6 +361,7 @@ mod tests {
                     time: 0,
                     why: Decision::TimedOut,
                     ended: 0,
+                    left: Vec::new(),
                 }),
                 boot: None,
                 closed: false,
@@ -338,6 +370,8 @@ mod tests {
                 loaded_v6: None,
                 rule_count: None,
                 rule_count_v6: None,
+                adopted: Vec::new(),
+                returned: Vec::new(),
             };
             (*number, change)
         };

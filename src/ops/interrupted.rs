@@ -1,5 +1,6 @@
 //! A change whose nvactl was killed: how far it came, and the clean-up after it.
 
+use super::adopt::{are_gone, are_there, of_family};
 use super::error::{Error, describe};
 use super::records::Begun;
 use super::remark::{Remark, Remarks};
@@ -60,13 +61,18 @@ fn killed(state: &State, live: &PerFamily<&Ruleset>) -> Result<Option<Killed>, E
     let each: Vec<(bool, bool)> = live
         .zip(begun.wanted())
         .zip(change.owned())
-        .values()
-        .map(|((live, want), before)| {
+        .iter()
+        .map(|(family, ((live, want), before))| {
+            let [adopted, returned] =
+                [&change.adopted, &change.returned].map(|kept| of_family(kept, family));
             let now = owned_digest(live, before.sets_policy);
             let old = before
                 .ruleset()
                 .map(|old| owned_digest(&old, before.sets_policy));
-            (old.is_ok_and(|old| old == now), **want == now)
+            let foreign_old = are_there(live, &adopted) && are_gone(live, &returned);
+            let foreign_new = are_gone(live, &adopted) && are_there(live, &returned);
+            let old = old.is_ok_and(|old| old == now);
+            (old && foreign_old, **want == now && foreign_new)
         })
         .collect();
     let what = interrupted(&each);

@@ -79,10 +79,10 @@ impl LoadTrial {
 fn outline(table: &Table, places: &BTreeSet<&ChainName>) -> Table {
     let mut outline = Table::new();
     for (name, chain) in table {
-        let rules: Vec<Rule> = if name.is_builtin() {
-            diff::own_jumps(chain).cloned().collect()
-        } else if places.contains(name) {
+        let rules: Vec<Rule> = if places.contains(name) {
             chain.rules.iter().map(way).collect()
+        } else if name.is_builtin() {
+            diff::own_jumps(chain).cloned().collect()
         } else if name.is_own() {
             let ways: BTreeSet<Rule> = chain.rules.iter().map(way).collect();
             ways.into_iter()
@@ -131,7 +131,9 @@ pub fn nth_rule(script: &str, n: usize) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diff::foreign::{ForeignGoal, GoalChain};
     use crate::netfilter::counters::Counters;
+    use crate::netfilter::names::TableName;
     use crate::netfilter::text::parse::{comment_of, parse};
 
     #[test]
@@ -157,6 +159,38 @@ mod tests {
              -A FORWARD -j NVACTL-FORWARD\n-A NVACTL-FORWARD -j NVACTL-LEAF\n\
              -A NVACTL-LEAF\n-A NVACTL-LEAF -j MINE\n-A NVACTL-LEAF\nCOMMIT\n\
              *filter\n-D NVACTL-LEAF 1\nCOMMIT\n"
+        );
+    }
+
+    /// Foreign rules that go have their numbers in the trial as well.
+    #[test]
+    fn a_chain_keeps_its_length_where_foreign_rules_go() {
+        let text = "*filter\n:FORWARD DROP [0:0]\n:MINE - [0:0]\n-A FORWARD -p udp -j ACCEPT\n-A FORWARD -p tcp -j MINE\n\
+            -A MINE -p tcp -j ACCEPT\nCOMMIT\n";
+        let before = parse(text).expect("it is readable");
+        let rules = |name: &str| {
+            let chain = before.chain(TableName::Filter, &ChainName::from(name));
+            chain.expect("it is there").rules.clone()
+        };
+        let (forward, mine) = (rules("FORWARD"), rules("MINE"));
+        let mut goal = ForeignGoal::default();
+        for (name, rules, absent) in [
+            (
+                "FORWARD",
+                Some(vec![forward[0].clone()]),
+                vec![forward[1].clone()],
+            ),
+            ("MINE", None, mine),
+        ] {
+            let chain = GoalChain { rules, absent };
+            goal.set(TableName::Filter, ChainName::from(name), chain);
+        }
+        let changes = Changes::default().with_foreign(goal.changes(&before));
+        let script = changes.script(&Counters::default());
+        assert_eq!(
+            LoadTrial::new(&before, &changes, script).text(),
+            "*filter\n:MINE - [0:0]\n-A FORWARD\n-A FORWARD -j MINE\n-A MINE\nCOMMIT\n\
+             *filter\n-D FORWARD 2\n-F MINE\n-X MINE\nCOMMIT\n"
         );
     }
 

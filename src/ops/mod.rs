@@ -7,6 +7,7 @@
 //!            apply, rollback, remove, confirm    the changes of the loaded rules
 //!            trial, packets, flows               connections with the new rules, and connections that exist
 //!            persist, saved, boot, next_boot     the rules of the next boot
+//!            adopt                               foreign rules that a change takes out, and their way back
 //!            history                             the changes made so far
 //!            interrupted                         a change whose nvactl was killed
 //! ```
@@ -24,6 +25,7 @@
 //!   that exist;
 //! - the list of changes: `history`.
 
+pub mod adopt;
 pub mod apply;
 pub mod boot;
 mod commit;

@@ -4,6 +4,7 @@
 //! Records of earlier versions can be read: missing fields have defaults. A record of a later version cannot,
 //! since this version could overlook its new fields.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,9 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::net::{Family, Protocol};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::conntrack::Flow;
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::text::line::brings_rule;
+use crate::netfilter::text::line::{Line, brings_rule};
 use crate::netfilter::text::parse::{self, ParseError};
 use crate::plan::digest::Digest;
 
@@ -77,6 +79,33 @@ pub struct Change {
     /// The number of nvactl's rules of IPv6 after the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule_count_v6: Option<usize>,
+    /// The foreign rules that the change took out, in the order of their chains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<KeptRule>,
+    /// The foreign rules that the change put back, which an earlier one had taken out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned: Vec<KeptRule>,
+}
+
+/// A foreign rule that a change took out, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRule {
+    pub family: Family,
+    pub table: TableName,
+    pub chain: ChainName,
+    /// Its number in the chain, as iptables counts it.
+    pub number: usize,
+    /// The rule as iptables-save prints it behind the name of the chain.
+    pub rule: String,
+    /// The foreign rule before it, as text; none if it was the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The first foreign rule behind it that the change left, as text; none if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
+    /// Whether the change deleted its chain too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub with_chain: bool,
 }
 
 impl Change {
@@ -98,6 +127,15 @@ impl Change {
             Family::V6 => self.rule_count_v6,
         };
         known.unwrap_or_else(|| usize::from(family == Family::V4 && self.spec.is_some()))
+    }
+}
+
+impl KeptRule {
+    /// Returns the rule's line of iptables-save.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let rule = parse::rule_of(&self.rule, &BTreeSet::new());
+        Line::Append(&self.chain, &rule).to_string()
     }
 }
 
@@ -243,6 +281,17 @@ pub struct Undone {
     /// How many connections were ended because only the change made them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ended: usize,
+    /// The adopted rules that did not come back, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[expect(

@@ -146,6 +146,14 @@ pub enum Refusal {
     #[error("nothing has changed, because the tests of the spec could not be run: {why}")]
     NotTested { why: String },
     #[error(
+        "nothing has changed, because rules that the spec should replace differ from it in meaning:\n{}",
+        .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    )]
+    DiffersFromRules {
+        /// The entries, their fields, and the rules.
+        lines: Vec<String>,
+    },
+    #[error(
         "nothing has changed, because the new rules would cut off connections that work now:\n{}",
         .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     )]
@@ -272,6 +280,12 @@ impl Refusal {
             ),
             Refusal::TestsFail { .. } => Some(
                 "change the spec or its tests; to load the change anyway, add: --no-trial"
+                    .to_owned(),
+            ),
+            Refusal::DiffersFromRules { .. } => Some(
+                "to write a spec with the meaning of the rules: sudo nvactl import live -o FILE\n\
+                 hint: adopt with that spec first, and change it afterwards: adopting and moving a target at once loses \
+                 connections"
                     .to_owned(),
             ),
             Refusal::NotTested { .. } => {

@@ -15,9 +15,10 @@ use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialMode};
 use super::{next_boot, warn};
 use crate::diff::families::changes;
-use crate::health::foreign;
+use crate::health::{foreign, lost_replies};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
+use crate::net::printable;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
@@ -123,6 +124,7 @@ fn run(
                 iptables,
                 before: &before,
                 want: &want,
+                foreign: &PerFamily::default(),
                 change: &change,
                 keeping: Keeping::Attempted,
                 trial: TrialMode::Nothing,
@@ -140,11 +142,38 @@ fn run(
     drop(lock);
     for (family, live) in live.iter() {
         say_policy(family, iptables.backend, live, request, &mut after);
+        say_lost_replies(family, iptables.backend, live, request, &mut after);
     }
     if !request.dry_run {
         next_boot::say(state, iptables, &want.as_ref(), &mut after);
     }
     Ok((outcome, after, partly))
+}
+
+/// Warns of foreign accepts whose replies nvactl's rules accept until they are removed.
+fn say_lost_replies(
+    family: Family,
+    backend: Backend,
+    before: &Ruleset,
+    request: RemoveRequest,
+    after: &mut Remarks,
+) {
+    let lost = lost_replies::without_replies(before);
+    if request.accept || !before.holds_own() || lost.is_empty() {
+        return;
+    }
+    let lost = lost.iter().map(|rule| {
+        let line = Line::Append(&ChainName::Forward, rule);
+        format!("\n  {}", printable::line(line))
+    });
+    let rules: String = lost.collect();
+    let known = lost_replies::for_replies();
+    let command = Line::Insert(&ChainName::Forward, 1, &known);
+    after.warn(format_args!(
+        "without nvactl's rules nothing accepts the replies to connections that these rules accept:{rules}\n  \
+         to accept them: {}",
+        command.as_command(&backend.program(family, "iptables"), TableName::Filter)
+    ));
 }
 
 fn say_policy(

@@ -1,5 +1,6 @@
 //! Restores the rules from before a change.
 
+use super::adopt::{PutBack, put_back_all};
 use super::commit::commit_and_log;
 use super::error::{Error, Failed};
 use super::history::{self, ChangeDetails, LastLoaded, last_loaded, next_to_undo};
@@ -8,14 +9,16 @@ use super::log::ChangeEvent;
 use super::look::{read, told, warn_of_unread_v6};
 use super::machine::MachineToChange;
 use super::outcome::{ChangeOutcome, Difference};
-use super::records::{Change, KeptSpec, Owned};
+use super::records::{Change, KeptRule, KeptSpec, Owned};
 use super::refusal::Refusal;
 use super::remark::Remarks;
 use super::transaction::{Keeping, Transaction, TrialMode};
 use super::{next_boot, warn};
 use crate::diff::families::changes;
+use crate::host::iptables::Iptables;
 use crate::host::survey::survey;
 use crate::net::per_family::{Families, PerFamily};
+use crate::net::words::counted;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse::ParseError;
 use crate::plan::MARKED;
@@ -36,7 +39,7 @@ pub struct RollbackReport {
     pub outcome: ChangeOutcome,
     /// Remarks after the outcome.
     pub after: Remarks,
-    /// Whether IPv6 should change and could not.
+    /// Whether IPv6 should change and could not, or adopted rules did not come back.
     pub partly: bool,
 }
 
@@ -108,7 +111,11 @@ fn run(
     let found = told(counted, iptables, remarks);
     let live = found.map(|_, (live, _)| live);
     let surroundings = survey(iptables, want.families(), MARKED.mask)?;
-    let changes = changes(&live, &want);
+    let out = history::still_out(&history, number);
+    let back = put_back_all(&live, &out);
+    let foreign = back.map(|_, back| back.shift.clone());
+    let goal = foreign.map(|_, shift| &shift.new);
+    let changes = changes(&live, &want).with_foreign(&live, &goal);
     warn::policy(&changes, false, remarks);
     for warning in &surroundings.warnings {
         remarks.warn(warning);
@@ -118,6 +125,9 @@ fn run(
     let action = since.last().map(|change| change.action.clone());
     let undone = (number, action.unwrap_or_default());
     let mut after = Remarks::default();
+    let is_whole = say_of_adopted(request, &back, iptables, &mut after);
+    let partly = partly || !is_whole;
+    say_of_returned(&history, number, &mut after);
     if changes.is_empty() {
         return Ok((undone, ChangeOutcome::Unchanged, after, partly));
     }
@@ -129,6 +139,8 @@ fn run(
         spec: spec_before(&history, number),
         forwards: difference.forwards.clone(),
         back_before: Some(number),
+        adopted: Vec::new(),
+        returned: back.values().flat_map(|back| back.placed.clone()).collect(),
     };
     let change = Change::new(state, format!("rollback {number}"), &live, &want, about);
     let transaction = Transaction {
@@ -137,6 +149,7 @@ fn run(
         iptables,
         before: &found,
         want: &want,
+        foreign: &foreign,
         change: &change,
         keeping: Keeping::Attempted,
         trial: TrialMode::Nothing,
@@ -191,6 +204,41 @@ fn aim(
     }
 }
 
+/// Counts the adopted rules that come back and names those that do not. Returns whether there are none of these.
+fn say_of_adopted(
+    request: RollbackRequest,
+    back: &PerFamily<PutBack>,
+    iptables: &Iptables,
+    after: &mut Remarks,
+) -> bool {
+    let placed: usize = back.values().map(|back| back.placed.len()).sum();
+    if placed > 0 && !request.dry_run {
+        after.line(format_args!("put {} back", counted(placed, "adopted rule")));
+    }
+    let left = back.values().flat_map(|back| &back.left);
+    let left: Vec<String> = left.map(|one| one.words(iptables.backend)).collect();
+    after.warn_of_rules(left.iter());
+    left.is_empty()
+}
+
+/// Names earlier rollbacks since the change that put foreign rules back: these stay.
+fn say_of_returned(history: &[(u64, Change)], number: u64, after: &mut Remarks) {
+    let since = history
+        .iter()
+        .filter(|(other, change)| *other >= number && change.undone.is_none());
+    let adopted: Vec<&KeptRule> = since
+        .clone()
+        .flat_map(|(_, change)| &change.adopted)
+        .collect();
+    for (other, change) in since {
+        if change.returned.iter().any(|rule| !adopted.contains(&rule)) {
+            after.note(format_args!(
+                "the foreign rules that change {other} put back stay; to take them out again: sudo nvactl apply --adopt"
+            ));
+        }
+    }
+}
+
 /// Names the repairs that are no steps, and the damage that a rollback restores.
 fn say_of_damage(
     request: RollbackRequest,
@@ -223,7 +271,8 @@ fn is_loaded(
     live: &PerFamily<&Ruleset>,
 ) -> Result<bool, Error> {
     let want = wanted(&since(history, number))?;
-    Ok(changes(live, &want).is_empty())
+    let is_own_loaded = changes(live, &want).is_empty();
+    Ok(is_own_loaded && history::still_out(history, number).is_empty())
 }
 
 /// Returns the changes from a number on, the newest first.

@@ -15,7 +15,7 @@ use crate::net::per_family::Families;
 pub enum Step {
     /// Try the change in a network namespace.
     Try,
-    /// Record the rules from before the change.
+    /// Record the rules from before the change, and see that the foreign rules that it moves are still in their places.
     Record,
     /// Load one family's script.
     Load(Family),
@@ -81,7 +81,7 @@ pub enum StepEnding {
     DoneBehind,
     /// The trial refused it: nothing has changed.
     Rejected,
-    /// The rules from before cannot be recorded, so nothing has changed.
+    /// The rules from before cannot be recorded, or are no longer as they were read, so nothing has changed.
     NotKept,
     /// A signal came first: nothing has changed.
     Interrupted,

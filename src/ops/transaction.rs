@@ -10,6 +10,7 @@ use super::records::{Begun, Change};
 use super::state::{State, StateError};
 use super::step::{self, LoadedRules, Step, StepEnding, StepOutcome, UndoReason};
 use crate::diff::families::changes;
+use crate::diff::foreign::{ForeignGoal, ForeignShift};
 use crate::diff::{self, Changes};
 use crate::host::complaint::line_named;
 use crate::host::file::{self, FileError};
@@ -38,6 +39,12 @@ pub enum TransactionError {
     },
     #[error("the rules from before the change cannot be recorded, so nothing has changed")]
     NotKept(#[from] StateError),
+    #[error(
+        "another program changed the chain {chain} in {table} while nvactl prepared to take out or put back rules there; nothing has changed"
+    )]
+    ForeignMoved { table: TableName, chain: ChainName },
+    #[error("the foreign rules could not be read again before the change, so nothing has changed")]
+    NotReadAgain(#[source] IptablesError),
     #[error("interrupted before the change: nothing has changed")]
     Interrupted,
     #[error("signals cannot be blocked, so nothing has changed")]
@@ -112,8 +119,10 @@ impl TransactionError {
             TransactionError::Rejected { source, .. }
             | TransactionError::Refused { source, .. }
             | TransactionError::Undone { source, .. }
+            | TransactionError::NotReadAgain(source)
             | TransactionError::Unread(source) => source.hint(),
             TransactionError::NotKept(error) => error.hint(),
+            TransactionError::ForeignMoved { .. } => Some("run the command again".to_owned()),
             TransactionError::Interrupted
             | TransactionError::Signals(_)
             | TransactionError::NotAsWanted { .. } => None,
@@ -148,6 +157,8 @@ pub struct Transaction<'a> {
     pub before: &'a PerFamily<(Ruleset, Counters)>,
     /// The wanted rules of the same families.
     pub want: &'a PerFamily<Ruleset>,
+    /// The foreign rules that the change takes out or puts back. A family without an entry keeps all of them.
+    pub foreign: &'a PerFamily<ForeignShift>,
     /// The record for the history.
     pub change: &'a Change,
     pub keeping: Keeping,
@@ -206,7 +217,7 @@ impl Transaction<'_> {
     pub fn commit(&self) -> Result<Committed, TransactionError> {
         let held = Held::hold().map_err(TransactionError::Signals)?;
         let before = self.rules();
-        let changes = changes(&before, self.want);
+        let changes = self.to_new(&before);
         let scripts = self.scripts(&changes);
         let mut course = Course {
             change: self,
@@ -225,6 +236,56 @@ impl Transaction<'_> {
             debug!(?step, ?outcome, "took a step");
             step = step::next(step, outcome, self.want.families());
         }
+    }
+
+    /// Returns the changes from these rules to the new ones.
+    fn to_new<'r>(&'r self, from: &PerFamily<&'r Ruleset>) -> PerFamily<Changes<'r>> {
+        let goal = self.foreign.map(|_, shift| &shift.new);
+        changes(from, self.want).with_foreign(from, &goal)
+    }
+
+    /// Returns the changes from these rules back to the old ones, of which `old` are nvactl's.
+    fn to_old<'r>(
+        &self,
+        from: &PerFamily<&'r Ruleset>,
+        old: &'r PerFamily<Ruleset>,
+    ) -> PerFamily<Changes<'r>> {
+        let goal = self.foreign.map(|_, shift| &shift.old);
+        changes(from, old).with_foreign(from, &goal)
+    }
+
+    /// Whether the foreign rules of a family are as a goal says.
+    fn meets(
+        &self,
+        family: Family,
+        live: &Ruleset,
+        goal: impl Fn(&ForeignShift) -> &ForeignGoal,
+    ) -> bool {
+        let shift = self.foreign.get(family);
+        shift.is_none_or(|shift| goal(shift).changes(live).is_empty())
+    }
+
+    /// Reads the chains again whose foreign rules the script addresses by number. Since they were first read, another
+    /// program may have moved them.
+    fn foreign_stays(&self) -> Result<(), TransactionError> {
+        if self.foreign.values().all(|shift| shift.new.is_empty()) {
+            return Ok(());
+        }
+        let now = self.read().map_err(TransactionError::NotReadAgain)?;
+        for (family, (now, before)) in now.as_ref().zip(self.rules()).iter() {
+            let shift = self.foreign.get(family);
+            for (table, chain) in shift.into_iter().flat_map(|shift| shift.new.chains()) {
+                let rules =
+                    |rules: &Ruleset| rules.chain(table, chain).map(|one| one.rules.clone());
+                if rules(now) != rules(before) {
+                    return Err(TransactionError::ForeignMoved {
+                        table,
+                        chain: chain.clone(),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Returns the live rules from before the change.
@@ -267,18 +328,27 @@ impl Transaction<'_> {
     /// Compares the loaded rules with the old and the new ones.
     fn compared(&self, live: &PerFamily<Ruleset>) -> LoadedRules {
         let all = live.as_ref().zip(self.want.as_ref()).zip(self.rules());
+        let foreign = |goal: fn(&ForeignShift) -> &ForeignGoal| {
+            let mut each = live.iter();
+            each.all(|(family, live)| self.meets(family, live, goal))
+        };
         let every = |holds: fn(&Ruleset, &Ruleset, &Ruleset) -> bool| {
             let mut each = all.values();
             each.all(|((live, want), before)| holds(live, want, before))
         };
-        if every(|live, want, _| diff::changes(live, want).is_empty()) {
+        let are_new = foreign(|shift| &shift.new);
+        if are_new && every(|live, want, _| diff::changes(live, want).is_empty()) {
             LoadedRules::New
-        } else if every(|live, want, _| diff::holds_the_same(live, want, diff::sets_policy(want))) {
+        } else if are_new
+            && every(|live, want, _| diff::holds_the_same(live, want, diff::sets_policy(want)))
+        {
             LoadedRules::NewBehind
-        } else if every(|live, want, before| {
-            let old = diff::restorable(before, live);
-            diff::holds_the_same(live, &old, diff::sets_policy(want))
-        }) {
+        } else if foreign(|shift| &shift.old)
+            && every(|live, want, before| {
+                let old = diff::restorable(before, live);
+                diff::holds_the_same(live, &old, diff::sets_policy(want))
+            })
+        {
             LoadedRules::Old
         } else {
             LoadedRules::Neither
@@ -482,6 +552,10 @@ impl Course<'_> {
                 (Err(error), _) => self.found.not_kept = Some(error),
             }
         }
+        if let Err(error) = self.change.foreign_stays() {
+            self.found.stopped = Some(error);
+            return StepOutcome::Refused;
+        }
         if self.change.keeping != Keeping::Done && self.held.came() {
             return StepOutcome::Interrupted;
         }
@@ -527,7 +601,7 @@ impl Course<'_> {
             return StepOutcome::Refused;
         };
         let none = live.map(|_, _| Counters::default());
-        let scripts = changes(&live.as_ref(), self.change.want).scripts(&none.as_ref());
+        let scripts = self.change.to_new(&live.as_ref()).scripts(&none.as_ref());
         let mut outcome = StepOutcome::Done;
         for (family, script) in scripts.iter() {
             if let Err(error) = self.restore(family, script) {
@@ -543,9 +617,10 @@ impl Course<'_> {
     fn undo(&mut self) -> StepOutcome {
         let from = self.found.live.as_ref().unwrap_or(self.change.want);
         let old = self.change.old(from);
-        self.found.difference = changes(&from.as_ref(), self.change.want).report();
+        self.found.difference = self.change.to_new(&from.as_ref()).report();
         // A restored rule has its old position, so it continues from its old counters.
-        let scripts = changes(&from.as_ref(), &old).scripts(&self.change.counters());
+        let back = self.change.to_old(&from.as_ref(), &old);
+        let scripts = back.scripts(&self.change.counters());
         let mut undone = Ok(());
         for (family, script) in scripts.iter() {
             undone = undone.and(self.restore(family, script));
@@ -657,7 +732,7 @@ impl Course<'_> {
         let failed = |why: &dyn fmt::Display| format!("undoing the change failed: {why}");
         let (undo, loaded) = match (&live, undo, unread) {
             (Some(live), undo, _) => {
-                let left = changes(&live.as_ref(), &old).report();
+                let left = self.change.to_old(&live.as_ref(), &old).report();
                 let undo = match undo.and_then(Result::err) {
                     Some(refused) => failed(&refused),
                     None => failed(&"the old rules did not come back"),
@@ -678,7 +753,8 @@ impl Course<'_> {
                 (undo, UNKNOWN.to_owned())
             }
         };
-        let scripts = changes(&now.as_ref(), &old).scripts(&self.change.counters());
+        let back = self.change.to_old(&now.as_ref(), &old);
+        let scripts = back.scripts(&self.change.counters());
         // A family with its old rules needs no script.
         let scripts = scripts.iter().filter(|(_, script)| !script.is_empty());
         let scripts_back = scripts.map(|(family, script)| {

@@ -2,6 +2,7 @@
 
 use tracing::debug;
 
+use super::adopt::{are_there, of_family};
 use super::error::{Error, describe};
 use super::records::{Change, Decision, LastDecision, Pending, Undone, VERSION};
 use super::refusal::Refusal;
@@ -124,8 +125,9 @@ pub fn pending_in_earnest(state: &State) -> Result<Option<Pending>, Error> {
     let unmade = |before: PerFamily<Ruleset>| {
         let owned = pending.before.owned();
         let all = live.as_ref().zip(before.as_ref()).zip(owned);
-        all.iter().all(|(_, ((live, before), owned))| {
+        all.iter().all(|(family, ((live, before), owned))| {
             diff::holds_the_same(&live.ruleset, before, owned.sets_policy)
+                && are_there(&live.ruleset, &of_family(&pending.before.adopted, family))
         })
     };
     // Unreadable IPv6 may hold the new rules.
@@ -187,6 +189,7 @@ fn note_undone(
         time: seconds_now(),
         why,
         ended: 0,
+        left: Vec::new(),
     });
     match state.rewrite(number, &change) {
         Err(StateError::File(error)) => state.forget(number).map(|()| Some(error)),
@@ -210,6 +213,19 @@ pub fn note_ended(state: &State, pending: &Pending, ended: usize) {
         undone.ended = ended;
         if let Err(error) = state.rewrite(number, &change) {
             debug!(%error, "the history does not show the ended connections");
+        }
+    }
+}
+
+/// Adds to the history the adopted rules that an undo did not put back, in words. The caller holds the lock.
+pub fn note_left(state: &State, pending: &Pending, left: &[String]) {
+    let Ok(Some((number, mut change))) = state.newest_like(&pending.before) else {
+        return;
+    };
+    if let Some(undone) = &mut change.undone {
+        undone.left = left.to_vec();
+        if let Err(error) = state.rewrite(number, &change) {
+            debug!(%error, "the history does not show the adopted rules that did not come back");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::adopt::{LeftRule, WhyLeft, put_back_all};
 use super::error::{Error, describe};
 use super::history::log;
 use super::log::ChangeEvent;
@@ -17,7 +18,7 @@ use super::records::{Change, Decision, LastDecision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TransactionError, TrialMode};
 use super::undone_flows;
-use super::waiting::{LOCK_WAIT_SECS, note_ended, pending, settle};
+use super::waiting::{LOCK_WAIT_SECS, note_ended, note_left, pending, settle};
 use crate::diff;
 use crate::diff::families::changes;
 use crate::host::detached::{self, DetachedError};
@@ -35,6 +36,8 @@ use crate::netfilter::text::parse;
 
 /// How often the watchdog looks for a decision.
 const TICK: Duration = Duration::from_millis(100);
+/// How often an undo looks for the places of adopted rules.
+const MOST_TRIES: u32 = 5;
 /// The longest wait before the next try to undo.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -108,7 +111,10 @@ pub fn watch(state: &State, id: &str) -> Result<(), Error> {
                     let connections = undone.connections.as_ref();
                     let connections =
                         connections.map(|left| format!("{id} is undone, but {left}\n"));
-                    let words: String = left_v6.into_iter().chain(connections).collect();
+                    let rules = undone.left_rules.iter();
+                    let rules = rules.map(|left| format!("{id} is undone, but {left}\n"));
+                    let words = left_v6.into_iter().chain(connections).chain(rules);
+                    let words: String = words.collect();
                     if !words.is_empty() {
                         let _ = file::replace(&state.log_file(), words.as_bytes(), 0o600);
                     }
@@ -159,6 +165,8 @@ pub struct UndoReport {
     pub ended: Option<String>,
     /// The connections of the change that are still there, and why, in words.
     pub connections: Option<String>,
+    /// The adopted rules that did not come back, each with the reason and the command that adds it.
+    pub left_rules: Vec<String>,
 }
 
 /// Undoes the change if it still waits.
@@ -202,6 +210,9 @@ fn undo_if(
         Ok(full) => undone.full = full,
         Err(error) => undone.unrecorded = Some(error),
     }
+    if !undone.left_rules.is_empty() {
+        note_left(state, &pending, &undone.left_rules);
+    }
     // Last, since it can take a minute: until the decision is recorded, the change counts as loaded.
     drop(lock);
     let flows = undone_flows::end(&pending);
@@ -216,29 +227,48 @@ fn undo_if(
 /// of IPv4.
 fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, Error> {
     let (iptables, mut want) = (pending.iptables(), pending.rules()?);
-    let listing = iptables.start_listing(pending.families());
-    let read = listing.and_then(|listing| listing.finish_readable(false));
-    let (undone, unread) = match read.and_then(|read| shown(read, &want)) {
-        Ok((live, unread)) => {
-            let before = PerFamily {
-                v4: (live.v4.ruleset, live.v4.counters),
-                v6: live.v6.map(|live| (live.ruleset, live.counters)),
-            };
-            if before.v6.is_none() {
-                want.v6 = None;
-            }
-            let undone = load(state, lock, pending, &before, &want);
-            (undone, unread.map(Error::from))
+    let mut tries = 0;
+    let (undone, unread) = loop {
+        let listing = iptables.start_listing(pending.families());
+        let read = listing.and_then(|listing| listing.finish_readable(false));
+        let (live, unread) = match read.and_then(|read| shown(read, &want)) {
+            Ok(read) => read,
+            Err(error) => break (Err(error.into()), None),
+        };
+        let before = PerFamily {
+            v4: (live.v4.ruleset, live.v4.counters),
+            v6: live.v6.map(|live| (live.ruleset, live.counters)),
+        };
+        if before.v6.is_none() {
+            want.v6 = None;
         }
-        Err(error) => (Err(error.into()), None),
+        tries += 1;
+        match load(state, lock, pending, &before, &want) {
+            // Another program is changing its rules: their places are read again.
+            Err(Error::Transaction(TransactionError::ForeignMoved { .. }))
+                if tries < MOST_TRIES => {}
+            undone => break (undone, unread.map(Error::from)),
+        }
     };
+    let mut left_rules: Vec<LeftRule> = Vec::new();
     let (families, error) = match (undone, unread) {
-        (Ok(()), None) => return Ok(UndoReport::default()),
+        (Ok(left), None) => {
+            return Ok(UndoReport {
+                left_rules: words(&left, pending),
+                ..UndoReport::default()
+            });
+        }
         // The rules cannot be read, but may still be written.
-        (Ok(()), Some(unread)) => (&[Family::V6][..], unread),
+        (Ok(left), Some(unread)) => {
+            left_rules = left;
+            (&[Family::V6][..], unread)
+        }
         // Another program added rules that iptables cannot show, or that jump to a chain that must be
         // removed.
-        (Err(error), _) => (pending.families().as_slice(), error),
+        (Err(error), _) => {
+            left_rules.extend(pending.before.adopted.iter().map(LeftRule::not_read));
+            (pending.families().as_slice(), error)
+        }
     };
     // The chains of the change are known, and can be emptied anyway.
     debug!(error = describe(&error), "undone without reading the rules");
@@ -263,8 +293,15 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
     Ok(UndoReport {
         unverified,
         left_v6: left(Family::V6).then_some(error),
+        left_rules: words(&left_rules, pending),
         ..UndoReport::default()
     })
+}
+
+/// Describes the adopted rules that did not come back.
+fn words(left: &[LeftRule], pending: &Pending) -> Vec<String> {
+    let left = left.iter();
+    left.map(|one| one.words(pending.backend)).collect()
 }
 
 /// Returns the rules that were read, if they show all tables of the wanted ones.
@@ -278,16 +315,24 @@ fn shown(
     Ok((live, unread))
 }
 
+/// Loads the old rules and puts adopted rules back. Returns those that do not come back.
 fn load(
     state: &State,
     lock: &Lock,
     pending: &Pending,
     before: &PerFamily<(Ruleset, Counters)>,
     want: &PerFamily<Ruleset>,
-) -> Result<(), Error> {
+) -> Result<Vec<LeftRule>, Error> {
     let live = before.map(|_, (live, _)| live);
-    if changes(&live, want).is_empty() {
-        return Ok(());
+    let back = put_back_all(&live, &pending.before.adopted);
+    let left = back.values().flat_map(|back| &back.left);
+    // A change that was not fully made may not have taken them out.
+    let left = left.filter(|one| pending.made || one.why != WhyLeft::ThereAgain);
+    let left: Vec<LeftRule> = left.cloned().collect();
+    let foreign = back.map(|_, back| back.shift.clone());
+    let goal = foreign.map(|_, shift| &shift.new);
+    if changes(&live, want).with_foreign(&live, &goal).is_empty() {
+        return Ok(left);
     }
     let transaction = Transaction {
         state,
@@ -295,6 +340,7 @@ fn load(
         iptables: &pending.iptables(),
         before,
         want,
+        foreign: &foreign,
         change: &Change {
             action: format!("undo {}", pending.before.action),
             ..pending.before.clone()
@@ -302,7 +348,8 @@ fn load(
         keeping: Keeping::Done,
         trial: TrialMode::Nothing,
     };
-    transaction.commit().map(drop).map_err(Error::from)
+    transaction.commit()?;
+    Ok(left)
 }
 
 /// Whether nvactl's chains hold exactly the wanted rules. Empty chains and jumps to them stay if foreign

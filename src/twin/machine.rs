@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::batch::{self, IpError};
 use super::switches::Switches;
 use crate::host::child;
-use crate::net::Family;
+use crate::net::{Family, Interface};
 
 /// The kernel asks for a neighbour once a second: 12 rounds are enough for one question.
 const ROUNDS: u32 = 12;
@@ -99,7 +99,35 @@ pub struct Neighbour {
     pub failed: bool,
 }
 
+/// The routing table of the machine's own packets.
+const MAIN: &str = "main";
+
+/// Returns the network and the interface of a route of the main table.
+fn network_of(family: Family, route: &Value) -> Option<(IpNet, Interface)> {
+    let is_plain = route["type"].as_str().is_none_or(|kind| kind == "unicast");
+    let is_main = route["table"].as_str().is_none_or(|table| table == MAIN);
+    if !is_plain || !is_main {
+        return None;
+    }
+    let interface = route["dev"].as_str()?.parse().ok()?;
+    let net = match (route["dst"].as_str()?, family) {
+        ("default", Family::V4) => "0.0.0.0/0".parse().ok()?,
+        ("default", Family::V6) => "::/0".parse().ok()?,
+        (net, _) => net
+            .parse()
+            .or_else(|_| net.parse::<IpAddr>().map(IpNet::from))
+            .ok()?,
+    };
+    Some((net, interface))
+}
+
 impl Machine {
+    /// Iterates over the networks of the main routing table, each with the interface that leads to it.
+    pub fn networks(&self) -> impl Iterator<Item = (IpNet, Interface)> {
+        let routes = self.routes.iter();
+        routes.filter_map(|(family, route)| network_of(*family, route))
+    }
+
     /// Reads the live machine in whose network namespace the calling thread is.
     ///
     /// # Errors

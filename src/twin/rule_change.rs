@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::diff;
+use crate::diff::foreign::ForeignGoal;
 use crate::host::child::{self, ChildError};
 use crate::host::iptables::{Iptables, IptablesError};
 use crate::net::Family;
@@ -23,6 +24,8 @@ pub struct RuleChange {
     pub scripts: PerFamily<String>,
     /// All rules that nvactl owns after the change.
     pub want: PerFamily<Ruleset>,
+    /// The foreign rules that the change takes out.
+    pub foreign: PerFamily<ForeignGoal>,
 }
 
 impl RuleChange {
@@ -43,7 +46,9 @@ impl RuleChange {
                 Cow::Borrowed(script.as_str())
             } else {
                 let here = self.iptables.read(family)?.ruleset;
-                Cow::Owned(diff::changes(&here, want).script(&Counters::default()))
+                let foreign = self.foreign.get(family).map(|goal| goal.changes(&here));
+                let changes = diff::changes(&here, want).with_foreign(foreign.unwrap_or_default());
+                Cow::Owned(changes.script(&Counters::default()))
             };
             if !restore(self.iptables.backend, family, &script)? {
                 return Ok(false);

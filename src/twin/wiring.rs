@@ -97,8 +97,8 @@ pub struct Wired {
 /// afterwards.
 ///
 /// # Errors
-/// If a namespace or an interface cannot be made, if its switches cannot be set, or [`WiringError::Late`] if the deadline passes: each interface
-/// takes about 20 ms.
+/// If a namespace or an interface cannot be made, if its switches cannot be set, or [`WiringError::Late`] if the
+/// deadline passes: each interface takes about 20 ms.
 pub fn wire(machine: &Machine, deadline: Option<Instant>) -> Result<Wired, WiringError> {
     let mut worlds = Vec::new();
     let links: Vec<&MachineLink> = machine

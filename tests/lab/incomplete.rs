@@ -235,7 +235,7 @@ fn a_choice_among_next_hops_makes_a_test_unknown(backend: Backend) {
     );
     let args = ["trace", "live", "--from", "198.51.100.7", "--to", "443"];
     let choice = "the choice among the 2 next hops of the route to 10.224.0.0/16";
-    // By the addresses alone, the kernel chooses the same one.
+    // The kernel chooses the same one by the addresses alone.
     let said = lab.nvactl(&args);
     assert!(said.stdout.contains(" (one of 2 next hops)\n"), "{said:?}");
     assert!(!said.stderr.contains(choice), "{said:?}");
@@ -255,7 +255,7 @@ fn a_target_that_a_test_does_not_list_fails_it(backend: Backend) {
         "['10.224.0.118:8443', '10.224.0.119:8443']}}",
     );
     let limited = several.replace("]}}", "]}, limits: {new_per_second: 1, burst: 1}}");
-    // With one connection it would pass every second time.
+    // It would pass every second time with one connection.
     for spec in [&several, &several, &several, &limited, &limited] {
         let said = test(&host, spec);
         assert_eq!(said.code, 1, "{said:?}");
@@ -311,8 +311,8 @@ fn a_reply_without_translation_depends_on_the_target(backend: Backend) {
     }
 }
 
-lab_test!(either a_trace_of_commands_is_refused_with_the_command_that_reads_them);
-fn a_trace_of_commands_is_refused_with_the_command_that_reads_them(backend: Backend) {
+lab_test!(either a_trace_of_commands_is_refused_with_the_text_that_it_needs);
+fn a_trace_of_commands_is_refused_with_the_text_that_it_needs(backend: Backend) {
     let host = host_with(backend);
     let said = trace(&host, "# rules\nsudo iptables -A FORWARD -j ACCEPT\n");
     assert_eq!(said.code, 2, "{said:?}");
@@ -322,7 +322,7 @@ fn a_trace_of_commands_is_refused_with_the_command_that_reads_them(backend: Back
     );
     assert!(
         said.stderr
-            .contains("hint: to read commands: nvactl import -\n"),
+            .contains("hint: give the text that iptables-save prints once the commands have run\n"),
         "{said:?}"
     );
 }

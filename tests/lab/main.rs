@@ -57,6 +57,7 @@ macro_rules! lab_test {
     };
 }
 
+mod adopt;
 mod ahead;
 #[path = "../asked/mod.rs"]
 mod asked;

@@ -170,6 +170,7 @@ fn change(gathered: &[GatheredFacts<'_>]) -> Option<RuleChange> {
         iptables,
         scripts: both.map(|_, (script, _)| script.clone()),
         want: both.map(|_, (_, want)| want.clone()),
+        foreign: PerFamily::default(),
     };
     let is_empty = change.scripts.values().all(String::is_empty);
     (!is_empty).then_some(change)

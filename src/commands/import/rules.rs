@@ -1,10 +1,8 @@
 //! The rules that are imported, and what is known of their machine.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use serde_json::Value;
 
 use crate::commands::console::Console;
 use crate::commands::error::{Error, Result};
@@ -24,8 +22,6 @@ use crate::twin::rules::PacketFilter;
 
 /// The name of this machine.
 const LIVE: &str = "live";
-/// The routing table of the machine's own packets.
-const MAIN: &str = "main";
 
 /// The rules that are imported.
 pub(super) struct ImportedRules {
@@ -78,13 +74,11 @@ impl ImportedRules {
             }
         }
         let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
-        let routes = machine.routes.iter();
-        let routes = routes.filter_map(|(family, route)| route_of(*family, route));
         Ok(Self {
             name: LIVE.to_owned(),
             rules,
             typed: None,
-            routes: KnownRoutes(routes.collect()),
+            routes: KnownRoutes(machine.networks().collect()),
             is_live: true,
             backend: iptables.backend,
         })
@@ -166,23 +160,4 @@ fn filter(rules: &[(Family, Ruleset)], backend: Backend) -> Result<PacketFilter>
         .iter()
         .map(|(family, text)| (*family, text.as_bytes()));
     Ok(PacketFilter::of_texts(backend, texts)?)
-}
-
-/// Returns the network and the interface of a route of the main table.
-fn route_of(family: Family, route: &Value) -> Option<(IpNet, Interface)> {
-    let is_plain = route["type"].as_str().is_none_or(|kind| kind == "unicast");
-    let is_main = route["table"].as_str().is_none_or(|table| table == MAIN);
-    if !is_plain || !is_main {
-        return None;
-    }
-    let interface = route["dev"].as_str()?.parse().ok()?;
-    let net = match (route["dst"].as_str()?, family) {
-        ("default", Family::V4) => "0.0.0.0/0".parse().ok()?,
-        ("default", Family::V6) => "::/0".parse().ok()?,
-        (net, _) => net
-            .parse()
-            .or_else(|_| net.parse::<IpAddr>().map(IpNet::from))
-            .ok()?,
-    };
-    Some((net, interface))
 }

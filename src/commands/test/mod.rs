@@ -16,6 +16,7 @@ use crate::cli::{TestArgs, TestFormat};
 use crate::forwards::PacketTest;
 use crate::host;
 use crate::host::user_namespace::enter_own_namespaces;
+use crate::net::printable;
 
 pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let source = read_spec(args.spec.spec.as_deref())?;
@@ -29,8 +30,10 @@ pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result
     };
     let tests: Vec<&PacketTest> = set.tests.iter().chain(&more).collect();
     if tests.is_empty() {
+        let own = args.tests.as_deref().map(printable::path);
+        let named = [source.name.clone()].into_iter().chain(own);
         let refusal = CommandRefusal::NoTests {
-            file: source.name.clone(),
+            files: named.collect(),
             suggest: format!("nvactl test --suggest {}", source.argument()),
         };
         return Err(refusal.into());

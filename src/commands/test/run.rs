@@ -14,7 +14,8 @@ use crate::netfilter::backend::Backend;
 use crate::twin::packet_tests::{copies, entrances, run_tests, trace_failed};
 use crate::twin::{TwinError, netns};
 
-/// 10,000 forwards load in seconds, and a test takes about a millisecond.
+/// 10,000 forwards load in seconds, and 1,000 tests take a tenth of one (`benches/packet_tests.rs`). Those that a limit may
+/// count need a twin each.
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// Runs tests in a twin of the live machine.
@@ -78,7 +79,7 @@ struct RunTests<'t> {
     /// The specs whose rules the machine has.
     sets: Vec<&'t ForwardSet>,
     deadline: Instant,
-    /// By the place of the test in the list of all tests.
+    /// The key is the place of the test in the list of all tests.
     results: BTreeMap<usize, TestResult>,
     made_up: Vec<String>,
     doubts: Vec<String>,

@@ -22,7 +22,7 @@ use crate::twin::connection::{ClientSides, Connection, PlaceError, own_address};
 use crate::twin::netns;
 use crate::twin::packet_tests::unordered;
 use crate::twin::talk::From;
-use crate::twin::traced::{TracedEnd, trace};
+use crate::twin::traced::{TracedConnection, TracedEnd, trace};
 use crate::twin::{Twin, TwinError};
 use subject::TraceSubject;
 use traced::Traced;
@@ -109,7 +109,7 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         DestinationArg::Address(address, _) => Some(address),
     };
     let mut source = subject.copied((client, to), side, on)?;
-    let words = std::mem::take(&mut source.words);
+    let made_up = std::mem::take(&mut source.words);
     let strangers = std::mem::take(&mut source.strangers);
     let mut twin = source.twin(None)?;
     let sides = ClientSides::of(&twin, [client]);
@@ -125,63 +125,58 @@ fn through(subject: &TraceSubject, args: &TraceArgs, on: HostAccess<'_>) -> Resu
         port,
         bytes: args.size,
     };
-    let likely = subject.likely(args.protocol, to, port);
-    let facts = MadeUpFacts {
-        made_up: words,
+    let mut likely = subject.likely(args.protocol, to, port);
+    let traced = traced(&mut twin, &connection, &mut likely)?;
+    let left_out = twin.left_out();
+    let unknown = unknown(&mut twin, &traced, &likely)?;
+    Ok(Traced {
+        connection: traced,
+        made_up,
         strangers,
-    };
-    Ok(followed(&mut twin, &connection, &likely, facts)?)
+        left_out,
+        unknown,
+    })
 }
 
-/// The facts about a machine that is made up.
-struct MadeUpFacts {
-    made_up: Vec<String>,
-    strangers: Vec<IpAddr>,
-}
-
-fn followed(
+/// Follows a connection. Adds the port that it reaches to `likely` if it is another one.
+fn traced(
     twin: &mut Twin,
     connection: &Connection,
-    likely: &[Port],
-    facts: MadeUpFacts,
-) -> Result<Traced, TwinError> {
+    likely: &mut Vec<Port>,
+) -> Result<TracedConnection, TwinError> {
     // Packets of the copy's own do not count.
     twin.counted()?;
-    let mut traced = trace(twin, connection, likely)?;
-    if let Some(port) = traced.stuck_at().filter(|port| !likely.contains(port)) {
-        // It was opened twice. A rule that counts may have refused the second one.
-        twin.renew()?;
-        twin.counted()?;
-        traced = trace(twin, connection, &[likely, &[port]].concat())?;
-    }
+    let traced = trace(twin, connection, likely)?;
+    let Some(port) = traced.stuck_at().filter(|port| !likely.contains(port)) else {
+        return Ok(traced);
+    };
+    // It was opened twice. A rule that counts may have refused the second one.
+    likely.push(port);
+    twin.renew()?;
+    twin.counted()?;
+    trace(twin, connection, likely)
+}
+
+/// Names what may give a connection that was just followed another end on the machine.
+fn unknown(
+    twin: &mut Twin,
+    traced: &TracedConnection,
+    likely: &[Port],
+) -> Result<Vec<String>, TwinError> {
+    let connection = &traced.connection;
     let met = twin.counted()?;
-    let watched = twin.watched();
-    let met = met.into_iter().filter_map(|number| watched.get(number));
-    let doubts = twin.doubts_about(&traced.connection, traced.reached());
-    let mut unknown: Vec<String> = met.map(ToString::to_string).chain(doubts).collect();
+    let met = met.into_iter();
+    let met = met.filter_map(|number| twin.watched().get(number).map(ToString::to_string));
+    let doubts = twin.doubts_about(connection, traced.reached());
+    let mut unknown: Vec<String> = met.chain(doubts).collect();
     let rivals = twin.rivals();
     if !rivals.is_empty() {
-        let left_out = twin.left_out();
         twin.exchange_rivals()?;
-        let other = trace(twin, connection, likely)?;
-        if !traced.ends_as(&other) {
+        if !traced.ends_as(&trace(twin, connection, likely)?) {
             unknown.push(unordered(&rivals));
         }
-        return Ok(Traced {
-            connection: traced,
-            made_up: facts.made_up,
-            strangers: facts.strangers,
-            left_out,
-            unknown,
-        });
     }
-    Ok(Traced {
-        unknown,
-        connection: traced,
-        made_up: facts.made_up,
-        strangers: facts.strangers,
-        left_out: twin.left_out(),
-    })
+    Ok(unknown)
 }
 
 /// Returns the address and port that the client connects to.

@@ -18,7 +18,6 @@ use crate::host::spec_source::{self, SpecSource};
 use crate::host::user_namespace::{UserNamespaceError, enter_own_namespaces};
 use crate::net::{Family, Interface, Port};
 use crate::netfilter::text::parse;
-use crate::netfilter::token::shell_word;
 
 /// The name of this machine as a subject.
 const LIVE: &str = "live";
@@ -51,7 +50,6 @@ impl TraceSubject {
         if let Some(name) = commands(&source) {
             let error = TraceError::Commands {
                 name: name.to_owned(),
-                argument: shell_word(source.argument()),
             };
             return Err(error.into());
         }
@@ -97,8 +95,10 @@ impl TraceSubject {
         }
     }
 
-    /// Returns the machine with its rules, for a connection from a client to an address, unless it goes to the machine itself. The calling thread is in the machine's network namespace. `side`: a network
-    /// and its interface, if the user has named one.
+    /// Returns the machine with its rules. The calling thread is in the machine's network namespace.
+    ///
+    /// `to`: the address that the client connects to, `None` for the machine itself. `side`: a network and its interface,
+    /// if the user has named one.
     pub fn copied(
         &self,
         (client, to): (IpAddr, Option<IpAddr>),

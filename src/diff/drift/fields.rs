@@ -19,6 +19,7 @@ pub struct FieldChange {
 }
 
 /// Returns the fields that differ between two versions of a row, named by their keys in a spec.
+#[must_use]
 pub fn changes(old: &[Forward], new: &[Forward]) -> Vec<FieldChange> {
     let listen = listen_change(old, new).into_iter();
     // The listeners alone tell which ports of the target change, if it keeps them.
@@ -33,6 +34,7 @@ pub fn changes(old: &[Forward], new: &[Forward]) -> Vec<FieldChange> {
 }
 
 /// Returns the fields that differ between two versions of an outbound entry, named by their keys in a spec.
+#[must_use]
 pub fn outbound_changes(old: &Outbound, new: &Outbound) -> Vec<FieldChange> {
     let words = outbound_words(old).into_iter().zip(outbound_words(new));
     let words = words.filter_map(|((name, from), (_, to))| change(name, &from, &to));

@@ -11,7 +11,9 @@ mod placed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use fields::FieldChange;
+pub use fields::{
+    FieldChange, changes as field_changes, outbound_changes as outbound_field_changes,
+};
 use fields::{SHARED, change, changes, outbound_changes, to_words};
 use lines::drift;
 pub use lines::{Drift, DriftKind};

@@ -1,7 +1,7 @@
 //! Tests that pin what a spec does now.
 //!
-//! `of_forward`, `of_entry` and `crossing` choose connections, `hosts` their ends. `judge` says what the whole spec does with a
-//! connection, so that a test is right even if another forward or entry takes it. A connection whose end the spec alone
+//! `of_forward`, `of_entry` and `crossing` choose connections, `hosts` their ends. `judge` says what the whole spec does
+//! with a connection, so that a test is right even if another forward or entry takes it. A connection whose end the spec alone
 //! does not tell is left out: it depends on the machine's addresses, its routes or its FORWARD policy.
 
 mod attempt;

@@ -1,24 +1,7 @@
 //! Machines that are made up: from a spec, or from the text of iptables-save, without a live machine.
 //!
-//! Every fact that the spec or the rules do not give is guessed as the table says. [`MadeUp::words`] says for people
-//! which machine came of it.
-//!
-//! | fact | from a spec | from rules |
-//! |---|---|---|
-//! | interfaces | all that it names | `-i` and `-o`; `eth+` is `eth0` unless a name fits; without names one `eth0` |
-//! | addresses | `snat` addresses on the egress, listeners' addresses on the first ingress | `--to-source` on the `-o` of the rule, `-d` of DNAT rules on its `-i` |
-//! | no address in a family that is used | 198.18.N.4/24 or `fd00:198:18:N::4/64` | the same |
-//! | length of a network | /24 or /64, longer if it would overlap another interface's network | the same |
-//! | all addresses of an interface taken by listeners of single addresses, and a forward that listens on all there | a made-up address before them | |
-//! | hosts on the link of one NIC with `snat: none` | none: the network is /32 or /128, since replies to them would not pass the machine | |
-//! | one address for two interfaces | the first gets it, `snat` before listeners | the first rule's |
-//! | default route | by the first ingress of the first forward that admits everybody, else of the first forward; with outbound entries alone by the first one's egress | by the `-i` of the first DNAT rule, else the `-o` of the first SNAT or MASQUERADE rule, else the first interface |
-//! | targets | behind the egress of their forward | see [`saved`] |
-//! | networks of outbound entries | `allow_from` behind the first ingress, `allow_to` behind the egress | |
-//! | networks in `allow_from` of forwards | behind the first ingress, unless an entry above has them elsewhere | |
-//! | routers | one on each link; all networks but the link's own are behind it | the same |
-//! | forwards and entries that disagree about one network | routes by the ingress, then by ports and sources; if nothing tells their packets apart, the first one works | the first rule's interface |
-//! | switches | forwarding on in both families, `rp_filter` 0, all others as the kernel's defaults | the same |
+//! Every fact that the spec or the rules do not give is guessed as the table in docs/internals.md says (section "Machines
+//! that are made up"). [`MadeUp::words`] says for people which machine came of it.
 //!
 //! The caller may name the sides of networks. These count before all guesses: the routes to them are in a table that is
 //! looked up first. Only targets that forwards tell apart by ports come before it.

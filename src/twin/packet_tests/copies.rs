@@ -103,7 +103,7 @@ mod tests {
                  - {from: 198.51.100.7, to: 22, in: eth1, reaches: nothing}",
                 " 0; 198.51.100.7/32 eth1 1",
             ),
-            // Of two interfaces for one client each has a machine.
+            // Each of two interfaces for one client has a machine.
             (
                 "- {from: 198.51.100.7, to: 22, in: eth0, reaches: nothing}
                  - {from: 198.51.100.7, to: 22, in: eth1, reaches: nothing}

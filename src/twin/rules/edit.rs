@@ -238,8 +238,8 @@ impl Parts {
         Line::Append(&self.chain, &rule).to_string()
     }
 
-    /// Returns the conditions that keep no state and ask for no bytes. A rule with these counts each packet that the whole rule could
-    /// match.
+    /// Returns the conditions that keep no state and ask for no bytes. A rule with these counts each packet that the whole
+    /// rule could match.
     fn conditions(&self) -> String {
         let keeps_state = |condition: &Match| {
             let name = condition.name();

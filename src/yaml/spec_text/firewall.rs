@@ -16,7 +16,7 @@ pub fn value(set: &ForwardSet) -> Value {
         layout,
     } = &set.firewall;
     let mss = mss.map(|mss| match mss {
-        Mss::Clamp => text(mss),
+        Mss::Clamp => text(&mss),
         Mss::Bytes(bytes) => Value::from(bytes),
     });
     let needs_snat = !set.forwards.is_empty() || set.outbound.is_empty();

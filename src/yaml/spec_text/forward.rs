@@ -2,14 +2,14 @@
 
 use serde_yaml::Value;
 
-use super::nets::Nobody;
+use super::nets::{allowed, list};
 use super::values::{interfaces, limits, log, mapping, one_or_list, ports, snats, text};
 use crate::forwards::{Balance, Firewall, Forward, Listen, Snat, Sources, TargetKind, TargetPorts};
 use crate::net::{Family, Port, Protocol};
 
 /// Returns the entry of a forward. `pieces` are those of its name, at least one; they differ in protocol and listener
 /// alone.
-pub fn value(pieces: &[Forward], firewall: &Firewall, nobody: &Nobody) -> Value {
+pub fn value(pieces: &[Forward], firewall: &Firewall) -> Value {
     let first = &pieces[0];
     let Forward {
         name,
@@ -27,8 +27,8 @@ pub fn value(pieces: &[Forward], firewall: &Firewall, nobody: &Nobody) -> Value 
     } = first;
     let has_own_sides = *ingress != firewall.ingress || *egress != firewall.egress;
     let has_own_snat = firewall.snat.of(first.family()) != Some(*snat);
-    let allow = allow.as_ref().map(|nets| nobody.list(nets, first.family()));
-    let deny = (!deny.is_empty()).then(|| super::nets::list(deny.as_slice()));
+    let allow = allow.as_ref().map(|nets| allowed(nets, first.family()));
+    let deny = (!deny.is_empty()).then(|| list(deny.as_slice()));
     mapping([
         ("name", Some(text(name))),
         (
@@ -67,7 +67,7 @@ pub fn value(pieces: &[Forward], firewall: &Firewall, nobody: &Nobody) -> Value 
 fn own_snat(snat: Snat, family: Family) -> Option<Value> {
     match (snat, family) {
         // A word stands for both families.
-        (Snat::Masquerade | Snat::Client, _) => Some(text(snat)),
+        (Snat::Masquerade | Snat::Client, _) => Some(text(&snat)),
         (_, Family::V4) => snats(Some(snat), None),
         (_, Family::V6) => snats(None, Some(snat)),
     }

@@ -43,13 +43,12 @@ pub fn spec_text(set: &ForwardSet, comments: &Comments) -> String {
     }
     text.push_str(&comment_lines(&comments.firewall, ""));
     text.push_str(&block("firewall", firewall::value(set)));
-    let nobody = Nobody::of(set);
-    if let Some(networks) = nobody.networks() {
+    if let Some(networks) = Nobody::of(set).networks() {
         text.push_str(&block("networks", networks));
     }
     let forwards = set.forwards.chunk_by(|one, other| one.name == other.name);
     let forwards = forwards.map(|pieces| {
-        let value = forward::value(pieces, &set.firewall, &nobody);
+        let value = forward::value(pieces, &set.firewall);
         (&pieces[0].name, value)
     });
     // A spec with outbound entries alone has no such key, and needs no `snat` of the firewall.

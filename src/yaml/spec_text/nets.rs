@@ -6,12 +6,12 @@ use ipnet::IpNet;
 use serde_yaml::{Mapping, Value};
 
 use super::values::text;
-use crate::forwards::{ForwardSet, Nets};
+use crate::forwards::{Forward, ForwardSet, Nets};
 use crate::net::Family;
 
 /// Returns a list of networks; a host has no prefix.
 pub fn list(nets: &[IpNet]) -> Value {
-    Value::Sequence(nets.iter().map(|net| text(shown(*net))).collect())
+    Value::Sequence(nets.iter().map(|net| text(&shown(*net))).collect())
 }
 
 fn shown(net: IpNet) -> String {
@@ -31,7 +31,7 @@ impl Nobody {
     pub fn of(set: &ForwardSet) -> Self {
         let forwards = set.forwards.iter();
         let closed = forwards.filter(|one| one.sources.allow.as_ref().is_some_and(Nets::is_empty));
-        Self(closed.map(|one| one.family()).collect())
+        Self(closed.map(Forward::family).collect())
     }
 
     /// Returns the key `networks`, if a forward needs it.
@@ -47,14 +47,14 @@ impl Nobody {
         let names: Mapping = names.collect();
         (!names.is_empty()).then_some(Value::Mapping(names))
     }
+}
 
-    /// Returns the list of a forward's allowed networks.
-    pub fn list(&self, nets: &Nets, family: Family) -> Value {
-        if nets.is_empty() {
-            Value::Sequence(vec![text(name(family))])
-        } else {
-            list(nets.as_slice())
-        }
+/// Returns the list of a forward's allowed networks.
+pub fn allowed(nets: &Nets, family: Family) -> Value {
+    if nets.is_empty() {
+        Value::Sequence(vec![text(name(family))])
+    } else {
+        list(nets.as_slice())
     }
 }
 

@@ -50,7 +50,7 @@ pub fn value(families: &[Outbound], firewall: &Firewall) -> Value {
     let snat = match (v4, v6) {
         _ if is_usual(v4) && is_usual(v6) => None,
         // A word stands for both families.
-        (Some(Snat::Client), None) | (None, Some(Snat::Client)) => Some(text(Snat::Client)),
+        (Some(Snat::Client), None) | (None, Some(Snat::Client)) => Some(text(&Snat::Client)),
         _ => snats(v4, v6),
     };
     let only = only.iter().map(|range| ports(*range));

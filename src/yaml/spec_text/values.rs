@@ -22,7 +22,7 @@ pub fn one_or_list(values: impl IntoIterator<Item = Value>) -> Value {
     }
 }
 
-pub fn text(value: impl ToString) -> Value {
+pub fn text(value: &(impl ToString + ?Sized)) -> Value {
     Value::from(value.to_string())
 }
 
@@ -31,7 +31,7 @@ pub fn ports(ports: PortRange) -> Value {
     if ports.is_single() {
         Value::from(ports.first().number())
     } else {
-        text(ports)
+        text(&ports)
     }
 }
 
@@ -51,10 +51,13 @@ pub fn snats(v4: Option<Snat>, v6: Option<Snat>) -> Option<Value> {
     match (v4, v6) {
         (None, None) => None,
         (Some(Snat::Addresses(only)), None) | (None, Some(Snat::Addresses(only))) => {
-            Some(text(only))
+            Some(text(&only))
         }
-        (Some(one), Some(other)) if one == other => Some(text(one)),
-        _ => Some(mapping([("v4", v4.map(text)), ("v6", v6.map(text))])),
+        (Some(one), Some(other)) if one == other => Some(text(&one)),
+        _ => Some(mapping([
+            ("v4", v4.as_ref().map(text)),
+            ("v6", v6.as_ref().map(text)),
+        ])),
     }
 }
 
@@ -97,7 +100,9 @@ pub fn log(log: &Log, name: &Name) -> Value {
         ("prefix", (**prefix != *usual).then(|| text(prefix))),
         (
             "level",
-            level_name.filter(|name| **name != "warning").map(text),
+            level_name
+                .filter(|name| **name != "warning")
+                .map(|name| text(*name)),
         ),
         (
             "per_minute",

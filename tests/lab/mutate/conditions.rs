@@ -352,7 +352,7 @@ fn of_conntrack(conntrack: Conntrack) -> Vec<Changed> {
             },
         ));
     }
-    // Without any condition iptables refuses the match.
+    // iptables refuses the match if it has no condition.
     let is_empty = |conntrack: Conntrack| conntrack == Conntrack::default();
     let changed = all.into_iter().map(|(field, change, changed)| {
         let kept = (!is_empty(changed)).then_some(Match::Conntrack(changed));

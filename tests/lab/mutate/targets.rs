@@ -33,7 +33,7 @@ pub fn others(target: &Target) -> Vec<Target> {
             addresses,
             persistent,
         } => {
-            // With one address more, the kernel's hash of the client decides whether a test sees it.
+            // The kernel's hash of the client would decide whether a test sees one address more.
             let next = beside(addresses.last(), 1);
             let other = AddressRange::new(next, next).expect("it is in order");
             let with = |addresses, persistent| Target::Snat {

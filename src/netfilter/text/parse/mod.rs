@@ -10,6 +10,7 @@ mod matches;
 mod policies;
 mod rule;
 mod spelling;
+mod untyped;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -22,6 +23,7 @@ pub(super) use rule::read_rule;
 pub use rule::{first_destination, first_source};
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
+pub use untyped::{DnatRange, EveryNth, dnat_range, every_nth};
 
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, Policy, TableName};
@@ -324,14 +326,20 @@ pub fn appended(line: &str, chains: &BTreeSet<ChainName>) -> Option<(ChainName, 
     if name.starts_with('"') {
         return None;
     }
-    if !is_closed(rule) {
-        let rule = Rule::unread(rule.trim_start_matches([' ', '\t']));
-        return Some((name.into(), rule));
+    Some((name.into(), rule_of(rule, chains)))
+}
+
+/// Reads a rule without the name of its chain. A jump to a chain that is not in `chains` is read as a target of that
+/// name.
+#[must_use]
+pub fn rule_of(text: &str, chains: &BTreeSet<ChainName>) -> Rule {
+    if !is_closed(text) {
+        return Rule::unread(text.trim_start_matches([' ', '\t']));
     }
     // More than most rules have.
     let mut all = Vec::with_capacity(48);
-    all.extend(words(rule));
-    Some((name.into(), read_rule(&all, chains)))
+    all.extend(words(text));
+    read_rule(&all, chains)
 }
 
 /// Returns the table that iptables-nft-save left out because it cannot print its rules: it says so in a

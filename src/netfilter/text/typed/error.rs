@@ -25,6 +25,9 @@ fn shown(text: &str) -> String {
     format!("{}{rest}", printable::line(line))
 }
 
+/// A value, or the reason why a line has none.
+pub(super) type OrProblem<T> = Result<T, TypedProblem>;
+
 /// The fault of a line.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TypedProblem {
@@ -170,12 +173,11 @@ impl TypedProblem {
                 return made_before(chain.as_str(), *table);
             }
             Self::NoChain { .. } => "correct the name of the table or of the chain",
-            Self::ChainThere { .. } | Self::NoSuchRule(_) => "leave the line out",
+            Self::ChainThere { .. } | Self::NoSuchRule(_) | Self::Builtin(_) => "leave the line out",
             Self::BadChainName(_) => {
                 "take a name of 1 to 28 bytes that is no target and begins neither with `-` nor with `!`"
             }
             Self::NoPolicy => "add a last rule to the chain instead",
-            Self::Builtin(_) => "leave the line out",
             Self::NotEmpty(_) => "flush the chain first, with `-F`",
             Self::StillUsed(_) => "delete that rule first",
             Self::NoPlace { .. } => "correct the number",
@@ -212,13 +214,19 @@ fn unknown_option(option: &str, text: &str) -> String {
         } else {
             ""
         };
-        format!("write `-p tcp{module}` or `-p udp{module}` before it")
-    } else if text.contains(DASHES) {
-        "type hyphens: a web page made other dashes of them".to_owned()
-    } else {
-        "write the `-p`, `-m` or `-j` that it belongs to before it, or correct the option"
-            .to_owned()
+        return format!("write `-p tcp{module}` or `-p udp{module}` before it");
     }
+    match option {
+        "-t" => "leave `-t` and the table out: the line with `*` names the table",
+        "-4" => "leave the option out, or write the rule with `iptables`",
+        "-6" => "leave the option out, or write the rule with `ip6tables`",
+        "-n" | "-x" | "--numeric" | "--exact" | "--line-numbers" => {
+            "leave the option out: it is for commands that list"
+        }
+        _ if text.contains(DASHES) => "type hyphens: a web page made other dashes of them",
+        _ => "write the `-p`, `-m` or `-j` that it belongs to before it, or correct the option",
+    }
+    .to_owned()
 }
 
 /// The dashes that web pages and word processors make of hyphens.

@@ -89,7 +89,7 @@ fn named(name: &str, lists: [&'static [(&'static str, &'static str)]; 2]) -> Opt
     Some(Extension { name, options })
 }
 
-const MATCHES: [(&str, &str); 48] = [
+const MATCHES: [(&str, &str); 49] = [
     (
         "addrtype",
         "!src-type= !dst-type= limit-iface-in limit-iface-out",
@@ -122,6 +122,11 @@ const MATCHES: [(&str, &str); 48] = [
     ("dscp", "!dscp= !dscp-class="),
     ("ecn", "!ecn-tcp-cwr !ecn-tcp-ece !ecn-ip-ect="),
     ("esp", "!espspi="),
+    // Of xtables-addons.
+    (
+        "geoip",
+        "!src-cc|source-country= !dst-cc|destination-country=",
+    ),
     (
         "hashlimit",
         "!hashlimit-upto|hashlimit= !hashlimit-above= hashlimit-burst= hashlimit-mode= hashlimit-name= \
@@ -228,7 +233,7 @@ const MATCHES_V6: [(&str, &str); 11] = [
     ),
 ];
 
-const TARGETS: [(&str, &str); 31] = [
+const TARGETS: [(&str, &str); 32] = [
     ("AUDIT", "type="),
     ("CHECKSUM", "checksum-fill"),
     ("CLASSIFY", "set-class="),
@@ -280,6 +285,8 @@ const TARGETS: [(&str, &str); 31] = [
     ),
     ("SNAT", "to-source= random random-fully persistent"),
     ("SYNPROXY", "sack-perm timestamp wscale= mss= ecn"),
+    // Of xtables-addons.
+    ("TARPIT", "tarpit honeypot reset"),
     ("TCPMSS", "set-mss= clamp-mss-to-pmtu"),
     ("TCPOPTSTRIP", "strip-options="),
     ("TEE", "gateway= oif="),

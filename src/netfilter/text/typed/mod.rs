@@ -247,7 +247,7 @@ mod tests {
             (
                 "*filter\n-A FORWARD -t nat -j DROP\nCOMMIT\n",
                 "line 2: iptables has no option `-t` there: `-A FORWARD -t nat -j DROP`\n\
-                 hint: write the `-p`, `-m` or `-j` that it belongs to before it, or correct the option",
+                 hint: leave `-t` and the table out: the line with `*` names the table",
             ),
         ] {
             assert_eq!(told(text), message);

@@ -1,12 +1,12 @@
 //! Reads a script of iptables commands.
 
-use super::command::{Action, read_command};
+use super::command::{Action, TypedCommand, read_command};
 use super::error::{TypedError, TypedProblem};
 use super::shell::{ShellCommand, commands};
 use super::tables::Tables;
 use crate::net::Family;
 
-/// Reads a script. Both families have tables then, and one without rules has none.
+/// Reads a script, and returns the tables of each family that its commands change.
 pub(super) fn read_script(text: &str) -> Result<Vec<(Family, Tables)>, TypedError> {
     let mut families = Family::ALL.map(|family| (family, Tables::new(family), false));
     for command in commands(text) {
@@ -30,7 +30,7 @@ pub(super) fn read_script(text: &str) -> Result<Vec<(Family, Tables)>, TypedErro
 }
 
 /// Reads one command and the family that it changes.
-fn change(command: &ShellCommand) -> Result<(Family, super::command::Command), TypedProblem> {
+fn change(command: &ShellCommand) -> Result<(Family, TypedCommand), TypedProblem> {
     if let (true, Some(problem)) = (command.words.is_empty(), &command.problem) {
         return Err(problem.clone());
     }

@@ -81,7 +81,7 @@ impl<'t> Splitter<'t> {
 
     /// Reads the words. `at` is behind the line then, for an error as well.
     fn split(&mut self) -> Result<(), TypedProblem> {
-        let result = self.to_line_end();
+        let result = self.read_words();
         self.end_word();
         if result.is_err() {
             let end = self.text[self.at..].find('\n');
@@ -90,7 +90,7 @@ impl<'t> Splitter<'t> {
         result
     }
 
-    fn to_line_end(&mut self) -> Result<(), TypedProblem> {
+    fn read_words(&mut self) -> Result<(), TypedProblem> {
         while let Some(c) = self.next() {
             match c {
                 '\n' => break,

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::command::{Action, Command, TypedRule};
-use super::error::TypedProblem;
+use super::command::{Action, TypedCommand, TypedRule};
+use super::error::{OrProblem, TypedProblem};
 use super::extensions::target_named;
-use super::spell::{self, Place};
+use super::spell::{self, TypedPlace};
 use crate::net::Family;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::programs::owner_of;
@@ -13,8 +13,6 @@ use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{Chain, Ruleset};
 use crate::netfilter::target::Target;
 use crate::netfilter::text::parse::read_rule;
-
-type Result<T> = std::result::Result<T, TypedProblem>;
 
 /// The longest name of a chain (`XT_EXTENSION_MAXNAMELEN` in `linux/netfilter/x_tables.h`, with the NUL).
 const LONGEST_NAME: usize = 28;
@@ -61,7 +59,7 @@ impl Tables {
         table: TableName,
         name: ChainName,
         policy: Option<Policy>,
-    ) -> Result<()> {
+    ) -> OrProblem<()> {
         if name.is_builtin() {
             self.existing(table, &name)?;
         } else if policy.is_some() {
@@ -82,8 +80,8 @@ impl Tables {
     }
 
     /// Makes the change of a command.
-    pub fn apply(&mut self, command: Command, line: usize) -> Result<()> {
-        let Command {
+    pub fn apply(&mut self, command: TypedCommand, line: usize) -> OrProblem<()> {
+        let TypedCommand {
             table,
             action,
             rule,
@@ -169,9 +167,9 @@ impl Tables {
         table: TableName,
         chain: &ChainName,
         typed: &TypedRule,
-    ) -> Result<Vec<Rule>> {
+    ) -> OrProblem<Vec<Rule>> {
         self.existing(table, chain)?;
-        let place = Place {
+        let place = TypedPlace {
             family: self.family,
             table,
             chain,
@@ -209,7 +207,7 @@ impl Tables {
             || (!chain.is_builtin() && owner_of(table.as_str(), chain.as_str()).is_some())
     }
 
-    fn existing(&mut self, table: TableName, chain: &ChainName) -> Result<&mut NumberedChain> {
+    fn existing(&mut self, table: TableName, chain: &ChainName) -> OrProblem<&mut NumberedChain> {
         if !self.has(table, chain) {
             let chain = chain.clone();
             return Err(TypedProblem::NoChain { table, chain });
@@ -230,7 +228,7 @@ impl Tables {
         table: TableName,
         chain: &ChainName,
         at: usize,
-    ) -> Result<&mut (Rule, usize)> {
+    ) -> OrProblem<&mut (Rule, usize)> {
         let no_place = || TypedProblem::NoPlace {
             chain: chain.clone(),
             at,
@@ -239,7 +237,7 @@ impl Tables {
         rules.get_mut(at - 1).ok_or_else(no_place)
     }
 
-    fn delete_chain(&mut self, table: TableName, chain: ChainName) -> Result<()> {
+    fn delete_chain(&mut self, table: TableName, chain: ChainName) -> OrProblem<()> {
         if chain.is_builtin() {
             return Err(TypedProblem::Builtin(chain));
         }
@@ -255,7 +253,7 @@ impl Tables {
         Ok(())
     }
 
-    fn rename(&mut self, table: TableName, from: ChainName, to: ChainName) -> Result<()> {
+    fn rename(&mut self, table: TableName, from: ChainName, to: ChainName) -> OrProblem<()> {
         if from.is_builtin() {
             return Err(TypedProblem::Builtin(from));
         }
@@ -297,7 +295,7 @@ impl Tables {
     }
 }
 
-fn check_name(name: &ChainName, family: Family) -> Result<()> {
+fn check_name(name: &ChainName, family: Family) -> OrProblem<()> {
     let text = name.as_str();
     let is_name = (1..=LONGEST_NAME).contains(&text.len())
         && !text.starts_with(['-', '!'])

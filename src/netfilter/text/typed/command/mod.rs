@@ -1,8 +1,11 @@
 //! One command of `iptables`: its action and the words of its rule. [`options`] and [`reader`] read them from the
-//! command's words as getopt_long(3) does.
+//! command's words as `getopt_long(3)` does.
 
+mod action;
+mod loading;
 mod options;
 mod reader;
+mod words;
 
 pub(super) use reader::read_command;
 
@@ -12,7 +15,7 @@ use crate::netfilter::names::{ChainName, Policy, TableName};
 
 /// A command without the name of its program.
 #[derive(Debug)]
-pub(super) struct Command {
+pub(super) struct TypedCommand {
     pub table: TableName,
     /// Whether `-t` names the table.
     pub names_table: bool,

@@ -2,51 +2,51 @@
 
 /// The value of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum OwnValue {
     None,
     One,
     /// Only behind `=`; the next word is looked at by the option itself.
     Attached,
 }
 
-const OPTIONS: [(&str, char, Value); 37] = [
-    ("append", 'A', Value::One),
-    ("delete", 'D', Value::One),
-    ("check", 'C', Value::One),
-    ("insert", 'I', Value::One),
-    ("replace", 'R', Value::One),
-    ("list", 'L', Value::Attached),
-    ("list-rules", 'S', Value::Attached),
-    ("flush", 'F', Value::Attached),
-    ("zero", 'Z', Value::Attached),
-    ("new-chain", 'N', Value::One),
-    ("delete-chain", 'X', Value::Attached),
-    ("rename-chain", 'E', Value::One),
-    ("policy", 'P', Value::One),
-    ("source", 's', Value::One),
-    ("destination", 'd', Value::One),
-    ("src", 's', Value::One),
-    ("dst", 'd', Value::One),
-    ("protocol", 'p', Value::One),
-    ("in-interface", 'i', Value::One),
-    ("jump", 'j', Value::One),
-    ("table", 't', Value::One),
-    ("match", 'm', Value::One),
-    ("numeric", 'n', Value::None),
-    ("out-interface", 'o', Value::One),
-    ("verbose", 'v', Value::None),
-    ("wait", 'w', Value::Attached),
-    ("wait-interval", 'W', Value::Attached),
-    ("exact", 'x', Value::None),
-    ("fragments", 'f', Value::None),
-    ("version", 'V', Value::None),
-    ("help", 'h', Value::Attached),
-    ("line-numbers", '0', Value::None),
-    ("modprobe", 'M', Value::One),
-    ("set-counters", 'c', Value::One),
-    ("goto", 'g', Value::One),
-    ("ipv4", '4', Value::None),
-    ("ipv6", '6', Value::None),
+const OPTIONS: [(&str, char, OwnValue); 37] = [
+    ("append", 'A', OwnValue::One),
+    ("delete", 'D', OwnValue::One),
+    ("check", 'C', OwnValue::One),
+    ("insert", 'I', OwnValue::One),
+    ("replace", 'R', OwnValue::One),
+    ("list", 'L', OwnValue::Attached),
+    ("list-rules", 'S', OwnValue::Attached),
+    ("flush", 'F', OwnValue::Attached),
+    ("zero", 'Z', OwnValue::Attached),
+    ("new-chain", 'N', OwnValue::One),
+    ("delete-chain", 'X', OwnValue::Attached),
+    ("rename-chain", 'E', OwnValue::One),
+    ("policy", 'P', OwnValue::One),
+    ("source", 's', OwnValue::One),
+    ("destination", 'd', OwnValue::One),
+    ("src", 's', OwnValue::One),
+    ("dst", 'd', OwnValue::One),
+    ("protocol", 'p', OwnValue::One),
+    ("in-interface", 'i', OwnValue::One),
+    ("jump", 'j', OwnValue::One),
+    ("table", 't', OwnValue::One),
+    ("match", 'm', OwnValue::One),
+    ("numeric", 'n', OwnValue::None),
+    ("out-interface", 'o', OwnValue::One),
+    ("verbose", 'v', OwnValue::None),
+    ("wait", 'w', OwnValue::Attached),
+    ("wait-interval", 'W', OwnValue::Attached),
+    ("exact", 'x', OwnValue::None),
+    ("fragments", 'f', OwnValue::None),
+    ("version", 'V', OwnValue::None),
+    ("help", 'h', OwnValue::Attached),
+    ("line-numbers", '0', OwnValue::None),
+    ("modprobe", 'M', OwnValue::One),
+    ("set-counters", 'c', OwnValue::One),
+    ("goto", 'g', OwnValue::One),
+    ("ipv4", '4', OwnValue::None),
+    ("ipv6", '6', OwnValue::None),
 ];
 
 /// Returns the letter of an option by its long name.
@@ -67,7 +67,7 @@ pub(super) fn beginning_with(start: &str) -> Vec<char> {
 }
 
 /// Returns the value of the option with a letter; `None` if there is no such option.
-pub(super) fn value_of(letter: char) -> Option<Value> {
+pub(super) fn value_of(letter: char) -> Option<OwnValue> {
     let mut options = OPTIONS.iter();
     options
         .find(|(_, of, _)| *of == letter)

@@ -1,61 +1,37 @@
-//! Reads the words of one command as getopt_long(3) does: long options may be abbreviated, and an option is looked up
+//! Reads the words of one command as `getopt_long(3)` does: long options may be abbreviated, and an option is looked up
 //! among those of iptables and of the matches and the target that are loaded by then.
 
-use super::options::{self, Value};
-use super::{Action, Command, Given, Loaded, Typed, TypedRule, TypedTarget};
+use super::action::read_action;
+use super::loading::{Loading, Meant, Slot};
+use super::options::{self, OwnValue};
+use super::words::CommandWords;
+use super::{Action, Given, Typed, TypedCommand, TypedRule, TypedTarget};
 use crate::net::Family;
-use crate::netfilter::names::{ChainName, Policy, TableName};
-use crate::netfilter::text::typed::error::TypedProblem;
-use crate::netfilter::text::typed::extensions::{
-    ExtensionOption, Values, match_named, target_named,
-};
-use crate::netfilter::text::typed::values::protocols;
-
-type Result<T> = std::result::Result<T, TypedProblem>;
+use crate::netfilter::names::TableName;
+use crate::netfilter::text::typed::error::{OrProblem, TypedProblem};
+use crate::netfilter::text::typed::extensions::{ExtensionOption, Values};
 
 /// Reads the words behind the name of the program.
-pub(in super::super) fn read_command(words: &[String], family: Family) -> Result<Command> {
-    let mut reader = Reader {
-        words,
-        at: 0,
+pub fn read_command(words: &[String], family: Family) -> OrProblem<TypedCommand> {
+    let mut reader = CommandReader {
+        words: CommandWords::new(words),
         family,
         is_negated: false,
         table: None,
         of: None,
         action: None,
         rule: TypedRule::default(),
-        loaded: Vec::new(),
+        loading: Loading::new(family),
         of_list: None,
     };
-    while let Some(word) = reader.next() {
+    while let Some(word) = reader.words.next_word() {
         reader.read(word)?;
     }
     reader.finish()
 }
 
-/// A match or the target, in the order of loading.
-enum Slot {
-    Match(Loaded),
-    Target(Loaded),
-}
-
-impl Slot {
-    fn loaded(&self) -> &Loaded {
-        match self {
-            Slot::Match(loaded) | Slot::Target(loaded) => loaded,
-        }
-    }
-
-    fn loaded_mut(&mut self) -> &mut Loaded {
-        match self {
-            Slot::Match(loaded) | Slot::Target(loaded) => loaded,
-        }
-    }
-}
-
-struct Reader<'w> {
-    words: &'w [String],
-    at: usize,
+struct CommandReader<'w> {
+    words: CommandWords<'w>,
     family: Family,
     /// A `!` stands before the next option.
     is_negated: bool,
@@ -64,34 +40,13 @@ struct Reader<'w> {
     /// The action, and its option as typed.
     action: Option<(Action, String)>,
     rule: TypedRule,
-    loaded: Vec<Slot>,
+    loading: Loading,
     /// An option that only commands that list take.
     of_list: Option<String>,
 }
 
-/// An option that a long name stands for.
-enum Meant {
-    Own(char),
-    OfSlot(usize, ExtensionOption),
-}
-
-impl<'w> Reader<'w> {
-    fn next(&mut self) -> Option<&'w str> {
-        let word = self.words.get(self.at)?;
-        self.at += 1;
-        Some(word)
-    }
-
-    /// Returns the next word, unless an option or `!` begins there (`xs_has_arg` in iptables/xshared.c).
-    fn next_plain(&mut self) -> Option<&'w str> {
-        let word = self.words.get(self.at)?;
-        if word.starts_with(['-', '!']) {
-            return None;
-        }
-        self.next()
-    }
-
-    fn read(&mut self, word: &'w str) -> Result<()> {
+impl<'w> CommandReader<'w> {
+    fn read(&mut self, word: &'w str) -> OrProblem<()> {
         if word == "!" {
             if self.is_negated {
                 return Err(TypedProblem::BadArgument(word.to_owned()));
@@ -116,7 +71,7 @@ impl<'w> Reader<'w> {
     }
 
     /// Reads `-nv`, or `-p` with its value in the same word or behind it.
-    fn short(&mut self, word: &str, mut letters: &'w str) -> Result<()> {
+    fn short(&mut self, word: &str, mut letters: &'w str) -> OrProblem<()> {
         while let Some(letter) = letters.chars().next() {
             let rest = &letters[letter.len_utf8()..];
             let spelled = format!("-{letter}");
@@ -124,7 +79,7 @@ impl<'w> Reader<'w> {
             let value = options::value_of(letter).filter(|_| letter != '0');
             match value {
                 None => return Err(TypedProblem::UnknownOption(word.to_owned())),
-                Some(Value::None) => self.own(letter, &spelled, None)?,
+                Some(OwnValue::None) => self.own(letter, &spelled, None)?,
                 Some(_) => {
                     return self.own(letter, &spelled, Some(rest).filter(|rest| !rest.is_empty()));
                 }
@@ -134,80 +89,13 @@ impl<'w> Reader<'w> {
         Ok(())
     }
 
-    /// Finds the option that a long name, or the beginning of one, stands for. Options of iptables come first, then
-    /// those of the extension that was loaded last (`xtables_merge_options` in libxtables). The match of the protocol
-    /// is loaded when an option is not known without it.
-    fn meant(&mut self, name: &str) -> Result<Meant> {
-        if let Some(meant) = self.known(name) {
-            return Ok(meant);
-        }
-        if self.load_protocol()
-            && let Some(meant) = self.known(name)
-        {
-            return Ok(meant);
-        }
-        Err(TypedProblem::UnknownOption(format!("--{name}")))
-    }
-
-    fn known(&self, name: &str) -> Option<Meant> {
-        if let Some(letter) = options::long(name) {
-            return Some(Meant::Own(letter));
-        }
-        let of_slots = || {
-            let slots = self.loaded.iter().enumerate().rev();
-            slots.flat_map(|(slot, loaded)| {
-                let options = loaded.loaded().extension.options();
-                options.map(move |option| (slot, option))
-            })
-        };
-        let is_named = |(_, option): &(usize, ExtensionOption)| {
-            let mut names = option.names();
-            names.any(|known| known == name)
-        };
-        if let Some((slot, option)) = of_slots().find(is_named) {
-            return Some(Meant::OfSlot(slot, option));
-        }
-        let begins = |(_, option): &(usize, ExtensionOption)| {
-            let mut names = option.names();
-            names.any(|known| known.starts_with(name))
-        };
-        let own = options::beginning_with(name);
-        let mut beginning = of_slots().filter(begins);
-        match (own.as_slice(), beginning.next(), beginning.next()) {
-            ([letter], None, _) => Some(Meant::Own(*letter)),
-            ([], Some((slot, option)), None) => Some(Meant::OfSlot(slot, option)),
-            _ => None,
-        }
-    }
-
-    /// Loads the match of the rule's protocol, if it has one and that is not loaded yet.
-    fn load_protocol(&mut self) -> bool {
-        let protocol = self.rule.protocol.as_ref();
-        let Some(name) = protocol.and_then(|typed| protocols::module(&typed.value, self.family))
-        else {
-            return false;
-        };
-        let is_loaded = |slot: &Slot| slot.loaded().extension.name == name;
-        if self.loaded.iter().any(is_loaded) {
-            return false;
-        }
-        let Some(extension) = match_named(name, self.family) else {
-            return false;
-        };
-        self.loaded.push(Slot::Match(Loaded {
-            extension,
-            given: Vec::new(),
-        }));
-        true
-    }
-
     /// Reads an option of an extension.
     fn of_slot(
         &mut self,
         slot: usize,
         option: ExtensionOption,
         attached: Option<&'w str>,
-    ) -> Result<()> {
+    ) -> OrProblem<()> {
         let spelled = || format!("--{}", option.name());
         let mut is_negated = std::mem::take(&mut self.is_negated);
         let mut values: Vec<String> = attached.into_iter().map(str::to_owned).collect();
@@ -218,7 +106,8 @@ impl<'w> Reader<'w> {
             Values::Exactly(count) => {
                 while values.len() < count {
                     let value = self
-                        .next()
+                        .words
+                        .next_word()
                         .ok_or_else(|| TypedProblem::ValueMissing(spelled()))?;
                     // The older place of `!`, which iptables took until 1.4.
                     if value == "!" && option.is_negatable && values.is_empty() && !is_negated {
@@ -230,7 +119,7 @@ impl<'w> Reader<'w> {
             }
             Values::Optional => {
                 if attached.is_none() {
-                    values.extend(self.next_plain().map(str::to_owned));
+                    values.extend(self.words.next_plain().map(str::to_owned));
                 }
             }
         }
@@ -238,7 +127,7 @@ impl<'w> Reader<'w> {
             return Err(TypedProblem::NotNegatable(spelled()));
         }
         let has_protocol = self.rule.protocol.is_some();
-        let loaded = self.loaded[slot].loaded_mut();
+        let loaded = self.loading.at(slot);
         if loaded.extension.name == "multiport" && !has_protocol {
             return Err(TypedProblem::Refused(
                 "`-m multiport` needs `-p tcp`, `-p udp` or another protocol with ports before its ports",
@@ -258,9 +147,9 @@ impl<'w> Reader<'w> {
     }
 
     /// Reads an option of iptables itself.
-    fn own(&mut self, letter: char, spelled: &str, attached: Option<&'w str>) -> Result<()> {
+    fn own(&mut self, letter: char, spelled: &str, attached: Option<&'w str>) -> OrProblem<()> {
         let value_of = options::value_of(letter);
-        if attached.is_some() && value_of == Some(Value::None) {
+        if attached.is_some() && value_of == Some(OwnValue::None) {
             return Err(TypedProblem::ValueThere(spelled.to_owned()));
         }
         if matches!(letter, 's' | 'd' | 'i' | 'o' | 'p') {
@@ -273,7 +162,7 @@ impl<'w> Reader<'w> {
             self.is_negated = true;
         }
         let value = match (value_of, attached) {
-            (Some(Value::One), None) => self.next().map(Some),
+            (Some(OwnValue::One), None) => self.words.next_word().map(Some),
             (_, attached) => Some(attached),
         };
         let value = value.ok_or_else(|| TypedProblem::ValueMissing(spelled.to_owned()))?;
@@ -286,7 +175,7 @@ impl<'w> Reader<'w> {
                     return Err(TypedProblem::Twice(spelled.to_owned()));
                 }
             }
-            'm' => self.load_match(value.unwrap_or_default())?,
+            'm' => self.loading.load_match(value.unwrap_or_default())?,
             'j' => {
                 check_apart(spelled, attached)?;
                 self.load_target(letter, value.unwrap_or_default())?;
@@ -306,7 +195,7 @@ impl<'w> Reader<'w> {
             'w' | 'W' => self.wait(spelled, value)?,
             'c' => {
                 if !value.unwrap_or_default().contains(',') {
-                    self.next_plain();
+                    self.words.next_plain();
                 }
             }
             'n' | 'x' | '0' => self.of_list = Some(spelled.to_owned()),
@@ -316,14 +205,14 @@ impl<'w> Reader<'w> {
         Ok(())
     }
 
-    fn general(&mut self, letter: char, spelled: &str, attached: Option<&'w str>) -> Result<()> {
+    fn general(&mut self, letter: char, spelled: &str, attached: Option<&'w str>) -> OrProblem<()> {
         let mut is_negated = std::mem::take(&mut self.is_negated);
         let missing = || TypedProblem::ValueMissing(spelled.to_owned());
         check_apart(spelled, attached)?;
-        let mut value = self.next().ok_or_else(missing)?;
+        let mut value = self.words.next_word().ok_or_else(missing)?;
         if value == "!" && !is_negated {
             is_negated = true;
-            value = self.next().ok_or_else(missing)?;
+            value = self.words.next_word().ok_or_else(missing)?;
         }
         let slot = match letter {
             's' => &mut self.rule.source,
@@ -342,8 +231,8 @@ impl<'w> Reader<'w> {
         }
     }
 
-    fn wait(&mut self, spelled: &str, attached: Option<&str>) -> Result<()> {
-        let value = attached.or_else(|| self.next_plain());
+    fn wait(&mut self, spelled: &str, attached: Option<&str>) -> OrProblem<()> {
+        let value = attached.or_else(|| self.words.next_plain());
         match value {
             Some(value) if value.parse::<u32>().is_err() => Err(TypedProblem::BadValue {
                 option: spelled.to_owned(),
@@ -354,20 +243,14 @@ impl<'w> Reader<'w> {
         }
     }
 
-    fn load_match(&mut self, name: &str) -> Result<()> {
-        let unknown = || TypedProblem::UnknownMatch {
-            name: name.to_owned(),
-            of: self.family,
-        };
-        let extension = match_named(name, self.family).ok_or_else(unknown)?;
-        self.loaded.push(Slot::Match(Loaded {
-            extension,
-            given: Vec::new(),
-        }));
-        Ok(())
+    /// Finds the option that a long name stands for.
+    fn meant(&mut self, name: &str) -> OrProblem<Meant> {
+        let protocol = self.rule.protocol.as_ref();
+        self.loading
+            .meant(name, protocol.map(|typed| typed.value.as_str()))
     }
 
-    fn load_target(&mut self, letter: char, name: &str) -> Result<()> {
+    fn load_target(&mut self, letter: char, name: &str) -> OrProblem<()> {
         let is_goto = letter == 'g';
         let target = TypedTarget {
             name: name.to_owned(),
@@ -377,51 +260,14 @@ impl<'w> Reader<'w> {
         if self.rule.target.replace(target).is_some() {
             return Err(TypedProblem::Twice(format!("-{letter}")));
         }
-        if let Some(extension) = target_named(name, self.family).filter(|_| !is_goto) {
-            self.loaded.push(Slot::Target(Loaded {
-                extension,
-                given: Vec::new(),
-            }));
+        if !is_goto {
+            self.loading.load_target(name);
         }
         Ok(())
     }
 
-    /// Reads an option that says what the command does, and the words that belong to it.
-    fn act(&mut self, letter: char, spelled: &str, value: Option<&'w str>) -> Result<()> {
-        let chain = || ChainName::from(value.unwrap_or_default());
-        let missing = || TypedProblem::ValueMissing(spelled.to_owned());
-        let action = match letter {
-            'A' => Action::Append(chain()),
-            'I' => match self.next_plain() {
-                None => Action::Insert(chain(), 1),
-                Some(at) => Action::Insert(chain(), place(spelled, at)?),
-            },
-            'R' => {
-                let at = self.next_plain().ok_or_else(missing)?;
-                Action::Replace(chain(), place(spelled, at)?)
-            }
-            'D' => match self.next_plain() {
-                None => Action::Delete(chain()),
-                Some(at) => Action::DeleteAt(chain(), place(spelled, at)?),
-            },
-            'N' => Action::New(chain()),
-            'F' => Action::Flush(self.chain_behind(value)),
-            'X' => Action::DeleteChain(self.chain_behind(value)),
-            'E' => {
-                let name = self.next_plain().ok_or_else(missing)?;
-                Action::Rename(chain(), name.into())
-            }
-            'P' => {
-                let policy = self.next_plain().ok_or_else(missing)?;
-                Action::SetPolicy(chain(), read_policy(spelled, policy)?)
-            }
-            // `-C` asks for a rule; the others take a chain and a number that change nothing.
-            'L' | 'S' | 'Z' | 'h' => {
-                while self.next_plain().is_some() {}
-                Action::Nothing
-            }
-            _ => Action::Nothing,
-        };
+    fn act(&mut self, letter: char, spelled: &str, value: Option<&'w str>) -> OrProblem<()> {
+        let action = read_action(letter, spelled, value, &mut self.words)?;
         match &self.action {
             None => {}
             // `-L -Z` lists and then resets the counters.
@@ -432,15 +278,11 @@ impl<'w> Reader<'w> {
         Ok(())
     }
 
-    fn chain_behind(&mut self, attached: Option<&'w str>) -> Option<ChainName> {
-        attached.or_else(|| self.next_plain()).map(ChainName::from)
-    }
-
-    fn finish(mut self) -> Result<Command> {
+    fn finish(mut self) -> OrProblem<TypedCommand> {
         if self.is_negated {
             return Err(TypedProblem::BadArgument("!".to_owned()));
         }
-        for slot in self.loaded {
+        for slot in self.loading.finish() {
             match (slot, &mut self.rule.target) {
                 (Slot::Match(loaded), _) => self.rule.matches.push(loaded),
                 (Slot::Target(loaded), Some(target)) => target.loaded = Some(loaded),
@@ -462,7 +304,7 @@ impl<'w> Reader<'w> {
         if !has_rule && !self.rule.is_empty() {
             return Err(TypedProblem::NoRuleThere(spelled));
         }
-        Ok(Command {
+        Ok(TypedCommand {
             table: self.table.unwrap_or(TableName::Filter),
             names_table: self.table.is_some(),
             of: self.of,
@@ -474,30 +316,9 @@ impl<'w> Reader<'w> {
 
 /// iptables looks for the values of some options in the word behind them only: of `-oeth0` it makes the interface
 /// `-oeth0` (measured, 1.8.9; `argv[optind - 1]` in iptables/xshared.c).
-fn check_apart(option: &str, attached: Option<&str>) -> Result<()> {
+fn check_apart(option: &str, attached: Option<&str>) -> OrProblem<()> {
     match attached {
         None => Ok(()),
         Some(_) => Err(TypedProblem::AttachedValue(option.to_owned())),
-    }
-}
-
-fn place(option: &str, at: &str) -> Result<usize> {
-    let number = at.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| TypedProblem::BadValue {
-        option: option.to_owned(),
-        value: at.to_owned(),
-        expected: "the number of a rule, counted from 1",
-    })
-}
-
-fn read_policy(option: &str, policy: &str) -> Result<Policy> {
-    match policy {
-        "ACCEPT" => Ok(Policy::Accept),
-        "DROP" => Ok(Policy::Drop),
-        _ => Err(TypedProblem::BadValue {
-            option: option.to_owned(),
-            value: policy.to_owned(),
-            expected: "ACCEPT or DROP",
-        }),
     }
 }

@@ -1,6 +1,6 @@
 //! Rules that iptables or the kernel refuses because of their place or because two parts of them do not fit.
 
-use super::Place;
+use super::place::TypedPlace;
 use crate::netfilter::names::ChainName::{Forward, Input, Output, Postrouting, Prerouting};
 use crate::netfilter::names::TableName;
 use crate::netfilter::text::typed::command::{Loaded, TypedRule};
@@ -9,7 +9,7 @@ use crate::netfilter::text::typed::values::addresses::nat_to;
 use crate::netfilter::text::typed::values::protocols;
 
 /// Checks that a rule may stand in its place.
-pub(super) fn check(rule: &TypedRule, place: Place<'_>) -> Result<(), TypedProblem> {
+pub(super) fn check(rule: &TypedRule, place: TypedPlace<'_>) -> Result<(), TypedProblem> {
     let refused = interfaces(rule, place)
         .or_else(|| owner(rule, place))
         .or_else(|| target(rule, place))
@@ -17,7 +17,7 @@ pub(super) fn check(rule: &TypedRule, place: Place<'_>) -> Result<(), TypedProbl
     refused.map_or(Ok(()), |why| Err(TypedProblem::Refused(why)))
 }
 
-fn interfaces(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
+fn interfaces(rule: &TypedRule, place: TypedPlace<'_>) -> Option<&'static str> {
     match place.chain {
         Output | Postrouting if rule.ingress.is_some() => {
             Some("`-i` cannot stand in OUTPUT or POSTROUTING")
@@ -30,7 +30,7 @@ fn interfaces(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
 }
 
 /// Only packets of the machine itself have an owner.
-fn owner(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
+fn owner(rule: &TypedRule, place: TypedPlace<'_>) -> Option<&'static str> {
     let mut matches = rule.matches.iter();
     let asks_owner = matches.any(|loaded| loaded.extension.name == "owner");
     let is_refused = matches!(place.chain, Prerouting | Input | Forward);
@@ -38,8 +38,8 @@ fn owner(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
 }
 
 /// Chains that users made are checked by the kernel with those that lead to them, which is not done here.
-fn target(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
-    let Place { table, chain, .. } = place;
+fn target(rule: &TypedRule, place: TypedPlace<'_>) -> Option<&'static str> {
+    let TypedPlace { table, chain, .. } = place;
     let name = rule.target.as_ref()?.name.as_str();
     let is_there = |chains: &[_]| !chain.is_builtin() || chains.contains(chain);
     match name {
@@ -72,7 +72,7 @@ fn target(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
 /// The protocols whose packets have ports that `-m multiport` and nat know.
 const WITH_PORTS: [&str; 5] = ["tcp", "udp", "udplite", "sctp", "dccp"];
 
-fn ports(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
+fn ports(rule: &TypedRule, place: TypedPlace<'_>) -> Option<&'static str> {
     let protocol = rule.protocol.as_ref().filter(|typed| !typed.is_negated);
     let spelled = protocol.and_then(|typed| protocols::spelled(&typed.value));
     let spelled = spelled.as_deref().unwrap_or_default();
@@ -102,7 +102,7 @@ fn ports(rule: &TypedRule, place: Place<'_>) -> Option<&'static str> {
     (needs_tcp && spelled != "tcp").then_some("the target needs `-p tcp`")
 }
 
-fn gives_ports(loaded: &Loaded, place: Place<'_>) -> bool {
+fn gives_ports(loaded: &Loaded, place: TypedPlace<'_>) -> bool {
     let to = ["to-destination", "to-source"].into_iter();
     let mut to = to.filter_map(|option| loaded.value(option));
     loaded.given("to-ports").is_some()

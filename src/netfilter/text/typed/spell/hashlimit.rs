@@ -1,10 +1,9 @@
 //! Spells `-m hashlimit`.
 
-use super::bare;
-use super::matches::added;
+use super::words::{added, bare};
 use crate::netfilter::text::typed::command::{Given, Loaded};
 use crate::netfilter::text::typed::error::TypedProblem;
-use crate::netfilter::text::typed::values::rates::Rate;
+use crate::netfilter::text::typed::values::rates::TypedRate;
 
 /// The options of one address or port, in the order in which iptables-save lists them.
 const MODES: [&str; 4] = ["srcip", "srcport", "dstip", "dstport"];
@@ -49,7 +48,7 @@ pub(super) fn options(loaded: &Loaded) -> Result<Vec<Given>, TypedProblem> {
         return Ok(given);
     }
     let bad_rate = || bad(rate.name, typed, "a rate such as 5/second");
-    let read = Rate::read(typed).ok_or_else(bad_rate)?;
+    let read = TypedRate::read(typed).ok_or_else(bad_rate)?;
     let (spelled, printed_secs) = read.of_hashlimit().ok_or_else(bad_rate)?;
     let is_above = (rate.name == "hashlimit-above") != rate.is_negated;
     given.retain(|one| !is_rate(&one));

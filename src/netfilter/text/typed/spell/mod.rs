@@ -5,32 +5,27 @@
 
 mod checks;
 mod hashlimit;
+mod lists;
 mod matches;
+mod needs;
+mod place;
 mod targets;
+mod words;
+
+pub(super) use place::TypedPlace;
 
 use super::command::{Typed, TypedRule, TypedTarget};
-use super::error::TypedProblem;
+use super::error::{OrProblem, TypedProblem};
 use super::values::addresses::Net;
 use super::values::protocols;
 use crate::net::Family;
-use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::token::Quoted;
-
-type Result<T> = std::result::Result<T, TypedProblem>;
-
-/// The place of a typed rule.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'c> {
-    pub family: Family,
-    pub table: TableName,
-    pub chain: &'c ChainName,
-}
+use words::bare;
 
 /// The most rules of one command. A short line with two long lists would fill the memory.
 const MOST_RULES: usize = 1 << 16;
 
 /// Spells the rules that a command makes: one for each pair of its listed sources and destinations.
-pub(super) fn rules(rule: &TypedRule, place: Place<'_>) -> Result<Vec<Vec<String>>> {
+pub(super) fn rules(rule: &TypedRule, place: TypedPlace<'_>) -> OrProblem<Vec<Vec<String>>> {
     checks::check(rule, place)?;
     let family = place.family;
     let sources = nets("-s", rule.source.as_ref(), family)?;
@@ -59,7 +54,7 @@ pub(super) fn rules(rule: &TypedRule, place: Place<'_>) -> Result<Vec<Vec<String
     Ok(pairs.map(|pair| [pair, rest.clone()].concat()).collect())
 }
 
-fn target_words(target: &TypedTarget, family: Family) -> Result<Vec<String>> {
+fn target_words(target: &TypedTarget, family: Family) -> OrProblem<Vec<String>> {
     let option = if target.is_goto { "-g" } else { "-j" };
     let mut words = vec![option.to_owned(), target.name.clone()];
     if let Some(loaded) = &target.loaded {
@@ -80,7 +75,7 @@ fn push<const N: usize>(
 }
 
 /// Spells each network of a list.
-fn nets(option: &str, typed: Option<&Typed>, family: Family) -> Result<Vec<Vec<String>>> {
+fn nets(option: &str, typed: Option<&Typed>, family: Family) -> OrProblem<Vec<Vec<String>>> {
     let Some(Typed { is_negated, value }) = typed else {
         return Ok(vec![Vec::new()]);
     };
@@ -107,7 +102,7 @@ fn nets(option: &str, typed: Option<&Typed>, family: Family) -> Result<Vec<Vec<S
 /// The bytes that the kernel keeps of a name (`IFNAMSIZ` in `linux/if.h`, with the NUL).
 const LONGEST_NAME: usize = 15;
 
-fn interface(option: &str, typed: Option<&Typed>) -> Result<Vec<String>> {
+fn interface(option: &str, typed: Option<&Typed>) -> OrProblem<Vec<String>> {
     let mut words = Vec::new();
     let Some(Typed { is_negated, value }) = typed else {
         return Ok(words);
@@ -126,7 +121,7 @@ fn interface(option: &str, typed: Option<&Typed>) -> Result<Vec<String>> {
     Ok(words)
 }
 
-fn protocol(typed: Option<&Typed>) -> Result<Vec<String>> {
+fn protocol(typed: Option<&Typed>) -> OrProblem<Vec<String>> {
     let mut words = Vec::new();
     let Some(Typed { is_negated, value }) = typed else {
         return Ok(words);
@@ -144,13 +139,4 @@ fn protocol(typed: Option<&Typed>) -> Result<Vec<String>> {
         (false, _) => push(&mut words, *is_negated, "-p", [spelled]),
     }
     Ok(words)
-}
-
-/// Spells a value that iptables-save prints without quotes. Quotes keep one with blanks together.
-fn bare(value: &str) -> String {
-    if value.is_empty() || value.contains([' ', '\t', '\n', '"']) {
-        Quoted(value).to_string()
-    } else {
-        value.to_owned()
-    }
 }

@@ -1,16 +1,13 @@
 //! Spells the options of a target.
 
-use super::bare;
-use super::matches::{added, clipped, in_order};
+use super::words::{added, bare, clipped, in_order};
 use crate::net::Family;
 use crate::netfilter::target::DEFAULT_LEVEL;
 use crate::netfilter::text::typed::command::{Given, Loaded};
-use crate::netfilter::text::typed::error::TypedProblem;
+use crate::netfilter::text::typed::error::{OrProblem, TypedProblem};
 use crate::netfilter::text::typed::values::addresses::{nat_ports, nat_to};
 use crate::netfilter::text::typed::values::{marks, number};
 use crate::netfilter::token::Quoted;
-
-type Result<T> = std::result::Result<T, TypedProblem>;
 
 /// Targets that are nothing without one of these options.
 const NEEDED: [(&str, &[&str]); 10] = [
@@ -41,7 +38,7 @@ const NEEDED: [(&str, &[&str]); 10] = [
 ];
 
 /// Spells the words behind the name of a target.
-pub(super) fn options(loaded: &Loaded, family: Family) -> Result<Vec<String>> {
+pub(super) fn options(loaded: &Loaded, family: Family) -> OrProblem<Vec<String>> {
     let name = loaded.extension.name;
     let needed = NEEDED.iter().find(|(of, _)| *of == name);
     if let Some((_, options)) = needed
@@ -58,7 +55,7 @@ pub(super) fn options(loaded: &Loaded, family: Family) -> Result<Vec<String>> {
         "CONNMARK" => connmark(loaded)?,
         _ => {
             let spelled = loaded.given.iter().map(|given| option(name, given, family));
-            let spelled: Result<Vec<_>> = spelled.collect();
+            let spelled: OrProblem<Vec<_>> = spelled.collect();
             spelled?.into_iter().flatten().collect()
         }
     };
@@ -74,7 +71,7 @@ fn bad(given: &Given, expected: &'static str) -> TypedProblem {
 }
 
 /// Spells an option; `None` if it is the default, which iptables-save leaves out.
-fn option(target: &str, given: &Given, family: Family) -> Result<Option<Given>> {
+fn option(target: &str, given: &Given, family: Family) -> OrProblem<Option<Given>> {
     let Some(value) = given.values.first().map(String::as_str) else {
         return Ok(Some(given.clone()));
     };
@@ -139,8 +136,8 @@ fn level(typed: &str) -> Option<u8> {
     named.map(|(_, level)| *level)
 }
 
-/// The answers of REJECT, each with its short name (`reject_table` in extensions/libipt_REJECT.c and
-/// libip6t_REJECT.c). A name may be abbreviated.
+/// The answers of REJECT, each with its short name (`reject_table` in `extensions/libipt_REJECT.c` and
+/// `libip6t_REJECT.c`). A name may be abbreviated.
 const REJECT_V4: [(&str, &str); 8] = [
     ("icmp-net-unreachable", "net-unreach"),
     ("icmp-host-unreachable", "host-unreach"),
@@ -162,7 +159,7 @@ const REJECT_V6: [(&str, &str); 7] = [
     ("icmp6-reject-route", "reject-route"),
 ];
 
-fn reject(loaded: &Loaded, family: Family) -> Result<Vec<Given>> {
+fn reject(loaded: &Loaded, family: Family) -> OrProblem<Vec<Given>> {
     let (answers, default): (&[_], _) = match family {
         Family::V4 => (&REJECT_V4, "icmp-port-unreachable"),
         Family::V6 => (&REJECT_V6, "icmp6-port-unreachable"),
@@ -186,20 +183,20 @@ fn reject(loaded: &Loaded, family: Family) -> Result<Vec<Given>> {
         .collect())
 }
 
-fn mark(loaded: &Loaded) -> Result<Vec<Given>> {
+fn mark(loaded: &Loaded) -> OrProblem<Vec<Given>> {
     let mut given = loaded.given.iter();
     let one = given.next().filter(|_| loaded.given.len() == 1);
     let one = one.ok_or_else(|| TypedProblem::Twice("--set-mark".to_owned()))?;
     set_xmark(loaded, one).map(|given| given.into_iter().collect())
 }
 
-fn set_xmark(loaded: &Loaded, given: &Given) -> Result<Option<Given>> {
+fn set_xmark(loaded: &Loaded, given: &Given) -> OrProblem<Option<Given>> {
     let value = given.values.first().map(String::as_str).unwrap_or_default();
     let spelled = marks::set_xmark(given.name, value).ok_or_else(|| bad(given, "a mark"))?;
     Ok(added(loaded.extension, "set-xmark", Some(&spelled)))
 }
 
-fn connmark(loaded: &Loaded) -> Result<Vec<Given>> {
+fn connmark(loaded: &Loaded) -> OrProblem<Vec<Given>> {
     let extension = loaded.extension;
     let copies = ["save-mark", "restore-mark"];
     let is_copy = copies.iter().any(|name| loaded.given(name).is_some());

@@ -5,15 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use crate::net::{Family, Host};
-use crate::netfilter::text::typed::error::TypedProblem;
+use crate::netfilter::text::typed::error::{OrProblem, TypedProblem};
 use crate::netfilter::text::typed::values::number;
 use crate::netfilter::text::typed::values::ports::Ports;
 
-type Result<T> = std::result::Result<T, TypedProblem>;
-
 /// A network of `-s`, `-d` or `--ctorigdst`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) enum Net {
+pub enum Net {
     /// Every address: iptables-save leaves it out unless it is negated.
     All,
     /// With its host bits.
@@ -24,7 +22,7 @@ pub(in super::super) enum Net {
 
 impl Net {
     /// Reads `10.0.0.1`, `10/8`, `10.0.0.0/255.0.0.0`, `fd00::/8`.
-    pub fn read(typed: &str, family: Family, option: &str) -> Result<Self> {
+    pub fn read(typed: &str, family: Family, option: &str) -> OrProblem<Self> {
         let bad = || TypedProblem::BadValue {
             option: option.to_owned(),
             value: typed.to_owned(),
@@ -100,7 +98,7 @@ fn unresolved(typed: &str, address: &str, family: Family, option: &str) -> Typed
 
 /// Reads an address. The numbers of an IPv4 address may be octal or hexadecimal, and missing ones are 0
 /// (`numeric_to_ipaddr` in libxtables).
-pub(in super::super) fn address(typed: &str, family: Family) -> Option<IpAddr> {
+pub fn address(typed: &str, family: Family) -> Option<IpAddr> {
     if family == Family::V6 {
         return typed.parse::<Ipv6Addr>().ok().map(IpAddr::from);
     }
@@ -119,21 +117,21 @@ fn range(typed: &str, family: Family) -> Option<(IpAddr, IpAddr)> {
 }
 
 /// Spells the range of `-m iprange`, one address included as a range.
-pub(in super::super) fn iprange(typed: &str, family: Family) -> Option<String> {
+pub fn iprange(typed: &str, family: Family) -> Option<String> {
     let (first, last) = range(typed, family)?;
     Some(format!("{first}-{last}"))
 }
 
 /// The addresses and ports that a target of nat gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) struct NatTo {
+pub struct NatTo {
     pub spelled: String,
     pub has_ports: bool,
 }
 
 /// Spells `--to-destination` and `--to-source`: `A`, `A-B`, `A:80`, `A:80-90`, `A:80-90/1000`, `:80`; IPv6 in brackets
 /// where ports follow.
-pub(in super::super) fn nat_to(typed: &str, family: Family) -> Option<NatTo> {
+pub fn nat_to(typed: &str, family: Family) -> Option<NatTo> {
     let (addresses, ports) = match (typed.strip_prefix('['), family) {
         (Some(bracketed), Family::V6) => {
             let (addresses, rest) = bracketed.split_once(']')?;
@@ -179,7 +177,7 @@ pub(in super::super) fn nat_to(typed: &str, family: Family) -> Option<NatTo> {
 }
 
 /// Spells `80`, `80-90` or `80-90/1000`.
-pub(in super::super) fn nat_ports(typed: &str) -> Option<String> {
+pub fn nat_ports(typed: &str) -> Option<String> {
     let (ports, base) = match typed.split_once('/') {
         Some((ports, base)) => (
             ports,

@@ -1,12 +1,12 @@
-//! The names of ICMP types (`icmp_codes` in extensions/libxt_icmp.h, `icmpv6_codes` in extensions/libip6t_icmp6.c).
+//! The names of ICMP types (`icmp_codes` in `extensions/libxt_icmp.h`, `icmpv6_codes` in `extensions/libip6t_icmp6.c`).
 
 use crate::net::Family;
 use crate::netfilter::text::typed::values::number;
 
 /// A type with its codes, from the first to the last.
-type Named = (&'static str, u8, Option<u8>);
+type TypeName = (&'static str, u8, Option<u8>);
 
-const V4: [Named; 39] = [
+const V4: [TypeName; 39] = [
     ("echo-reply", 0, None),
     ("pong", 0, None),
     ("destination-unreachable", 3, None),
@@ -48,7 +48,7 @@ const V4: [Named; 39] = [
     ("address-mask-reply", 18, None),
 ];
 
-const V6: [Named; 28] = [
+const V6: [TypeName; 28] = [
     ("destination-unreachable", 1, None),
     ("no-route", 1, Some(0)),
     ("communication-prohibited", 1, Some(1)),
@@ -80,8 +80,8 @@ const V6: [Named; 28] = [
 ];
 
 /// Spells a type by its number. A name may be abbreviated as long as it stands for one type.
-pub(in super::super) fn spelled(typed: &str, family: Family) -> Option<String> {
-    let names: &[Named] = match family {
+pub fn spelled(typed: &str, family: Family) -> Option<String> {
+    let names: &[TypeName] = match family {
         Family::V4 => &V4,
         Family::V6 => &V6,
     };

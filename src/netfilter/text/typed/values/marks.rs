@@ -3,7 +3,7 @@
 use super::number;
 
 /// Reads `1`, `0x1` or `0x1/0xff`: the value, and the mask if there is one.
-pub(in super::super) fn read(typed: &str) -> Option<(u32, Option<u32>)> {
+pub fn read(typed: &str) -> Option<(u32, Option<u32>)> {
     match typed.split_once('/') {
         Some((value, mask)) => Some((number(value)?, Some(number(mask)?))),
         None => Some((number(typed)?, None)),
@@ -11,7 +11,7 @@ pub(in super::super) fn read(typed: &str) -> Option<(u32, Option<u32>)> {
 }
 
 /// Spells the mark that a match asks for: without a mask that has all bits.
-pub(in super::super) fn asked(typed: &str) -> Option<String> {
+pub fn asked(typed: &str) -> Option<String> {
     Some(match read(typed)? {
         (value, None | Some(u32::MAX)) => format!("{value:#x}"),
         (value, Some(mask)) => format!("{value:#x}/{mask:#x}"),
@@ -19,8 +19,8 @@ pub(in super::super) fn asked(typed: &str) -> Option<String> {
 }
 
 /// Spells the `--set-xmark` that an option of MARK or CONNMARK stands for (`MARK_parse` in
-/// extensions/libxt_MARK.c).
-pub(in super::super) fn set_xmark(option: &str, typed: &str) -> Option<String> {
+/// `extensions/libxt_MARK.c`).
+pub fn set_xmark(option: &str, typed: &str) -> Option<String> {
     let (value, mask) = match option {
         "and-mark" => (0, !number(typed)?),
         "or-mark" => (number(typed)?, number(typed)?),

@@ -84,7 +84,7 @@ fn port(typed: &str) -> Option<u16> {
 
 /// A port or a range as typed: `80`, `http`, `1000:2000`, `:1024`, `1024:`. The ends may be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Ports {
+pub struct Ports {
     first: u16,
     last: u16,
 }

@@ -40,7 +40,7 @@ const PROTOCOLS: [(&str, u8); 32] = [
 ];
 
 /// Returns the number of a protocol, 0 for all.
-pub(in super::super) fn number(typed: &str) -> Option<u8> {
+pub fn number(typed: &str) -> Option<u8> {
     let typed = typed.to_ascii_lowercase();
     if typed == "all" {
         return Some(0);
@@ -53,7 +53,7 @@ pub(in super::super) fn number(typed: &str) -> Option<u8> {
 }
 
 /// Returns a protocol as iptables-save prints it: an empty text for all protocols. `None` if it is not known.
-pub(in super::super) fn spelled(typed: &str) -> Option<String> {
+pub fn spelled(typed: &str) -> Option<String> {
     let number = number(typed)?;
     if number == 0 {
         return Some(String::new());
@@ -64,7 +64,7 @@ pub(in super::super) fn spelled(typed: &str) -> Option<String> {
 }
 
 /// Returns the match that iptables loads for a protocol by itself.
-pub(in super::super) fn module(typed: &str, family: Family) -> Option<&'static str> {
+pub fn module(typed: &str, family: Family) -> Option<&'static str> {
     Some(match (number(typed)?, family) {
         (1, Family::V4) => "icmp",
         (6, _) => "tcp",

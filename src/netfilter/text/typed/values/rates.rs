@@ -1,7 +1,7 @@
 //! Rates: `5/second`, `3/m`, `10`.
 
 /// The names of the units, each with its seconds. Any beginning of a name will do (`parse_rate` in
-/// extensions/libxt_limit.c).
+/// `extensions/libxt_limit.c`).
 const UNITS: [(&str, &str, u32); 4] = [
     ("second", "sec", 1),
     ("minute", "min", 60),
@@ -11,13 +11,13 @@ const UNITS: [(&str, &str, u32); 4] = [
 
 /// A number of times in a unit of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Rate {
+pub struct TypedRate {
     times: u32,
     unit: &'static str,
     pub unit_secs: u32,
 }
 
-impl Rate {
+impl TypedRate {
     pub fn read(typed: &str) -> Option<Self> {
         let (times, unit) = match typed.split_once('/') {
             Some((times, unit)) => (times, unit.to_ascii_lowercase()),
@@ -41,7 +41,7 @@ impl Rate {
 
     /// Spells the rate as `-m hashlimit` prints it, which keeps the time between two packets in millionths of a
     /// second: the rate in the longest unit that is exact enough, and the seconds of that unit (`print_rate` in
-    /// extensions/libxt_hashlimit.c). `None` if the kernel has no time that is short enough.
+    /// `extensions/libxt_hashlimit.c`). `None` if the kernel has no time that is short enough.
     pub fn of_hashlimit(self) -> Option<(String, u32)> {
         const SCALE: u64 = 1_000_000;
         let between = SCALE * u64::from(self.unit_secs) / u64::from(self.times);

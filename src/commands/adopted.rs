@@ -1,0 +1,67 @@
+//! The foreign rules that a change takes out, for people and programs.
+
+use serde::Serialize;
+
+use super::console::Console;
+use crate::forwards::Name;
+use crate::net::Family;
+use crate::net::words::counted;
+use crate::netfilter::names::TableName;
+use crate::ops::adopt::AdoptedRule;
+use crate::ops::records::KeptRule;
+
+/// An adopted rule as JSON. docs/json.md documents the fields.
+#[derive(Serialize)]
+pub(super) struct JsonAdopted<'r> {
+    family: Family,
+    table: TableName,
+    chain: &'r str,
+    number: usize,
+    rule: String,
+    entries: Vec<&'r str>,
+}
+
+impl<'r> From<&'r AdoptedRule> for JsonAdopted<'r> {
+    fn from(one: &'r AdoptedRule) -> Self {
+        let AdoptedRule { kept, entries } = one;
+        Self {
+            family: kept.family,
+            table: kept.table,
+            chain: kept.chain.as_str(),
+            number: kept.number,
+            rule: kept.line(),
+            entries: entries.iter().map(Name::as_str).collect(),
+        }
+    }
+}
+
+/// Prints the foreign rules that go, each with the entries that say the same.
+pub(super) fn say_adopted(adopted: &[AdoptedRule], dry_run: bool, console: &mut Console) {
+    let count = counted(adopted.len(), "rule");
+    let did = if dry_run { "would adopt" } else { "adopted" };
+    if !adopted.is_empty() {
+        console.say(format_args!("{did} {count}, which the spec says now:"));
+    }
+    for AdoptedRule { kept, entries } in adopted {
+        let KeptRule {
+            family,
+            table,
+            chain,
+            number,
+            rule,
+            ..
+        } = kept;
+        let names: Vec<&str> = entries.iter().map(Name::as_str).collect();
+        let of = match names.as_slice() {
+            [] => "replies".to_owned(),
+            names => names.join(", "),
+        };
+        let family = match family {
+            Family::V4 => "",
+            Family::V6 => "IPv6 ",
+        };
+        console.say(format_args!(
+            "  {family}{table} {chain} rule {number}, of {of}: {rule}"
+        ));
+    }
+}

@@ -1,0 +1,123 @@
+//! Redirected connections, and the rules that are for them.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::addresses::Addresses;
+use super::conditions::RuleConditions;
+use crate::net::{Family, Interface, PortRange, Protocol};
+
+/// The redirected connections to one target, as a later chain sees them.
+#[derive(Debug, Clone)]
+pub struct Redirected<'f> {
+    pub family: Family,
+    pub protocol: Protocol,
+    pub listen_address: Option<IpAddr>,
+    pub listen_ports: &'f [PortRange],
+    pub target: IpAddr,
+    pub target_ports: &'f [PortRange],
+    /// Empty: every interface.
+    pub ingress: &'f [Interface],
+    /// `None` until a rule or a route says it.
+    pub egress: Option<Interface>,
+    /// The clients that are redirected.
+    pub sources: &'f Addresses,
+}
+
+/// Whether a rule is for redirected connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    No,
+    /// For a part of the ports or interfaces.
+    Part,
+    Whole,
+}
+
+impl Redirected<'_> {
+    /// Returns whether a rule is for these connections, whatever their source is.
+    pub fn fit(&self, conditions: &RuleConditions<'_>) -> Fit {
+        let is_protocol = match conditions.protocol {
+            None => true,
+            Some(protocol) => protocol.holds(|one| one.transport() == Some(self.protocol)),
+        };
+        let is_redirected = conditions.redirected != Some(false);
+        let target = Addresses::of(IpNet::from(self.target));
+        let reaches = !conditions
+            .destinations(self.family)
+            .common(&target)
+            .is_empty();
+        let leaves = self
+            .egress
+            .as_ref()
+            .is_none_or(|egress| conditions.leave_by(egress));
+        let listens = conditions.original_destination.is_none_or(|net| {
+            self.listen_address
+                .is_none_or(|address| net.contains(&address))
+        });
+        if !(is_protocol && is_redirected && reaches && leaves && listens) || conditions.for_replies
+        {
+            return Fit::No;
+        }
+        if conditions.to_machine {
+            // The target is another host.
+            return Fit::No;
+        }
+        let arrivals = self
+            .ingress
+            .iter()
+            .filter(|one| conditions.arrive_on(one))
+            .count();
+        let arrives = match (self.ingress.len(), arrivals) {
+            (0, _) => Fit::Whole,
+            (_, 0) => Fit::No,
+            (all, some) if all == some => Fit::Whole,
+            _ => Fit::Part,
+        };
+        let ports = match &conditions.ports {
+            None => Fit::Whole,
+            Some(ranges) => coverage(self.target_ports, ranges),
+        };
+        let original = match conditions.original_ports {
+            None => Fit::Whole,
+            Some(range) => coverage(self.listen_ports, &[range]),
+        };
+        let all = [arrives, ports, original];
+        if all.contains(&Fit::No) {
+            Fit::No
+        } else if all.contains(&Fit::Part) {
+            Fit::Part
+        } else {
+            Fit::Whole
+        }
+    }
+}
+
+/// Returns how much of some ports lies in others.
+fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
+    let is_in = |one: &PortRange| {
+        let mut next = u32::from(one.first().number());
+        let last = u32::from(one.last().number());
+        let mut sorted: Vec<(u32, u32)> = within
+            .iter()
+            .map(|range| (range.first().number().into(), range.last().number().into()))
+            .collect();
+        sorted.sort_unstable();
+        for (from, to) in sorted {
+            if from <= next && to >= next {
+                next = to + 1;
+            }
+        }
+        next > last
+    };
+    if ports.iter().all(is_in) {
+        Fit::Whole
+    } else if ports
+        .iter()
+        .any(|one| within.iter().any(|range| one.overlaps(*range)))
+    {
+        Fit::Part
+    } else {
+        Fit::No
+    }
+}

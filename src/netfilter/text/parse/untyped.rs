@@ -1,0 +1,155 @@
+//! Reads words of matches and targets that the model keeps as they are: an import understands more than nvactl writes.
+
+use crate::net::{AddressRange, PortRange};
+use crate::netfilter::token::Token;
+
+/// A redirection to several addresses, or one with flags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DnatRange {
+    pub addresses: AddressRange,
+    pub ports: Option<PortRange>,
+    /// `--random`, `--persistent`.
+    pub flags: Vec<String>,
+}
+
+/// Reads the words of `DNAT --to-destination A-B:P-P`, from its name on. Returns `None` for another form.
+#[must_use]
+pub fn dnat_range(words: &[Token]) -> Option<DnatRange> {
+    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
+    let ["DNAT", "--to-destination", to, flags @ ..] = words.as_slice() else {
+        return None;
+    };
+    let (addresses, ports) = split(to)?;
+    let ports = match ports {
+        None => None,
+        Some(ports) => Some(ports.parse().ok()?),
+    };
+    Some(DnatRange {
+        addresses: addresses.parse().ok()?,
+        ports,
+        flags: flags.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// Splits `A-B:P` or `[A]-[B]:P` into its addresses and ports.
+fn split(to: &str) -> Option<(String, Option<&str>)> {
+    if let Some(rest) = to.strip_prefix('[') {
+        let (inner, ports) = match rest.rsplit_once("]:") {
+            Some((inner, ports)) => (inner, Some(ports)),
+            None => (rest.strip_suffix(']')?, None),
+        };
+        return Some((inner.replace("]-[", "-"), ports));
+    }
+    // An IPv6 address without brackets has no port.
+    if to.matches(':').count() > 1 {
+        return Some((to.to_owned(), None));
+    }
+    match to.split_once(':') {
+        Some((addresses, ports)) => Some((addresses.to_owned(), Some(ports))),
+        None => Some((to.to_owned(), None)),
+    }
+}
+
+/// One packet of every few.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EveryNth {
+    pub every: u32,
+    /// Counted from 0.
+    pub packet: u32,
+}
+
+/// Reads the words of `-m statistic --mode nth --every N --packet P`. Returns `None` for another match.
+#[must_use]
+pub fn every_nth(words: &[Token]) -> Option<EveryNth> {
+    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
+    let [
+        "-m",
+        "statistic",
+        "--mode",
+        "nth",
+        "--every",
+        every,
+        rest @ ..,
+    ] = words.as_slice()
+    else {
+        return None;
+    };
+    let packet = match rest {
+        [] => 0,
+        ["--packet", packet] => packet.parse().ok()?,
+        _ => return None,
+    };
+    Some(EveryNth {
+        every: every.parse().ok()?,
+        packet,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netfilter::matches::Match;
+    use crate::netfilter::rule::Rule;
+    use crate::netfilter::target::Target;
+    use crate::netfilter::text::parse::parse;
+
+    fn rule(rest: &str) -> Rule {
+        let rules = parse(&format!("*nat\n-A PREROUTING {rest}\nCOMMIT\n")).expect("it is a rule");
+        let mut chains = rules.chains();
+        chains.next().expect("it has a chain").2.rules[0].clone()
+    }
+
+    #[test]
+    fn a_redirection_to_several_addresses_is_read() {
+        for (to, expected) in [
+            ("10.0.0.2-10.0.0.4", "10.0.0.2-10.0.0.4 - []"),
+            ("10.0.0.2-10.0.0.4:80-81", "10.0.0.2-10.0.0.4 80-81 []"),
+            ("10.0.0.2:80 --persistent", "10.0.0.2 80 [\"--persistent\"]"),
+            ("[fd00::2]-[fd00::3]:80", "fd00::2-fd00::3 80 []"),
+            (
+                "fd00::2-fd00::3 --random",
+                "fd00::2-fd00::3 - [\"--random\"]",
+            ),
+            ("10.0.0.2:", "-"),
+        ] {
+            let rule = rule(&format!("-p tcp -j DNAT --to-destination {to}"));
+            let Some(Target::Other(words)) = &rule.target else {
+                panic!("{to} has a type");
+            };
+            let found = dnat_range(words).map_or("-".to_owned(), |range| {
+                let ports = range
+                    .ports
+                    .map_or("-".to_owned(), |ports| ports.to_string());
+                format!("{} {ports} {:?}", range.addresses, range.flags)
+            });
+            assert_eq!(found, expected, "{to}");
+        }
+    }
+
+    #[test]
+    fn a_share_by_turns_is_read() {
+        for (words, expected) in [
+            (
+                "statistic --mode nth --every 3",
+                Some(EveryNth {
+                    every: 3,
+                    packet: 0,
+                }),
+            ),
+            (
+                "statistic --mode nth --every 3 --packet 2",
+                Some(EveryNth {
+                    every: 3,
+                    packet: 2,
+                }),
+            ),
+            ("u32 --u32 0&0xFF=5", None),
+        ] {
+            let rule = rule(&format!("-m {words} -j RETURN"));
+            let [Match::Other(words)] = rule.matches.as_slice() else {
+                panic!("{words} has a type");
+            };
+            assert_eq!(every_nth(words), expected);
+        }
+    }
+}
