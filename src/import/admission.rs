@@ -9,7 +9,7 @@ use super::conditions::RuleConditions;
 use super::limits::{accept_limit, drop_limit, joined};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
-use super::remark::ImportRemark;
+use super::remark::{Beyond, ImportRemark};
 use super::walk::Met;
 use crate::forwards::{Limits, Log, Logged, Sources};
 use crate::net::Interface;
@@ -21,12 +21,14 @@ use crate::netfilter::target::Target;
 #[derive(Debug)]
 pub struct Admission {
     pub sources: Sources,
-    /// Whether some client gets through.
-    pub admits: bool,
+    /// The clients that get through.
+    pub clients: Addresses,
     pub limits: Option<Limits>,
     pub log: Option<Log>,
     /// The rules that are for these connections by name.
     pub rules: BTreeSet<(ImportedPlace, Part)>,
+    /// The jumps on the way to these rules, each with the rule.
+    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
     /// The rules that would matter if a spec had words for them, each with its conditions in words.
     pub unsaid: Vec<(ImportedPlace, String)>,
@@ -42,12 +44,14 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
         has_named_egress: false,
+        logged: Vec::new(),
         found: Admission {
             sources: Sources::default(),
-            admits: false,
+            clients: Addresses::none(redirected.family),
             limits: None,
             log: None,
             rules: BTreeSet::new(),
+            paths: BTreeSet::new(),
             remarks: Vec::new(),
             unsaid: Vec::new(),
             egress: None,
@@ -66,6 +70,8 @@ struct Admitting<'a> {
     accepted: Addresses,
     refused: Addresses,
     has_named_egress: bool,
+    /// The clients whose connections a rule logs, with the log.
+    logged: Vec<(Addresses, Log)>,
     found: Admission,
 }
 
@@ -73,39 +79,70 @@ impl Admitting<'_> {
     fn meet(&mut self, met: &Met<'_>) {
         let conditions = &met.conditions;
         let fit = self.redirected.fit(conditions);
-        let hit = self
-            .left
-            .common(&conditions.sources(self.redirected.family));
-        if fit == Fit::No || hit.is_empty() {
+        if fit == Fit::No || self.left.is_empty() {
+            return;
+        }
+        let Some(hit) = self.redirected.clients(met, &self.left) else {
+            self.pass_over(met, "`-j RETURN` or `-g` before it");
+            return;
+        };
+        if hit.is_empty() {
             return;
         }
         if !conditions.beyond.is_empty() || conditions.share.is_some() {
-            if is_deciding(met) {
-                self.leave_unsaid(met, &conditions.beyond_words());
-            }
+            self.pass_over(met, &conditions.beyond_words());
             return;
         }
         match &met.rule.target {
             Some(Target::Accept) => self.accept(met, fit, &hit),
-            Some(Target::Drop | Target::Reject(_)) => self.refuse(met, fit, &hit),
+            // Such a program bans clients for a while.
+            target if refuses(target.as_ref()) && met.program.is_some_and(bans) => {
+                let program = met.program.unwrap_or_default();
+                self.refuse_before(met, &format!("as {program} has banned them"));
+            }
+            target if refuses(target.as_ref()) => self.refuse(met, fit, &hit),
             Some(Target::Log { prefix, level }) if conditions.names_connections() => {
-                self.take(met, fit, Part::Log);
-                self.remark(met, ImportRemark::LogWords);
-                let per_minute = conditions.limit.map_or(60, |limit| limit.per_minute());
-                self.found.log.get_or_insert(Log {
-                    prefix: prefix_of(prefix),
-                    level: *level,
-                    per_minute: per_minute.clamp(1, 600),
-                    connections: Logged::Accepted,
-                });
+                self.log(met, fit, hit, prefix, *level);
             }
             _ => {}
         }
     }
 
+    /// Passes over a rule whose packets a spec cannot say. One that refuses some clients would count no more.
+    fn pass_over(&mut self, met: &Met<'_>, words: &str) {
+        if refuses(met.rule.target.as_ref()) {
+            self.refuse_before(met, words);
+        }
+        if is_deciding(met) {
+            self.leave_unsaid(met, words);
+        }
+    }
+
+    fn refuse_before(&mut self, met: &Met<'_>, words: &str) {
+        let remark = ImportRemark::RefusedBefore {
+            by: met.place.clone(),
+            words: words.into(),
+        };
+        self.remark(met, remark);
+    }
+
+    fn log(&mut self, met: &Met<'_>, fit: Fit, hit: Addresses, prefix: &str, level: u8) {
+        self.take(met, fit, Part::Log);
+        self.remark(met, ImportRemark::LogWords);
+        let limit = met.conditions.limit;
+        let per_minute = limit.map_or(60, |limit| limit.per_minute());
+        let log = Log {
+            prefix: prefix_of(prefix),
+            level,
+            per_minute: per_minute.clamp(1, 600),
+            connections: Logged::Accepted,
+        };
+        self.logged.push((hit, log));
+    }
+
     fn accept(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
         let conditions = &met.conditions;
-        let is_named = conditions.names_connections();
+        let is_named = conditions.names_connections() && met.program.is_none();
         if let Some(limit) = conditions.limit {
             self.take(met, fit, Part::Limit);
             self.remark(met, ImportRemark::LimitCounts);
@@ -118,7 +155,7 @@ impl Admitting<'_> {
             self.take(met, fit, Part::Accept);
         }
         if is_named && !only_redirected(conditions) {
-            self.remark(met, ImportRemark::AcceptsMore);
+            self.remark(met, ImportRemark::AcceptsMore(beyond(conditions)));
         }
         // A rule that names the connections knows better than one for all that pass.
         if self.found.egress.is_none() || is_named && !self.has_named_egress {
@@ -134,29 +171,51 @@ impl Admitting<'_> {
         if conditions.hash_limit.is_some() || conditions.connections.is_some() {
             self.take(met, fit, Part::Limit);
             match drop_limit(met) {
-                Some(limits) => self.found.limits = Some(joined(self.found.limits, limits)),
-                None => self.leave_unsaid(met, "a limit"),
+                Some(limits) => self.limit(met, limits),
+                None => self.pass_over(met, "a limit"),
             }
             return;
         }
         if conditions.limit.is_some() {
-            self.leave_unsaid(met, "`-m limit`");
+            self.pass_over(met, "`-m limit`");
             return;
         }
         self.take(met, fit, Part::Refuse);
-        if conditions.names_connections() && matches!(met.rule.target, Some(Target::Reject(_))) {
+        if self.takes(met) && !matches!(met.rule.target, Some(Target::Drop)) {
             self.remark(met, ImportRemark::Answered);
         }
         self.refused = self.refused.with(hit);
         self.left = self.left.without(hit);
     }
 
+    fn limit(&mut self, met: &Met<'_>, limits: Limits) {
+        let before = self.found.limits;
+        match joined(before, limits) {
+            Some(joined) => {
+                if before.is_some_and(|before| before.reject != limits.reject) {
+                    self.remark(met, ImportRemark::LimitAnswers);
+                }
+                self.found.limits = Some(joined);
+            }
+            None => self.pass_over(met, "a second limit"),
+        }
+    }
+
+    /// Returns whether a rule is for these connections by name, and the user's.
+    fn takes(&self, met: &Met<'_>) -> bool {
+        met.conditions.names_connections() && met.program.is_none()
+    }
+
     /// Takes a rule over if it is for these connections by name.
     fn take(&mut self, met: &Met<'_>, fit: Fit, part: Part) {
-        if !met.conditions.names_connections() {
+        if !self.takes(met) {
             return;
         }
         self.found.rules.insert((met.place.clone(), part));
+        let jumps = met.via.iter().cloned();
+        self.found
+            .paths
+            .extend(jumps.map(|jump| (jump, met.place.clone())));
         if fit == Fit::Part {
             self.remark(met, ImportRemark::SomePorts);
         }
@@ -179,8 +238,19 @@ impl Admitting<'_> {
         } else {
             self.refused = self.refused.with(&self.left);
         }
-        self.found.admits = !self.accepted.is_empty();
+        self.found.log = self.logged.first().map(|(clients, log)| Log {
+            connections: match (
+                clients.common(&self.accepted).is_empty(),
+                clients.common(&self.refused).is_empty(),
+            ) {
+                (_, true) => Logged::Accepted,
+                (true, false) => Logged::Refused,
+                (false, false) => Logged::All,
+            },
+            ..log.clone()
+        });
         self.found.sources = client_lists(self.redirected.family, &self.accepted, &self.refused);
+        self.found.clients = self.accepted;
         self.found
     }
 }
@@ -190,9 +260,31 @@ fn is_deciding(met: &Met<'_>) -> bool {
     met.rule.target.as_ref().is_some_and(|target| {
         matches!(
             target,
-            Target::Accept | Target::Drop | Target::Reject(_) | Target::Return | Target::Goto(_)
+            Target::Accept | Target::Drop | Target::Reject(_)
         ) || matches!(target.name(), "REJECT" | "QUEUE" | "NFQUEUE")
     })
+}
+
+/// Returns whether a target refuses packets, with an answer or without.
+pub fn refuses(target: Option<&Target>) -> bool {
+    target.is_some_and(|target| match target {
+        Target::Drop | Target::Reject(_) => true,
+        Target::Other(_) => target.name() == "REJECT",
+        _ => false,
+    })
+}
+
+/// Returns whether a program refuses clients for a while only.
+fn bans(program: &str) -> bool {
+    matches!(program, "fail2ban" | "CrowdSec")
+}
+
+/// Returns the packets beside redirected ones that meet the conditions of a rule.
+pub fn beyond(conditions: &RuleConditions<'_>) -> Beyond {
+    Beyond {
+        hosts: conditions.host().is_none(),
+        pings: conditions.protocol.is_none() && conditions.ports.is_none(),
+    }
 }
 
 /// Returns whether an accept is for redirected connections alone.

@@ -16,6 +16,7 @@ mod account;
 mod addresses;
 mod admission;
 mod after;
+mod before;
 mod clients;
 mod conditions;
 mod family;
@@ -31,6 +32,7 @@ mod remark;
 mod rest;
 mod shares;
 mod sides;
+mod treatment;
 mod walk;
 
 pub use account::{Account, Part, Remarked, RuleFate};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::account::Part;
 use super::addresses::Addresses;
-use super::admission::egress;
+use super::admission::{beyond, egress};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
@@ -12,6 +12,10 @@ use super::walk::Met;
 use crate::forwards::Snat;
 use crate::net::Interface;
 use crate::netfilter::target::Target;
+use crate::netfilter::text::parse::snat_range;
+
+/// The most networks that a rule's remarks name.
+const MOST_NETS: usize = 4;
 
 /// The source of redirected connections, and the rules that say it.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Origin {
     /// Whether a rule gives hosts behind the firewall, which ask for the listener, another source.
     pub hairpin: bool,
     pub rules: BTreeSet<(ImportedPlace, Part)>,
+    /// The jumps on the way to these rules, each with the rule.
+    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     /// The deciding rule, if it is for more than these connections.
     pub shared: Option<ImportedPlace>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
@@ -31,88 +37,178 @@ pub struct Origin {
 
 /// Follows the POSTROUTING chain for redirected connections.
 pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
-    let mut found = Origin {
-        snat: Snat::Client,
-        egress: None,
-        hairpin: false,
-        rules: BTreeSet::new(),
-        shared: None,
-        remarks: Vec::new(),
-        unsaid: Vec::new(),
+    let mut following = Following {
+        redirected,
+        inside: Addresses::of(redirected.target.into()),
+        left: redirected.sources.clone(),
+        parts: Vec::new(),
+        found: Origin {
+            snat: Snat::Client,
+            egress: None,
+            hairpin: false,
+            rules: BTreeSet::new(),
+            paths: BTreeSet::new(),
+            shared: None,
+            remarks: Vec::new(),
+            unsaid: Vec::new(),
+        },
     };
-    let inside = Addresses::of(redirected.target.into());
     for met in rules {
-        let conditions = &met.conditions;
-        let fit = redirected.fit(conditions);
-        let sources = conditions.sources(redirected.family);
-        let is_from_inside = !sources.are_all() && !sources.common(&inside).is_empty();
-        if fit == Fit::No {
-            continue;
-        }
-        let is_named = conditions.names_connections();
-        let take = |part, found: &mut Origin| {
-            if is_named {
-                found.rules.insert((met.place.clone(), part));
-                if fit == Fit::Part {
-                    found
-                        .remarks
-                        .push((met.place.clone(), ImportRemark::SomePorts));
-                }
-            }
-        };
-        let Some(snat) = snat_of(met) else {
-            if matches!(&met.rule.target, Some(Target::Other(words)) if words.first().is_some_and(|word| word.spelled() == "SNAT"))
-            {
-                found
-                    .unsaid
-                    .push((met.place.clone(), "the form of its SNAT".to_owned()));
-            }
-            continue;
-        };
-        if is_from_inside && is_named {
-            found.hairpin = true;
-            take(Part::Hairpin, &mut found);
-            continue;
-        }
-        if sources.common(redirected.sources).is_empty() || is_from_inside {
-            continue;
-        }
-        if !conditions.beyond.is_empty() || conditions.share.is_some() || conditions.limit.is_some()
-        {
-            found
-                .unsaid
-                .push((met.place.clone(), conditions.beyond_words()));
-            continue;
-        }
-        if !redirected.sources.without(&sources).is_empty() {
-            found.unsaid.push((
-                met.place.clone(),
-                "a source address for a part of the clients only".to_owned(),
-            ));
-            continue;
-        }
-        take(Part::Source, &mut found);
-        if is_named && conditions.redirected != Some(true) && conditions.original_ports.is_none() {
-            found
-                .remarks
-                .push((met.place.clone(), ImportRemark::RewritesMore));
-        }
-        if !is_named {
-            found.shared = Some(met.place.clone());
-        }
-        found.snat = snat;
-        found.egress = egress(conditions);
-        break;
+        following.meet(met);
     }
-    found
+    following.end()
 }
 
-/// Returns the source that a rule gives; none for a rule that gives none.
-pub fn snat_of(met: &Met<'_>) -> Option<Snat> {
-    match &met.rule.target {
-        Some(Target::Snat { addresses, .. }) => Some(Snat::Addresses(*addresses)),
-        Some(Target::Masquerade) => Some(Snat::Masquerade),
-        Some(Target::Accept) => Some(Snat::Client),
+/// The clients whose source the rules have decided about so far.
+struct Following<'a, 'r> {
+    redirected: &'a Redirected<'a>,
+    /// The target.
+    inside: Addresses,
+    left: Addresses,
+    /// The rules that give a part of the clients a source, each with the part.
+    parts: Vec<(&'a Met<'r>, NewSource, Addresses)>,
+    found: Origin,
+}
+
+impl<'a, 'r> Following<'a, 'r> {
+    fn meet(&mut self, met: &'a Met<'r>) {
+        let conditions = &met.conditions;
+        if self.left.is_empty() || self.redirected.fit(conditions) == Fit::No {
+            return;
+        }
+        let Some(source) = new_source(met) else {
+            if changes_source(met) {
+                self.leave_unsaid(met, "another form of its target");
+            }
+            return;
+        };
+        let sources = conditions.sources(self.redirected.family);
+        let is_from_inside = !sources.are_all() && !sources.common(&self.inside).is_empty();
+        if is_from_inside && conditions.names_connections() && source.snat != Snat::Client {
+            self.found.hairpin = true;
+            self.take(met, Part::Hairpin);
+        }
+        if is_from_inside {
+            return;
+        }
+        let Some(hit) = self.redirected.clients(met, &self.left) else {
+            self.leave_unsaid(met, "`-j RETURN` or `-g` before it");
+            return;
+        };
+        if hit.is_empty() {
+            return;
+        }
+        if !conditions.is_plain() {
+            let words = match conditions.beyond_words() {
+                words if words.is_empty() => "a limit".to_owned(),
+                words => words,
+            };
+            self.leave_unsaid(met, &words);
+            return;
+        }
+        self.left = self.left.without(&hit);
+        self.parts.push((met, source, hit));
+    }
+
+    /// Lets the source of most clients count.
+    fn end(mut self) -> Origin {
+        let parts = std::mem::take(&mut self.parts);
+        let largest = parts.iter().max_by_key(|(.., clients)| clients.count());
+        let largest = largest.filter(|(.., clients)| clients.count() >= self.left.count());
+        let snat = largest.map_or(Snat::Client, |(_, source, _)| source.snat);
+        let rest = (Snat::Client, self.left.clone());
+        let all = parts.iter().map(|(_, source, part)| (source.snat, part.clone()));
+        let others: Vec<Addresses> = all
+            .chain([rest])
+            .filter(|(other, part)| *other != snat && !part.is_empty())
+            .map(|(_, part)| part)
+            .collect();
+        self.found.snat = snat;
+        let Some((met, source, _)) = largest else {
+            // The few whom a rule gives a source do not count.
+            for (met, ..) in &parts {
+                self.other_sources(met, &others);
+            }
+            return self.found;
+        };
+        let conditions = &met.conditions;
+        self.other_sources(met, &others);
+        self.take(met, Part::Source);
+        let is_taken = self.takes(met);
+        if is_taken && conditions.redirected != Some(true) && conditions.original_ports.is_none() {
+            self.remark(met, ImportRemark::RewritesMore(beyond(conditions)));
+        }
+        if source.chooses_ports {
+            self.remark(met, ImportRemark::SourcePorts);
+        }
+        if !is_taken {
+            self.found.shared = Some(met.place.clone());
+        }
+        self.found.egress = egress(conditions);
+        self.found
+    }
+
+    fn other_sources(&mut self, met: &Met<'_>, others: &[Addresses]) {
+        for net in others.iter().flat_map(Addresses::nets).take(MOST_NETS) {
+            self.remark(met, ImportRemark::OtherSources(net));
+        }
+    }
+
+    fn takes(&self, met: &Met<'_>) -> bool {
+        met.conditions.names_connections() && met.program.is_none()
+    }
+
+    fn take(&mut self, met: &Met<'_>, part: Part) {
+        if self.takes(met) {
+            self.found.rules.insert((met.place.clone(), part));
+            let jumps = met.via.iter().cloned();
+            self.found
+                .paths
+                .extend(jumps.map(|jump| (jump, met.place.clone())));
+        }
+    }
+
+    fn remark(&mut self, met: &Met<'_>, remark: ImportRemark) {
+        self.found.remarks.push((met.place.clone(), remark));
+    }
+
+    fn leave_unsaid(&mut self, met: &Met<'_>, words: &str) {
+        self.found
+            .unsaid
+            .push((met.place.clone(), words.to_owned()));
+    }
+}
+
+/// The source that a rule gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSource {
+    /// `Snat::Client` for a rule that keeps the source.
+    pub snat: Snat,
+    /// Whether the rule chooses the source ports.
+    pub chooses_ports: bool,
+}
+
+/// Returns the source that a rule of POSTROUTING gives; `None` for a rule that decides nothing, or in a form that is not
+/// read.
+pub fn new_source(met: &Met<'_>) -> Option<NewSource> {
+    let plain = |snat| NewSource {
+        snat,
+        chooses_ports: false,
+    };
+    match met.rule.target.as_ref()? {
+        Target::Snat { addresses, .. } => Some(plain(Snat::Addresses(*addresses))),
+        Target::Masquerade => Some(plain(Snat::Masquerade)),
+        Target::Accept => Some(plain(Snat::Client)),
+        Target::Other(words) => snat_range(words).map(|range| NewSource {
+            snat: range.addresses.map_or(Snat::Masquerade, Snat::Addresses),
+            chooses_ports: range.chooses_ports,
+        }),
         _ => None,
     }
+}
+
+/// Returns whether a rule changes the source in a form that is not read.
+pub fn changes_source(met: &Met<'_>) -> bool {
+    let name = met.rule.target.as_ref().map(Target::name);
+    matches!(name, Some("SNAT" | "NETMAP")) && new_source(met).is_none()
 }
