@@ -30,8 +30,10 @@ pub struct Admission {
     /// The jumps on the way to these rules, each with the rule.
     pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
-    /// The rules that would matter if a spec had words for them, each with its conditions in words.
+    /// The accepts that would matter if a spec had words for them, each with its conditions in words.
     pub unsaid: Vec<(ImportedPlace, String)>,
+    /// The first rule that keeps connections from being accepted in a way that a spec cannot say, and what it does.
+    pub obstacle: Option<(ImportedPlace, String)>,
     /// The interfaces that the accepting rules name.
     pub egress: Option<Interface>,
 }
@@ -40,9 +42,10 @@ pub struct Admission {
 pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
-        left: redirected.sources.clone(),
+        clients: Undecided::new(redirected.sources.clone()),
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
+        left_out: Vec::new(),
         has_named_egress: false,
         logged: Vec::new(),
         found: Admission {
@@ -54,21 +57,26 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
             paths: BTreeSet::new(),
             remarks: Vec::new(),
             unsaid: Vec::new(),
+            obstacle: None,
             egress: None,
         },
     };
-    for met in rules {
+    for (number, met) in rules.iter().enumerate() {
+        admitting.clients.reach(number);
         admitting.meet(met);
     }
+    admitting.clients.reach(rules.len());
     admitting.end(policy)
 }
 
 /// The clients whose connections the rules have decided about so far.
 struct Admitting<'a> {
     redirected: &'a Redirected<'a>,
-    left: Addresses,
+    clients: Undecided,
     accepted: Addresses,
     refused: Addresses,
+    /// The clients of accepts that a spec cannot say.
+    left_out: Vec<(ImportedPlace, Addresses)>,
     has_named_egress: bool,
     /// The clients whose connections a rule logs, with the log.
     logged: Vec<(Addresses, Log)>,
@@ -104,7 +112,16 @@ impl Admitting<'_> {
             Some(Target::Log { prefix, level }) if conditions.names_connections() => {
                 self.log(met, fit, hit, prefix, *level);
             }
-            _ => {}
+            RuleVerdict::Return => self.obstruct(met, "returns"),
+            RuleVerdict::Other => {
+                let target = met.rule.target.as_ref().map_or("", Target::name);
+                let found = format!("gives its connections to `{target}`");
+                self.found
+                    .obstacle
+                    .get_or_insert((met.place.clone(), found));
+            }
+            RuleVerdict::GoOn if conditions.are_said() => self.log(met, fit),
+            RuleVerdict::GoOn => {}
         }
     }
 
@@ -146,11 +163,7 @@ impl Admitting<'_> {
         if let Some(limit) = conditions.limit {
             self.take(met, fit, Part::Limit);
             self.remark(met, ImportRemark::LimitCounts);
-            let Some(limits) = accept_limit(*limit) else {
-                self.leave_unsaid(met, "a limit");
-                return;
-            };
-            self.found.limits.get_or_insert(limits);
+            self.found.limits = self.found.limits.or(accept_limit(*limit));
         } else {
             self.take(met, fit, Part::Accept);
         }
@@ -163,7 +176,7 @@ impl Admitting<'_> {
             self.has_named_egress = is_named && self.found.egress.is_some();
         }
         self.accepted = self.accepted.with(hit);
-        self.left = self.left.without(hit);
+        self.clients.decide(hit);
     }
 
     fn refuse(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
@@ -185,7 +198,26 @@ impl Admitting<'_> {
             self.remark(met, ImportRemark::Answered);
         }
         self.refused = self.refused.with(hit);
-        self.left = self.left.without(hit);
+        self.clients.decide(hit);
+    }
+
+    fn log(&mut self, met: &Met<'_>, fit: Fit) {
+        let conditions = &met.conditions;
+        let Some(Target::Log { prefix, level }) = &met.rule.target else {
+            return;
+        };
+        if !conditions.names_connections() {
+            return;
+        }
+        self.take(met, fit, Part::Log);
+        self.remark(met, ImportRemark::LogWords);
+        let per_minute = conditions.limit.map_or(60, |limit| limit.per_minute());
+        self.found.log.get_or_insert(Log {
+            prefix: prefix_of(prefix),
+            level: *level,
+            per_minute: per_minute.clamp(1, 600),
+            connections: Logged::Accepted,
+        });
     }
 
     fn limit(&mut self, met: &Met<'_>, limits: Limits) {
@@ -225,18 +257,27 @@ impl Admitting<'_> {
         self.found.remarks.push((met.place.clone(), remark));
     }
 
-    fn leave_unsaid(&mut self, met: &Met<'_>, words: &str) {
+    /// Keeps a rule that a forward must not pass over, since it accepts less than the forward would.
+    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
+        let found = partly(does, &met.conditions);
         self.found
-            .unsaid
-            .push((met.place.clone(), words.to_owned()));
+            .obstacle
+            .get_or_insert((met.place.clone(), found));
     }
 
     /// Applies the policy to the clients that no rule has decided about.
     fn end(mut self, policy: Policy) -> Admission {
+        let rest = self.clients.here();
         if policy == Policy::Accept {
-            self.accepted = self.accepted.with(&self.left);
+            self.accepted = self.accepted.with(rest);
         } else {
-            self.refused = self.refused.with(&self.left);
+            self.refused = self.refused.with(rest);
+        }
+        for (place, clients) in self.left_out {
+            if !clients.common(&self.refused).is_empty() {
+                let remark = (place, ImportRemark::AcceptLeftOut);
+                self.found.remarks.push(remark);
+            }
         }
         self.found.log = self.logged.first().map(|(clients, log)| Log {
             connections: match (

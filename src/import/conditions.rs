@@ -34,6 +34,8 @@ pub struct RuleConditions<'r> {
     pub redirected: Option<bool>,
     /// Whether the destination must be one of the machine's own addresses.
     pub to_machine: bool,
+    /// Whether the destination must be another machine's address.
+    pub in_transit: bool,
     pub share: Option<Share>,
     pub limit: Option<&'r Limit>,
     pub hash_limit: Option<&'r HashLimit>,
@@ -113,6 +115,10 @@ impl<'r> RuleConditions<'r> {
                 of: Side::Destination,
                 kind: Is(AddressType::Local),
             } => self.to_machine = true,
+            Match::AddressType {
+                of: Side::Destination,
+                kind: Not(AddressType::Local),
+            } => self.in_transit = true,
             Match::Probability(Is(share)) if self.share.is_none() => {
                 self.share = Some(Share::Probability(*share));
             }
@@ -201,7 +207,14 @@ impl<'r> RuleConditions<'r> {
 
     /// Names the conditions that a spec cannot say: `-m mark, -m string`.
     pub fn beyond_words(&self) -> String {
-        let mut names: Vec<String> = Vec::new();
+        let limits = [
+            (self.share.is_some(), "`-m statistic`"),
+            (self.limit.is_some(), "`-m limit`"),
+            (self.hash_limit.is_some(), "`-m hashlimit`"),
+            (self.connections.is_some(), "`-m connlimit`"),
+        ];
+        let limits = limits.into_iter().filter(|(is_there, _)| *is_there);
+        let mut names: Vec<String> = limits.map(|(_, name)| name.to_owned()).collect();
         for condition in &self.beyond {
             let name = match condition {
                 Match::Tcp { source, .. } | Match::Udp { source, .. } if source.is_some() => {

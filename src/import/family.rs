@@ -47,6 +47,8 @@ struct FamilyReading<'r> {
     /// The redirections before, whatever became of them.
     earlier: Vec<Earlier>,
     forwards: Vec<Forward>,
+    /// The redirections of which no forward came, and which take packets all the same.
+    passed: Vec<Redirect<'r>>,
     taken: BTreeMap<ImportedPlace, (BTreeSet<Part>, Vec<Name>)>,
     paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     fates: BTreeMap<ImportedPlace, RuleFate>,
@@ -98,6 +100,7 @@ pub fn read(
         entrance,
         earlier: Vec::new(),
         forwards: Vec::new(),
+        passed: Vec::new(),
         taken: BTreeMap::new(),
         paths: BTreeSet::new(),
         fates,
@@ -411,7 +414,7 @@ impl<'r> FamilyReading<'r> {
             remarks.extend(way.admission.remarks.iter().cloned());
             remarks.extend(way.origin.remarks.iter().cloned());
             self.shared.extend(way.origin.shared.clone());
-            for (place, words) in way.admission.unsaid.iter().chain(&way.origin.unsaid) {
+            for (place, words) in &way.admission.unsaid {
                 let fate = RuleFate::NotSaid(format!(
                     "it asks for {words}, which a spec has no words for"
                 ));

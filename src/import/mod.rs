@@ -19,6 +19,7 @@ mod after;
 mod before;
 mod clients;
 mod conditions;
+mod exempt;
 mod family;
 mod firewall;
 mod limits;

@@ -8,6 +8,7 @@ use super::admission::{beyond, egress};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
+use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::Snat;
 use crate::net::Interface;
@@ -31,8 +32,8 @@ pub struct Origin {
     /// The deciding rule, if it is for more than these connections.
     pub shared: Option<ImportedPlace>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
-    /// The rules that would matter if a spec had words for them, each with its conditions in words.
-    pub unsaid: Vec<(ImportedPlace, String)>,
+    /// The first rule that decides in a way that a spec cannot say, and what it does.
+    pub obstacle: Option<(ImportedPlace, String)>,
 }
 
 /// Follows the POSTROUTING chain for redirected connections.

@@ -240,6 +240,70 @@ impl<'r> Outgoing<'_, 'r> {
         all.map(|(place, _)| place.clone()).collect()
     }
 
+    /// Returns the sources without those whose packets an earlier rule leaves alone.
+    ///
+    /// # Errors
+    /// The reason why a spec cannot say it.
+    fn without_exempt(
+        &self,
+        source: &SourceRule<'_, '_>,
+        out: &Interface,
+        sources: &Addresses,
+        allow_to: &Destinations,
+    ) -> Result<Addresses, String> {
+        let mut left = sources.clone();
+        let to = self.reached(allow_to);
+        for met in source.before {
+            let conditions = &met.conditions;
+            let leaves = match verdict(met.rule) {
+                RuleVerdict::Accept => true,
+                RuleVerdict::Return => met.resumes > source.before.len(),
+                _ => false,
+            };
+            let asked = conditions.destinations(self.family);
+            let hit = left.common(&conditions.sources(self.family));
+            if !leaves
+                || conditions.for_replies
+                || conditions.redirected == Some(true)
+                || !conditions.leave_by(out)
+                || hit.is_empty()
+                || asked.common(&to).is_empty()
+            {
+                continue;
+            }
+            let is_said = conditions.are_said()
+                && !conditions.are_limited()
+                && conditions.protocol.is_none()
+                && conditions.ports.is_none()
+                && to.without(&asked).is_empty();
+            if !is_said {
+                return Err(format!(
+                    "{} {}, which a spec has no words for",
+                    met.place,
+                    partly("keeps the source of", conditions)
+                ));
+            }
+            left = left.without(&hit);
+        }
+        Ok(left)
+    }
+
+    /// Returns the addresses that an entry reaches.
+    fn reached(&self, to: &Destinations) -> Addresses {
+        let each = to.nets.as_slice().iter();
+        let nets = each.fold(Addresses::none(self.family), |all, net| {
+            all.with(&Addresses::of(*net))
+        });
+        if !to.internet {
+            return nets;
+        }
+        let private = not_internet_v4().as_slice().iter();
+        let internet = private.fold(Addresses::all(self.family), |all, net| {
+            all.without(&Addresses::of(*net))
+        });
+        nets.with(&internet)
+    }
+
     /// Returns the networks of an entry: those that rules name, or those behind its ingress.
     fn networks(&self, sources: &Addresses, ingress: &Interface) -> Option<Nets> {
         if !sources.are_all() {

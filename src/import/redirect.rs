@@ -33,6 +33,8 @@ pub struct Redirect<'r> {
     pub by_client: bool,
     pub comment: Option<&'r str>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
+    /// The rules before it that leave some of its clients alone, and nothing else.
+    pub exempting: Vec<ImportedPlace>,
 }
 
 impl Redirect<'_> {
@@ -114,6 +116,9 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     if conditions.for_replies {
         return Err("no packet that opens a connection meets it".to_owned());
     }
+    if conditions.in_transit {
+        return Err("it redirects packets that only pass through the machine".to_owned());
+    }
     let mut remarks = Vec::new();
     let mut remark = |one| remarks.push((met.place.clone(), one));
     let address = listen_address(conditions)?;
@@ -164,6 +169,7 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
         by_client: target.by_client,
         comment: conditions.comment,
         remarks,
+        exempting: Vec::new(),
     })
 }
 

@@ -106,7 +106,7 @@ impl Redirected<'_> {
 }
 
 /// Returns how much of some ports lies in others.
-fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
+pub fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
     let is_in = |one: &PortRange| {
         let mut next = u32::from(one.first().number());
         let last = u32::from(one.last().number());

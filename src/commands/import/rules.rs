@@ -14,6 +14,7 @@ use crate::net::per_family::Families;
 use crate::net::{Family, Interface};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::text::line::Line;
 use crate::netfilter::text::parse;
 use crate::netfilter::text::typed::{TypedRules, read_typed};
 use crate::twin::machine::Machine;
@@ -147,7 +148,7 @@ impl ImportedRules {
         } = &account.place;
         let rules = self.rules.iter().find(|(one, _)| one == family);
         let rule = rules.and_then(|(_, rules)| rules.chain(*table, chain)?.rules.get(*at));
-        rule.map_or(String::new(), |rule| format!("-A {chain} {rule}"))
+        rule.map_or(String::new(), |rule| Line::Append(chain, rule).to_string())
     }
 }
 

@@ -8,7 +8,7 @@ use serde_yaml::Value;
 use super::nets::list;
 use super::values::{interfaces, limits, log, mapping, one_or_list, ports, snats, text};
 use crate::forwards::{
-    Destinations, Firewall, GUARDED, INTERNET, Nets, Outbound, OutboundProtocol, Snat,
+    Destinations, Firewall, GUARDED, INTERNET, Nets, Outbound, OutboundProtocol, Snat, internet_v6,
 };
 use crate::net::Family;
 
@@ -76,7 +76,7 @@ pub fn value(families: &[Outbound], firewall: &Firewall) -> Value {
 
 /// Returns `allow_to`; `None` for the Internet alone, which is the default.
 fn destinations(families: &[Outbound]) -> Option<Value> {
-    let internet = families.iter().any(|one| one.allow_to.internet);
+    let internet = families.iter().all(reaches_internet);
     let word = internet.then(|| text(INTERNET));
     let nets = families.iter().flat_map(|one| {
         let exact = exact(&one.allow_to).map(IpNet::from);
@@ -85,7 +85,7 @@ fn destinations(families: &[Outbound]) -> Option<Value> {
         nets.chain(further.collect::<Vec<_>>())
     });
     // The word has the network of IPv6 as well.
-    let nets = nets.filter(|net| !(internet && *net == crate::forwards::internet_v6()));
+    let nets = nets.filter(|net| !(internet && *net == internet_v6()));
     let nets: Vec<IpNet> = nets.collect();
     if internet && nets.is_empty() {
         return None;
@@ -94,6 +94,13 @@ fn destinations(families: &[Outbound]) -> Option<Value> {
         return None;
     };
     Some(Value::Sequence(word.into_iter().chain(nets).collect()))
+}
+
+fn reaches_internet(entry: &Outbound) -> bool {
+    match entry.family {
+        Family::V4 => entry.allow_to.internet,
+        Family::V6 => entry.allow_to.nets.as_slice().contains(&internet_v6()),
+    }
 }
 
 /// Returns the guarded addresses that a spec must name exactly, since the entry accepts them.
