@@ -59,14 +59,22 @@ fn rules_become_a_spec_and_each_is_accounted_for() {
         let (spec, report, code) = nvactl(&folder, &["import", "rules"]);
         compare(&folder.join("report"), &report, &mut wrong);
         if is_refused(&folder) {
-            assert_eq!((spec.as_str(), code), ("", Some(2)), "{}: {report}", folder.display());
+            assert_eq!(
+                (spec.as_str(), code),
+                ("", Some(2)),
+                "{}: {report}",
+                folder.display()
+            );
             continue;
         }
         assert_eq!(code, Some(0), "{}: {report}", folder.display());
         compare(&folder.join("spec.yaml"), &spec, &mut wrong);
         let (_, pages, code) = nvactl(&folder, &["check", "spec.yaml"]);
         assert_eq!(code, Some(0), "{}: {pages}", folder.display());
-        let (json, _, _) = nvactl(&folder, &["import", "rules", "--no-proof", "--format", "json"]);
+        let (json, _, _) = nvactl(
+            &folder,
+            &["import", "rules", "--no-proof", "--format", "json"],
+        );
         one_account_each(&folder, &json);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -81,7 +89,12 @@ fn one_account_each(folder: &Path, json: &str) {
         let chain = format!("{} {} {}", rule["family"], rule["table"], rule["chain"]);
         let count = counts.entry(chain).or_default();
         *count += 1;
-        assert_eq!(rule["number"].as_u64(), Some(*count), "{}: {rule}", folder.display());
+        assert_eq!(
+            rule["number"].as_u64(),
+            Some(*count),
+            "{}: {rule}",
+            folder.display()
+        );
         assert!(rule["line"].is_u64(), "{}: {rule}", folder.display());
     }
     let text = fs::read_to_string(folder.join("rules")).expect("it is there");
@@ -89,7 +102,12 @@ fn one_account_each(folder: &Path, json: &str) {
         let is_rule = |line: &&str| line.starts_with("-A ") || line.starts_with('[');
         let rules = text.lines().filter(is_rule).count();
         let accounts: u64 = counts.values().sum();
-        assert_eq!(u64::try_from(rules).ok(), Some(accounts), "{}", folder.display());
+        assert_eq!(
+            u64::try_from(rules).ok(),
+            Some(accounts),
+            "{}",
+            folder.display()
+        );
     }
 }
 

@@ -10,6 +10,7 @@ use super::limits::{accept_limit, drop_limit, joined};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::{Beyond, ImportRemark};
+use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::{Limits, Log, Logged, Sources};
 use crate::net::Interface;
@@ -42,12 +43,12 @@ pub struct Admission {
 pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
-        clients: Undecided::new(redirected.sources.clone()),
+        left: redirected.sources.clone(),
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
-        left_out: Vec::new(),
         has_named_egress: false,
         logged: Vec::new(),
+        left_out: Vec::new(),
         found: Admission {
             sources: Sources::default(),
             clients: Addresses::none(redirected.family),
@@ -61,25 +62,23 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
             egress: None,
         },
     };
-    for (number, met) in rules.iter().enumerate() {
-        admitting.clients.reach(number);
+    for met in rules {
         admitting.meet(met);
     }
-    admitting.clients.reach(rules.len());
     admitting.end(policy)
 }
 
 /// The clients whose connections the rules have decided about so far.
 struct Admitting<'a> {
     redirected: &'a Redirected<'a>,
-    clients: Undecided,
+    left: Addresses,
     accepted: Addresses,
     refused: Addresses,
-    /// The clients of accepts that a spec cannot say.
-    left_out: Vec<(ImportedPlace, Addresses)>,
     has_named_egress: bool,
     /// The clients whose connections a rule logs, with the log.
     logged: Vec<(Addresses, Log)>,
+    /// The clients of accepts that a spec cannot say.
+    left_out: Vec<(ImportedPlace, Addresses)>,
     found: Admission,
 }
 
@@ -101,38 +100,59 @@ impl Admitting<'_> {
             self.pass_over(met, &conditions.beyond_words());
             return;
         }
-        match &met.rule.target {
-            Some(Target::Accept) => self.accept(met, fit, &hit),
+        match verdict(met.rule) {
+            RuleVerdict::Accept => self.accept(met, fit, &hit),
             // Such a program bans clients for a while.
-            target if refuses(target.as_ref()) && met.program.is_some_and(bans) => {
+            RuleVerdict::Refuse if met.program.is_some_and(bans) => {
                 let program = met.program.unwrap_or_default();
                 self.refuse_before(met, &format!("as {program} has banned them"));
             }
-            target if refuses(target.as_ref()) => self.refuse(met, fit, &hit),
-            Some(Target::Log { prefix, level }) if conditions.names_connections() => {
-                self.log(met, fit, hit, prefix, *level);
-            }
-            RuleVerdict::Return => self.obstruct(met, "returns"),
+            RuleVerdict::Refuse => self.refuse(met, fit, &hit),
             RuleVerdict::Other => {
                 let target = met.rule.target.as_ref().map_or("", Target::name);
-                let found = format!("gives its connections to `{target}`");
-                self.found
-                    .obstacle
-                    .get_or_insert((met.place.clone(), found));
+                self.obstruct(met, &format!("gives its connections to `{target}`"));
             }
-            RuleVerdict::GoOn if conditions.are_said() => self.log(met, fit),
-            RuleVerdict::GoOn => {}
+            RuleVerdict::GoOn | RuleVerdict::Return => {
+                if let Some(Target::Log { prefix, level }) = &met.rule.target
+                    && self.takes(met)
+                {
+                    self.log(met, fit, hit, prefix, *level);
+                }
+            }
         }
     }
 
-    /// Passes over a rule whose packets a spec cannot say. One that refuses some clients would count no more.
+    /// Passes over a rule whose packets a spec cannot say. The forward would accept what it refuses.
     fn pass_over(&mut self, met: &Met<'_>, words: &str) {
-        if refuses(met.rule.target.as_ref()) {
-            self.refuse_before(met, words);
+        match (verdict(met.rule), met.program) {
+            (RuleVerdict::Accept, _) => {
+                let clients = self
+                    .left
+                    .common(&met.conditions.sources(self.redirected.family));
+                self.left_out.push((met.place.clone(), clients));
+                self.found
+                    .unsaid
+                    .push((met.place.clone(), words.to_owned()));
+            }
+            (RuleVerdict::Refuse, Some(program)) => {
+                self.refuse_before(met, &format!("{words}, by {program}"));
+            }
+            (RuleVerdict::Refuse, None) => {
+                self.obstruct(met, &format!("refuses some of its connections by {words}"));
+            }
+            (RuleVerdict::Other, _) => {
+                let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.obstruct(met, &format!("gives some of its connections to `{target}`"));
+            }
+            (RuleVerdict::GoOn | RuleVerdict::Return, _) => {}
         }
-        if is_deciding(met) {
-            self.leave_unsaid(met, words);
-        }
+    }
+
+    /// Keeps a rule that a forward must not pass over, since it accepts less than the forward would.
+    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
+        self.found
+            .obstacle
+            .get_or_insert((met.place.clone(), does.to_owned()));
     }
 
     fn refuse_before(&mut self, met: &Met<'_>, words: &str) {
@@ -160,10 +180,18 @@ impl Admitting<'_> {
     fn accept(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
         let conditions = &met.conditions;
         let is_named = conditions.names_connections() && met.program.is_none();
+        if conditions.hash_limit.is_some() || conditions.connections.is_some() {
+            self.pass_over(met, &conditions.beyond_words());
+            return;
+        }
         if let Some(limit) = conditions.limit {
+            let Some(limits) = accept_limit(*limit) else {
+                self.pass_over(met, "`-m limit`");
+                return;
+            };
             self.take(met, fit, Part::Limit);
             self.remark(met, ImportRemark::LimitCounts);
-            self.found.limits = self.found.limits.or(accept_limit(*limit));
+            self.found.limits.get_or_insert(limits);
         } else {
             self.take(met, fit, Part::Accept);
         }
@@ -176,16 +204,19 @@ impl Admitting<'_> {
             self.has_named_egress = is_named && self.found.egress.is_some();
         }
         self.accepted = self.accepted.with(hit);
-        self.clients.decide(hit);
+        self.left = self.left.without(hit);
     }
 
     fn refuse(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
         let conditions = &met.conditions;
         if conditions.hash_limit.is_some() || conditions.connections.is_some() {
-            self.take(met, fit, Part::Limit);
-            match drop_limit(met) {
-                Some(limits) => self.limit(met, limits),
-                None => self.pass_over(met, "a limit"),
+            // The limit of a forward is for all its clients.
+            match drop_limit(met).filter(|_| *hit == self.left) {
+                Some(limits) => {
+                    self.take(met, fit, Part::Limit);
+                    self.limit(met, limits);
+                }
+                None => self.pass_over(met, &conditions.beyond_words()),
             }
             return;
         }
@@ -198,26 +229,7 @@ impl Admitting<'_> {
             self.remark(met, ImportRemark::Answered);
         }
         self.refused = self.refused.with(hit);
-        self.clients.decide(hit);
-    }
-
-    fn log(&mut self, met: &Met<'_>, fit: Fit) {
-        let conditions = &met.conditions;
-        let Some(Target::Log { prefix, level }) = &met.rule.target else {
-            return;
-        };
-        if !conditions.names_connections() {
-            return;
-        }
-        self.take(met, fit, Part::Log);
-        self.remark(met, ImportRemark::LogWords);
-        let per_minute = conditions.limit.map_or(60, |limit| limit.per_minute());
-        self.found.log.get_or_insert(Log {
-            prefix: prefix_of(prefix),
-            level: *level,
-            per_minute: per_minute.clamp(1, 600),
-            connections: Logged::Accepted,
-        });
+        self.left = self.left.without(hit);
     }
 
     fn limit(&mut self, met: &Met<'_>, limits: Limits) {
@@ -257,21 +269,12 @@ impl Admitting<'_> {
         self.found.remarks.push((met.place.clone(), remark));
     }
 
-    /// Keeps a rule that a forward must not pass over, since it accepts less than the forward would.
-    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
-        let found = partly(does, &met.conditions);
-        self.found
-            .obstacle
-            .get_or_insert((met.place.clone(), found));
-    }
-
     /// Applies the policy to the clients that no rule has decided about.
     fn end(mut self, policy: Policy) -> Admission {
-        let rest = self.clients.here();
         if policy == Policy::Accept {
-            self.accepted = self.accepted.with(rest);
+            self.accepted = self.accepted.with(&self.left);
         } else {
-            self.refused = self.refused.with(rest);
+            self.refused = self.refused.with(&self.left);
         }
         for (place, clients) in self.left_out {
             if !clients.common(&self.refused).is_empty() {
@@ -294,25 +297,6 @@ impl Admitting<'_> {
         self.found.clients = self.accepted;
         self.found
     }
-}
-
-/// Returns whether a rule decides on a packet.
-fn is_deciding(met: &Met<'_>) -> bool {
-    met.rule.target.as_ref().is_some_and(|target| {
-        matches!(
-            target,
-            Target::Accept | Target::Drop | Target::Reject(_)
-        ) || matches!(target.name(), "REJECT" | "QUEUE" | "NFQUEUE")
-    })
-}
-
-/// Returns whether a target refuses packets, with an answer or without.
-pub fn refuses(target: Option<&Target>) -> bool {
-    target.is_some_and(|target| match target {
-        Target::Drop | Target::Reject(_) => true,
-        Target::Other(_) => target.name() == "REJECT",
-        _ => false,
-    })
 }
 
 /// Returns whether a program refuses clients for a while only.

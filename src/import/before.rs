@@ -51,8 +51,8 @@ pub fn taken_before(
         return TakenBefore::Nothing;
     }
     if !earlier.is_plain() || !earlier.exceptions.is_empty() {
-        let words = if earlier.beyond.is_empty() {
-            "by a limit, by chance, or after an exception".to_owned()
+        let words = if earlier.is_plain() {
+            "after an exception".to_owned()
         } else {
             format!("by {}", earlier.beyond_words())
         };
@@ -63,7 +63,9 @@ pub fn taken_before(
     }
     let all_ports = earlier.ports.as_ref().is_none_or(|taken| {
         let left = taken.iter().fold(ports.clone(), |left, taken| {
-            left.into_iter().flat_map(|one| one.without(*taken)).collect()
+            left.into_iter()
+                .flat_map(|one| one.without(*taken))
+                .collect()
         });
         left.is_empty()
     });
@@ -85,10 +87,18 @@ enum Destination {
     Some(String),
 }
 
-fn destination(listen: Option<IpAddr>, earlier: &RuleConditions<'_>, family: Family) -> Destination {
+fn destination(
+    listen: Option<IpAddr>,
+    earlier: &RuleConditions<'_>,
+    family: Family,
+) -> Destination {
     let asked = earlier.destinations(family);
     match listen {
-        Some(address) if asked.common(&Addresses::of(IpNet::from(address))).is_empty() => {
+        Some(address)
+            if asked
+                .common(&Addresses::of(IpNet::from(address)))
+                .is_empty() =>
+        {
             Destination::Another
         }
         Some(_) => Destination::Same,

@@ -13,7 +13,7 @@ use crate::netfilter::matches::{AddressType, Match, PortsOf, Probability, Side};
 use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::text::parse::{EveryNth, every_nth};
+use crate::netfilter::text::parse::{EveryNth, comes_from_port_0, every_nth};
 use crate::netfilter::tracking::{CtState, CtStates};
 
 /// The conditions of a rule, and of the jumps that lead to it.
@@ -119,6 +119,12 @@ impl<'r> RuleConditions<'r> {
                 of: Side::Destination,
                 kind: Not(AddressType::Local),
             } => self.in_transit = true,
+            // No host is at such an address.
+            Match::AddressType {
+                kind: Is(AddressType::Broadcast | AddressType::Anycast | AddressType::Multicast),
+                ..
+            } => self.for_replies = true,
+            Match::Other(words) if comes_from_port_0(words) => self.for_replies = true,
             Match::Probability(Is(share)) if self.share.is_none() => {
                 self.share = Some(Share::Probability(*share));
             }
@@ -205,7 +211,7 @@ impl<'r> RuleConditions<'r> {
         })
     }
 
-    /// Names the conditions that a spec cannot say: `-m mark, -m string`.
+    /// Names the conditions that a spec cannot say, shares and limits included: `-m mark, -m string`.
     pub fn beyond_words(&self) -> String {
         let limits = [
             (self.share.is_some(), "`-m statistic`"),

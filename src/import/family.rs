@@ -47,8 +47,6 @@ struct FamilyReading<'r> {
     /// The redirections before, whatever became of them.
     earlier: Vec<Earlier>,
     forwards: Vec<Forward>,
-    /// The redirections of which no forward came, and which take packets all the same.
-    passed: Vec<Redirect<'r>>,
     taken: BTreeMap<ImportedPlace, (BTreeSet<Part>, Vec<Name>)>,
     paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     fates: BTreeMap<ImportedPlace, RuleFate>,
@@ -100,7 +98,6 @@ pub fn read(
         entrance,
         earlier: Vec::new(),
         forwards: Vec::new(),
-        passed: Vec::new(),
         taken: BTreeMap::new(),
         paths: BTreeSet::new(),
         fates,
@@ -139,11 +136,7 @@ pub fn read(
 }
 
 /// Returns the interfaces behind which the targets of redirections are, as far as rules or routes say it.
-fn targets(
-    prerouting: &[Met<'_>],
-    routes: &KnownRoutes,
-    sides: &SaidSides,
-) -> BTreeSet<Interface> {
+fn targets(prerouting: &[Met<'_>], routes: &KnownRoutes, sides: &SaidSides) -> BTreeSet<Interface> {
     let targets = prerouting.iter().filter_map(|met| match met.rule.target {
         Some(Target::Dnat { address, .. }) => Some(address),
         _ => None,
@@ -204,7 +197,9 @@ impl<'r> FamilyReading<'r> {
             match taken_before(&one, &ingress, earlier, self.family) {
                 TakenBefore::Nothing => {}
                 TakenBefore::Everything => {
-                    return Err(RuleFate::LeftAlone(format!("{who} takes its packets first")));
+                    return Err(RuleFate::LeftAlone(format!(
+                        "{who} takes its packets first"
+                    )));
                 }
                 TakenBefore::Sources(sources) => {
                     one.sources = one.sources.without(&sources);
@@ -314,7 +309,9 @@ impl<'r> FamilyReading<'r> {
             }
             if one.listens.is_empty() {
                 return Err(match &before.name {
-                    Some(_) => RuleFate::NotNeeded(format!("the rules of {who} take its packets first")),
+                    Some(_) => {
+                        RuleFate::NotNeeded(format!("the rules of {who} take its packets first"))
+                    }
                     None => RuleFate::LeftAlone(format!("{who} takes its packets first")),
                 });
             }
@@ -370,7 +367,9 @@ impl<'r> FamilyReading<'r> {
             self.forwards.extend(forwards(one, &group, &name));
             first.get_or_insert(name);
         }
-        first.ok_or_else(|| dropped.unwrap_or_else(|| RuleFate::NotSaid("it has no target".to_owned())))
+        first.ok_or_else(|| {
+            dropped.unwrap_or_else(|| RuleFate::NotSaid("it has no target".to_owned()))
+        })
     }
 
     /// Returns the interface by which packets to a target leave, if rules that are not about it or routes say it.
@@ -385,14 +384,21 @@ impl<'r> FamilyReading<'r> {
     /// Returns the targets whose interface no rule or route names.
     fn assumed_targets(&self) -> BTreeMap<IpAddr, Interface> {
         let all = self.forwards.iter();
-        let all = all.flat_map(|one| one.target.destinations.iter().map(|to| (to.address, &one.egress)));
+        let all = all.flat_map(|one| {
+            one.target
+                .destinations
+                .iter()
+                .map(|to| (to.address, &one.egress))
+        });
         let is_assumed = |(target, egress): &(IpAddr, &Interface)| {
             **egress == self.entrance
                 && self.routes.side(*target).is_none()
                 && self.sides.side(*target).is_none()
                 && !self.treatment.names_egress(egress)
         };
-        all.filter(is_assumed).map(|(target, egress)| (target, egress.clone())).collect()
+        all.filter(is_assumed)
+            .map(|(target, egress)| (target, egress.clone()))
+            .collect()
     }
 
     /// Keeps the rules and remarks of a forward.
@@ -455,9 +461,11 @@ impl<'r> FamilyReading<'r> {
     fn keep_refusals(&mut self) {
         let goes = |met: &Met<'_>| self.taken.contains_key(&met.place);
         let accepts = |met: &Met<'_>| met.rule.target == Some(Target::Accept);
-        let last_accept = self.treatment.forward.iter().rposition(|met| {
-            accepts(met) && !met.conditions.for_replies && !goes(met)
-        });
+        let last_accept = self
+            .treatment
+            .forward
+            .iter()
+            .rposition(|met| accepts(met) && !met.conditions.for_replies && !goes(met));
         let stay: Vec<ImportedPlace> = self
             .treatment
             .forward
@@ -476,7 +484,8 @@ impl<'r> FamilyReading<'r> {
         for place in stay {
             self.taken.remove(&place);
             let why = "it also refuses connections that are not redirected";
-            self.fates.insert(place, RuleFate::LeftAlone(why.to_owned()));
+            self.fates
+                .insert(place, RuleFate::LeftAlone(why.to_owned()));
         }
     }
 

@@ -19,7 +19,6 @@ mod after;
 mod before;
 mod clients;
 mod conditions;
-mod exempt;
 mod family;
 mod firewall;
 mod limits;
@@ -34,6 +33,7 @@ mod rest;
 mod shares;
 mod sides;
 mod treatment;
+mod verdict;
 mod walk;
 
 pub use account::{Account, Part, Remarked, RuleFate};

@@ -8,7 +8,6 @@ use super::admission::{beyond, egress};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
-use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::Snat;
 use crate::net::Interface;
@@ -51,7 +50,7 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
             paths: BTreeSet::new(),
             shared: None,
             remarks: Vec::new(),
-            unsaid: Vec::new(),
+            obstacle: None,
         },
     };
     for met in rules {
@@ -79,7 +78,11 @@ impl<'a, 'r> Following<'a, 'r> {
         }
         let Some(source) = new_source(met) else {
             if changes_source(met) {
-                self.leave_unsaid(met, "another form of its target");
+                let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.obstruct(
+                    met,
+                    &format!("rewrites its connections by a form of `{target}`"),
+                );
             }
             return;
         };
@@ -90,21 +93,28 @@ impl<'a, 'r> Following<'a, 'r> {
             self.take(met, Part::Hairpin);
         }
         if is_from_inside {
+            if source.snat == Snat::Client && self.redirected.is_one_sided() {
+                self.remark(met, ImportRemark::InsideSource);
+            }
             return;
         }
         let Some(hit) = self.redirected.clients(met, &self.left) else {
-            self.leave_unsaid(met, "`-j RETURN` or `-g` before it");
+            self.obstruct(
+                met,
+                "is for a part of its connections, by `-j RETURN` or `-g` before it",
+            );
             return;
         };
         if hit.is_empty() {
             return;
         }
         if !conditions.is_plain() {
-            let words = match conditions.beyond_words() {
-                words if words.is_empty() => "a limit".to_owned(),
-                words => words,
+            let does = match source.snat {
+                Snat::Client => "keeps the source of",
+                _ => "rewrites the source of",
             };
-            self.leave_unsaid(met, &words);
+            let words = conditions.beyond_words();
+            self.obstruct(met, &format!("{does} some of its connections by {words}"));
             return;
         }
         self.left = self.left.without(&hit);
@@ -118,7 +128,9 @@ impl<'a, 'r> Following<'a, 'r> {
         let largest = largest.filter(|(.., clients)| clients.count() >= self.left.count());
         let snat = largest.map_or(Snat::Client, |(_, source, _)| source.snat);
         let rest = (Snat::Client, self.left.clone());
-        let all = parts.iter().map(|(_, source, part)| (source.snat, part.clone()));
+        let all = parts
+            .iter()
+            .map(|(_, source, part)| (source.snat, part.clone()));
         let others: Vec<Addresses> = all
             .chain([rest])
             .filter(|(other, part)| *other != snat && !part.is_empty())
@@ -173,10 +185,10 @@ impl<'a, 'r> Following<'a, 'r> {
         self.found.remarks.push((met.place.clone(), remark));
     }
 
-    fn leave_unsaid(&mut self, met: &Met<'_>, words: &str) {
+    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
         self.found
-            .unsaid
-            .push((met.place.clone(), words.to_owned()));
+            .obstacle
+            .get_or_insert((met.place.clone(), does.to_owned()));
     }
 }
 

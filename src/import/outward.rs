@@ -6,13 +6,14 @@ use ipnet::IpNet;
 
 use super::account::{Part, RuleFate};
 use super::addresses::Addresses;
-use super::admission::{egress, refuses};
+use super::admission::egress;
 use super::conditions::RuleConditions;
 use super::names::{EntryNames, description};
 use super::origin::{NewSource, changes_source, new_source};
 use super::place::ImportedPlace;
 use super::remark::ImportRemark;
 use super::sides::{KnownRoutes, SaidSides, ingress_of};
+use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::{
     Destinations, GUARDED, Nets, Outbound, OutboundProtocol, Snat, internet_v6, not_internet_v4,
@@ -84,16 +85,14 @@ impl<'r> Outgoing<'_, 'r> {
         let conditions = &met.conditions;
         let not_said = |why: &str| RuleFate::NotSaid(why.to_owned());
         if !conditions.is_plain() {
-            let words = match conditions.beyond_words() {
-                words if words.is_empty() => "a limit".to_owned(),
-                words => words,
-            };
+            let words = conditions.beyond_words();
             return Err(not_said(&format!(
                 "it asks for {words}, which a spec has no words for"
             )));
         }
         let out = egress(conditions).or_else(|| self.routes.default_side(self.family).cloned());
-        let out = out.ok_or_else(|| not_said("it names no interface by which the packets leave"))?;
+        let out =
+            out.ok_or_else(|| not_said("it names no interface by which the packets leave"))?;
         let mut passings = Vec::new();
         for ingress in self.ingresses(&out, conditions) {
             passings.push(self.passing(&out, conditions, ingress));
@@ -229,79 +228,17 @@ impl<'r> Outgoing<'_, 'r> {
         let earlier = self.postrouting[..at].iter();
         let earlier = earlier.filter(|one| {
             let keeps = new_source(one).is_some_and(|one| one.snat == Snat::Client);
-            let is_unsaid = changes_source(one)
-                || new_source(one).is_some() && !one.conditions.is_plain();
+            let is_unsaid =
+                changes_source(one) || new_source(one).is_some() && !one.conditions.is_plain();
             (keeps || is_unsaid) && !self.taken.contains(&one.place)
         });
         let earlier = earlier.map(|one| (&one.place, &one.conditions));
         let gone = met.conditions.exceptions.iter();
         let gone = gone.map(|(place, conditions)| (place, conditions));
-        let all = earlier.chain(gone).filter(|(_, conditions)| meets(conditions));
+        let all = earlier
+            .chain(gone)
+            .filter(|(_, conditions)| meets(conditions));
         all.map(|(place, _)| place.clone()).collect()
-    }
-
-    /// Returns the sources without those whose packets an earlier rule leaves alone.
-    ///
-    /// # Errors
-    /// The reason why a spec cannot say it.
-    fn without_exempt(
-        &self,
-        source: &SourceRule<'_, '_>,
-        out: &Interface,
-        sources: &Addresses,
-        allow_to: &Destinations,
-    ) -> Result<Addresses, String> {
-        let mut left = sources.clone();
-        let to = self.reached(allow_to);
-        for met in source.before {
-            let conditions = &met.conditions;
-            let leaves = match verdict(met.rule) {
-                RuleVerdict::Accept => true,
-                RuleVerdict::Return => met.resumes > source.before.len(),
-                _ => false,
-            };
-            let asked = conditions.destinations(self.family);
-            let hit = left.common(&conditions.sources(self.family));
-            if !leaves
-                || conditions.for_replies
-                || conditions.redirected == Some(true)
-                || !conditions.leave_by(out)
-                || hit.is_empty()
-                || asked.common(&to).is_empty()
-            {
-                continue;
-            }
-            let is_said = conditions.are_said()
-                && !conditions.are_limited()
-                && conditions.protocol.is_none()
-                && conditions.ports.is_none()
-                && to.without(&asked).is_empty();
-            if !is_said {
-                return Err(format!(
-                    "{} {}, which a spec has no words for",
-                    met.place,
-                    partly("keeps the source of", conditions)
-                ));
-            }
-            left = left.without(&hit);
-        }
-        Ok(left)
-    }
-
-    /// Returns the addresses that an entry reaches.
-    fn reached(&self, to: &Destinations) -> Addresses {
-        let each = to.nets.as_slice().iter();
-        let nets = each.fold(Addresses::none(self.family), |all, net| {
-            all.with(&Addresses::of(*net))
-        });
-        if !to.internet {
-            return nets;
-        }
-        let private = not_internet_v4().as_slice().iter();
-        let internet = private.fold(Addresses::all(self.family), |all, net| {
-            all.without(&Addresses::of(*net))
-        });
-        nets.with(&internet)
     }
 
     /// Returns the networks of an entry: those that rules name, or those behind its ingress.
@@ -319,7 +256,9 @@ impl<'r> Outgoing<'_, 'r> {
         let sides: Vec<Option<&Interface>> = nets
             .map(|net| {
                 let address = net.addr();
-                self.routes.side(address).or_else(|| self.sides.side(address))
+                self.routes
+                    .side(address)
+                    .or_else(|| self.sides.side(address))
             })
             .collect();
         if let Some(sides) = sides.into_iter().collect::<Option<BTreeSet<_>>>()
@@ -379,7 +318,8 @@ impl<'r> Outgoing<'_, 'r> {
                 && !conditions.for_replies
                 && !conditions.to_machine
                 && !self.taken.contains(&met.place)
-                && (egress(conditions).is_some() || !is_to_sources(conditions, source, self.family));
+                && (egress(conditions).is_some()
+                    || !is_to_sources(conditions, source, self.family));
             let mut from = conditions.sources(self.family);
             if !is_outward || left.common(&from).is_empty() {
                 continue;
@@ -431,7 +371,7 @@ impl<'r> Outgoing<'_, 'r> {
                         left = left.without(&from);
                     }
                 }
-                target if refuses(target.as_ref()) => {
+                _ if verdict(met.rule) == RuleVerdict::Refuse => {
                     if !conditions.is_plain() || conditions.protocol.is_some() {
                         passing.has_unsaid |= is_for_outward(met, out);
                     } else if is_for_all {

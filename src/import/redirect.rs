@@ -33,8 +33,6 @@ pub struct Redirect<'r> {
     pub by_client: bool,
     pub comment: Option<&'r str>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
-    /// The rules before it that leave some of its clients alone, and nothing else.
-    pub exempting: Vec<ImportedPlace>,
 }
 
 impl Redirect<'_> {
@@ -61,7 +59,9 @@ impl Redirect<'_> {
         });
         let left = self.listens.iter().flat_map(|listen| {
             let left = ports.iter().fold(vec![listen.ports], |left, taken| {
-                left.into_iter().flat_map(|one| one.without(*taken)).collect()
+                left.into_iter()
+                    .flat_map(|one| one.without(*taken))
+                    .collect()
             });
             left.into_iter().map(|ports| Listen { ports, ..*listen })
         });
@@ -156,7 +156,11 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     }
     Ok(Redirect {
         places: vec![met.place.clone()],
-        paths: met.via.iter().map(|jump| (jump.clone(), met.place.clone())).collect(),
+        paths: met
+            .via
+            .iter()
+            .map(|jump| (jump.clone(), met.place.clone()))
+            .collect(),
         listens: ranges
             .into_iter()
             .map(|ports| Listen { address, ports })
@@ -169,7 +173,6 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
         by_client: target.by_client,
         comment: conditions.comment,
         remarks,
-        exempting: Vec::new(),
     })
 }
 

@@ -34,6 +34,12 @@ pub enum Fit {
 }
 
 impl Redirected<'_> {
+    /// Returns whether clients may come in by the interface behind which the target is.
+    pub fn is_one_sided(&self) -> bool {
+        let mut ingress = self.ingress.iter();
+        ingress.any(|one| self.egress.as_ref().is_none_or(|egress| one == egress))
+    }
+
     /// Returns the clients that meet a rule, of some; `None` if that cannot be said, since some left its way before.
     pub fn clients(&self, met: &Met<'_>, of: &Addresses) -> Option<Addresses> {
         let mut hit = of.common(&met.conditions.sources(self.family));
@@ -106,7 +112,7 @@ impl Redirected<'_> {
 }
 
 /// Returns how much of some ports lies in others.
-pub fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
+fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
     let is_in = |one: &PortRange| {
         let mut next = u32::from(one.first().number());
         let last = u32::from(one.last().number());

@@ -50,6 +50,10 @@ pub enum ImportRemark {
     OtherSources(IpNet),
     /// The SNAT rule chooses the source ports.
     SourcePorts,
+    /// An accept for clients that the forward refuses.
+    AcceptLeftOut,
+    /// The rules leave the source of hosts behind the firewall alone.
+    InsideSource,
 }
 
 /// The packets beside redirected ones that a rule is for.
@@ -86,6 +90,8 @@ impl ImportRemark {
             ImportRemark::KeptSource(_) => "kept-source",
             ImportRemark::OtherSources(_) => "other-sources",
             ImportRemark::SourcePorts => "source-ports",
+            ImportRemark::AcceptLeftOut => "accept-left-out",
+            ImportRemark::InsideSource => "inside-source",
         }
     }
 }
@@ -129,6 +135,8 @@ impl ImportRemark {
             | ImportRemark::OtherShares
             | ImportRemark::EveryProtocol
             | ImportRemark::LimitCounts
+            | ImportRemark::AcceptLeftOut
+            | ImportRemark::InsideSource
             | ImportRemark::OtherSources(_) => aside == Aside::Listener,
             ImportRemark::RefusedBefore { .. } => {
                 matches!(aside, Aside::Listener | Aside::Outward)
@@ -221,6 +229,13 @@ impl fmt::Display for ImportRemark {
                     f,
                     "the rules give clients from {net} another source address; the forward gives all clients one"
                 );
+            }
+            ImportRemark::AcceptLeftOut => {
+                "the rule accepts connections by conditions that a spec has no words for; the forward refuses those that no \
+                 other rule accepts"
+            }
+            ImportRemark::InsideSource => {
+                "the rule leaves the source of hosts behind the firewall alone; the forward rewrites it for all clients"
             }
             ImportRemark::SourcePorts => {
                 "the rule chooses source ports by itself; nvactl's rules leave them to the kernel"

@@ -73,7 +73,12 @@ fn hooks(rules: &Ruleset) -> BTreeMap<(TableName, &ChainName), BTreeSet<&ChainNa
                 continue;
             }
             let chain = rules.chain(table, chain);
-            open.extend(chain.into_iter().flat_map(|chain| &chain.rules).filter_map(Rule::leads_to));
+            open.extend(
+                chain
+                    .into_iter()
+                    .flat_map(|chain| &chain.rules)
+                    .filter_map(Rule::leads_to),
+            );
         }
     }
     hooks
@@ -164,7 +169,9 @@ fn settle_jumps(
             {
                 continue;
             }
-            let count = rules.chain(place.table, to).map_or(0, |chain| chain.rules.len());
+            let count = rules
+                .chain(place.table, to)
+                .map_or(0, |chain| chain.rules.len());
             let mut all = (0..count).map(|at| ImportedPlace {
                 chain: to.clone(),
                 at,

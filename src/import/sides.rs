@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::admission::{egress, refuses};
+use super::admission::egress;
 use super::conditions::RuleConditions;
+use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 
 use crate::net::{Family, Interface};
@@ -66,7 +67,7 @@ impl SaidSides {
     pub fn of(rules: &[&[Met<'_>]]) -> Self {
         let mut said = Self::default();
         for met in rules.iter().copied().flatten() {
-            if refuses(met.rule.target.as_ref()) {
+            if verdict(met.rule) == RuleVerdict::Refuse {
                 continue;
             }
             let conditions = &met.conditions;
@@ -79,7 +80,8 @@ impl SaidSides {
                 let nets = nets.iter().filter_map(|net| net.wanted());
                 for net in nets.filter(|net| net.prefix_len() > 0) {
                     said.named.push((*net, interface.clone()));
-                    said.around.extend(around(*net).map(|net| (net, interface.clone())));
+                    said.around
+                        .extend(around(*net).map(|net| (net, interface.clone())));
                 }
             }
             if let (Some(out), Some(Target::Snat { addresses, .. })) =
@@ -111,7 +113,9 @@ fn around(net: IpNet) -> Option<IpNet> {
         IpNet::V4(_) => 24,
         IpNet::V6(_) => 64,
     };
-    (net.prefix_len() >= prefix).then(|| IpNet::new(net.addr(), prefix).ok())?.map(|net| net.trunc())
+    (net.prefix_len() >= prefix)
+        .then(|| IpNet::new(net.addr(), prefix).ok())?
+        .map(|net| net.trunc())
 }
 
 /// Returns the one interface on which a rule's packets arrive.
@@ -137,7 +141,12 @@ pub fn entrance(
         let is_of_user = |(table, name, _): &(TableName, &ChainName, &Chain)| {
             owner_of(table.as_str(), name.as_str()).is_none()
         };
-        let all = || rules.chains().filter(is_of_user).flat_map(|(_, _, chain)| &chain.rules);
+        let all = || {
+            rules
+                .chains()
+                .filter(is_of_user)
+                .flat_map(|(_, _, chain)| &chain.rules)
+        };
         let is_target = |one: &&Interface| targets.contains(*one);
         let mut dnat = prerouting
             .iter()
@@ -159,7 +168,10 @@ pub fn entrance(
 /// Returns the interface by which a rule rewrites the source of a network.
 fn rewritten_by(rule: &Rule) -> Option<&Interface> {
     let name = rule.target.as_ref().map(Target::name);
-    let has_source = rule.matches.iter().any(|one| matches!(one, Match::Source(Is(_))));
+    let has_source = rule
+        .matches
+        .iter()
+        .any(|one| matches!(one, Match::Source(Is(_))));
     if !has_source || !matches!(name, Some("SNAT" | "MASQUERADE")) {
         return None;
     }

@@ -116,7 +116,10 @@ impl Treatment<'_> {
                     let original = conditions.original_ports.iter();
                     cuts.extend(original.flat_map(|range| ends(*range, 0)));
                     let own = conditions.ports.iter().flatten();
-                    cuts.extend(own.flat_map(|range| back.map(|back| ends(*range, back))).flatten());
+                    cuts.extend(
+                        own.flat_map(|range| back.map(|back| ends(*range, back)))
+                            .flatten(),
+                    );
                 }
             }
         }
@@ -156,7 +159,9 @@ impl Treatment<'_> {
                 Some(first) => first.join(way)?,
             }
         }
-        found.ok_or_else(|| RuleFate::NotSaid("its ports are shifted in a way that a forward cannot".to_owned()))
+        found.ok_or_else(|| {
+            RuleFate::NotSaid("its ports are shifted in a way that a forward cannot".to_owned())
+        })
     }
 
     fn way_to(
@@ -177,7 +182,7 @@ impl Treatment<'_> {
         if admission.clients.is_empty() {
             return Err(match admission.unsaid.first() {
                 Some((place, words)) => RuleFate::NotSaid(format!(
-                    "{place} decides about its connections by {words}, which a spec has no words for"
+                    "{place} accepts its connections by {words}, which a spec has no words for"
                 )),
                 None => RuleFate::LeftAlone(
                     "FORWARD drops every connection that it redirects".to_owned(),
@@ -186,9 +191,9 @@ impl Treatment<'_> {
         }
         redirected.sources = &admission.clients;
         let origin = origin(&redirected, self.postrouting);
-        if let Some((place, words)) = origin.unsaid.first() {
+        if let Some((place, does)) = admission.obstacle.as_ref().or(origin.obstacle.as_ref()) {
             return Err(RuleFate::NotSaid(format!(
-                "{place} decides about the source of its connections by {words}, which a spec has no words for"
+                "{place} {does}, which a spec has no words for"
             )));
         }
         Ok(RedirectedWay {
@@ -247,7 +252,10 @@ fn ends(range: PortRange, by: i64) -> [u32; 2] {
 
 /// Cuts a range before ports.
 fn cut(range: PortRange, before: &[u32]) -> Vec<PortRange> {
-    let (first, last) = (u32::from(range.first().number()), u32::from(range.last().number()));
+    let (first, last) = (
+        u32::from(range.first().number()),
+        u32::from(range.last().number()),
+    );
     let mut starts: Vec<u32> = before
         .iter()
         .copied()
@@ -294,8 +302,8 @@ pub fn alike(parts: Vec<(RedirectPart, RedirectedWay)>, one: &Redirect<'_>) -> V
         group.ways.push(way);
         match group.listens.last_mut() {
             Some(last) if follows(Some(last), listen) && is_of_one(one, *last, listen) => {
-                last.ports = PortRange::new(last.ports.first(), listen.ports.last())
-                    .unwrap_or(last.ports);
+                last.ports =
+                    PortRange::new(last.ports.first(), listen.ports.last()).unwrap_or(last.ports);
             }
             _ => group.listens.push(listen),
         }
@@ -308,7 +316,10 @@ pub fn alike(parts: Vec<(RedirectPart, RedirectedWay)>, one: &Redirect<'_>) -> V
     });
     for group in &mut groups {
         let listen = group.listens[0];
-        let around = one.listens.iter().find(|one| one.ports.shared(listen.ports).is_some());
+        let around = one
+            .listens
+            .iter()
+            .find(|one| one.ports.shared(listen.ports).is_some());
         let around = *around.unwrap_or(&listen);
         group.destinations = one.of_ports(around, listen.ports).unwrap_or_default();
     }

@@ -65,7 +65,9 @@ domain ip {
 }
 END
 ferm --noexec --lines /run/ferm.conf > /run/ferm.rules
-ferm /run/ferm.conf
+# By itself it takes iptables-legacy wherever that is installed.
+ferm --noexec --lines --domain ip /run/ferm.conf | iptables-restore
+ferm --noexec --lines --domain ip6 /run/ferm.conf | ip6tables-restore
 ";
 
 const SHOREWALL: &str = r"
@@ -111,7 +113,11 @@ fn programs() -> Option<PathBuf> {
         return Some(folder.join("root"));
     }
     let is_required = std::env::var_os("NVACTL_LAB").is_some_and(|value| value == "required");
-    assert!(!is_required, "`tests/run` unpacks the programs: {}", folder.display());
+    assert!(
+        !is_required,
+        "`tests/run` unpacks the programs: {}",
+        folder.display()
+    );
     None
 }
 
@@ -157,7 +163,11 @@ fn accounts(import: &Value) -> BTreeMap<(String, String, String), usize> {
             .entry((word("family"), word("table"), word("chain")))
             .or_default();
         *count += 1;
-        assert_eq!(rule["number"].as_u64(), u64::try_from(*count).ok(), "{rule}");
+        assert_eq!(
+            rule["number"].as_u64(),
+            u64::try_from(*count).ok(),
+            "{rule}"
+        );
         assert!(!word("words").is_empty(), "{rule}");
     }
     counts
@@ -180,7 +190,11 @@ fn accounted(host: &Host) -> Value {
 #[track_caller]
 fn outcome<'j>(import: &'j Value, words: &str) -> (&'j str, &'j str) {
     let all = import["rules"].as_array().expect("they are there");
-    let has = |rule: &&Value| rule["rule"].as_str().is_some_and(|text| text.contains(words));
+    let has = |rule: &&Value| {
+        rule["rule"]
+            .as_str()
+            .is_some_and(|text| text.contains(words))
+    };
     let found: Vec<&Value> = all.iter().filter(has).collect();
     assert_eq!(found.len(), 1, "{words}: {found:?}");
     let word = |key: &str| found[0][key].as_str().expect("it is a word");
@@ -218,7 +232,10 @@ fn each_rule_of_ferm_has_one_account(backend: Backend) {
     };
     let live = accounted(&host);
     for (words, part) in [
-        ("--to-destination 10.8.0.20:8443", "the redirection of tcp-443"),
+        (
+            "--to-destination 10.8.0.20:8443",
+            "the redirection of tcp-443",
+        ),
         ("-d 10.8.0.20/32 -i eth0 -o eth1", "the accept of tcp-443"),
         ("-j MASQUERADE", "the source address of outbound"),
     ] {
@@ -235,7 +252,10 @@ fn each_rule_of_shorewall_has_one_account(backend: Backend) {
     };
     let live = accounted(&host);
     for (words, part) in [
-        ("--to-destination 10.8.0.20:8443", "the redirection of tcp-443"),
+        (
+            "--to-destination 10.8.0.20:8443",
+            "the redirection of tcp-443",
+        ),
         ("-A net-loc -d 10.8.0.20/32", "the accept of tcp-443"),
         ("-j MASQUERADE", "the source address of outbound"),
     ] {

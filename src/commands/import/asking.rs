@@ -34,9 +34,9 @@ pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTes
                 continue;
             };
             // Those of the lists, too, ask the target directly.
-            let of_tests = tests.iter().filter(|other| {
-                other.ingress == test.ingress && asks_for(forward, other)
-            });
+            let of_tests = tests
+                .iter()
+                .filter(|other| other.ingress == test.ingress && asks_for(forward, other));
             let of_tests: BTreeSet<IpAddr> = of_tests.map(|other| other.from).collect();
             let clients = named.iter().take(MOST_CLIENTS);
             for from in clients.chain(of_tests.iter().take(MOST_CLIENTS)) {
@@ -59,7 +59,10 @@ pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTes
 
 /// Returns what a test asks, without its name and its wishes.
 fn key(test: &PacketTest) -> String {
-    format!("{} {} {} {:?}", test.protocol, test.from, test.to, test.ingress)
+    format!(
+        "{} {} {} {:?}",
+        test.protocol, test.from, test.to, test.ingress
+    )
 }
 
 /// Returns whether a test asks for the listener or a target of a forward.
@@ -77,9 +80,7 @@ fn asks_for(forward: &Forward, test: &PacketTest) -> bool {
                 forward.listen.address == Some(address) && forward.listen.ports.contains(port);
             let mut targets = forward.target.destinations.iter();
             listens
-                || targets.any(|to| {
-                    to.address == address && forward.ports_at(to).contains(port)
-                })
+                || targets.any(|to| to.address == address && forward.ports_at(to).contains(port))
         }
         TestDestination::Host(_) => false,
     }
@@ -88,15 +89,19 @@ fn asks_for(forward: &Forward, test: &PacketTest) -> bool {
 /// Returns a host of each network that rules name as a source, those of targets left out.
 fn named_clients(rules: &Ruleset, forwards: &[&Forward]) -> BTreeSet<IpAddr> {
     let all = rules.chains().flat_map(|(_, _, chain)| &chain.rules);
-    let sources = all.flat_map(|rule| &rule.matches).filter_map(|one| match one {
-        Match::Source(net) => net.wanted(),
-        _ => None,
-    });
+    let sources = all
+        .flat_map(|rule| &rule.matches)
+        .filter_map(|one| match one {
+            Match::Source(net) => net.wanted(),
+            _ => None,
+        });
     let is_inside = |net: &IpNet| {
         let mut targets = forwards.iter().flat_map(|one| &one.target.destinations);
         targets.any(|to| net.contains(&to.address))
     };
     let outside = sources.filter(|net| net.prefix_len() > 0 && !is_inside(net));
     let hosts = outside.filter_map(|net| net.hosts().nth(6).or_else(|| net.hosts().next()));
-    hosts.filter(|host| !host.is_loopback() && !host.is_multicast()).collect()
+    hosts
+        .filter(|host| !host.is_loopback() && !host.is_multicast())
+        .collect()
 }

@@ -61,6 +61,15 @@ pub fn snat_range(words: &[Token]) -> Option<SnatRange> {
     }
 }
 
+/// Returns whether a match is for packets from port 0, from which no client opens a connection.
+#[must_use]
+pub fn comes_from_port_0(words: &[Token]) -> bool {
+    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
+    words
+        .windows(3)
+        .any(|words| words[0] != "!" && words[1..] == ["--sport", "0"])
+}
+
 /// Splits `A-B:P` or `[A]-[B]:P` into its addresses and ports.
 fn split(to: &str) -> Option<(String, Option<&str>)> {
     if let Some(rest) = to.strip_prefix('[') {
