@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::account::{Account, Part, Remarked, RuleFate};
-use super::addresses::Addresses;
 use super::before::{TakenBefore, taken_before};
-use super::names::{EntryNames, description};
+use super::earlier::Earlier;
+use super::names::EntryNames;
 use super::outward::Outgoing;
 use super::place::ImportedPlace;
 use super::redirect::{Redirect, redirect};
@@ -14,12 +14,11 @@ use super::remark::ImportRemark;
 use super::rest::{self, Settled};
 use super::shares::joined;
 use super::sides::{KnownRoutes, SaidSides, entrance, is_dnat};
-use super::treatment::{Treated, Treatment, alike};
+use super::treated::{Treated, alike};
+use super::treatment::{TargetSide, Treatment};
 use super::walk::{Met, walk};
-use crate::forwards::{
-    Balance, Destination, Forward, ForwardTarget, Listen, Name, Outbound, TargetKind, TargetPorts,
-};
-use crate::net::{Family, Interface, PortRange, Protocol};
+use crate::forwards::{Forward, Name, Outbound};
+use crate::net::{Family, Interface};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
@@ -55,17 +54,6 @@ struct FamilyReading<'r> {
     /// The targets of redirections that cannot be said.
     unsaid_targets: BTreeSet<IpAddr>,
     remarks: Vec<Remarked>,
-}
-
-/// A redirection that comes before others.
-struct Earlier {
-    places: Vec<ImportedPlace>,
-    /// The forward that it became, if it became one.
-    name: Option<Name>,
-    listens: Vec<Listen>,
-    protocols: Vec<Protocol>,
-    ingress: Vec<Interface>,
-    sources: Addresses,
 }
 
 /// Reads the rules of one family.
@@ -253,76 +241,19 @@ impl<'r> FamilyReading<'r> {
         });
     }
 
-    /// Takes the ports out of a redirection that an earlier one has.
+    /// Takes the packets out of a redirection that earlier ones have.
     fn without_taken(&mut self, one: &mut Redirect<'_>) -> Result<(), RuleFate> {
         let ingress = self.ingress(one);
-        let mut remarks = Vec::new();
-        for before in &self.earlier {
-            let protocols = one.protocols.iter();
-            let protocols = protocols.filter(|protocol| before.protocols.contains(protocol));
-            let address = before.listens[0].address;
-            let has_address = address.is_none() || address == one.listens[0].address;
-            let ports: Vec<PortRange> = before.listens.iter().map(|one| one.ports).collect();
-            let overlaps = |listen: &Listen| ports.iter().any(|port| port.overlaps(listen.ports));
-            if !has_address || !one.listens.iter().any(overlaps) {
-                continue;
-            }
-            let shared = protocols.count();
-            if shared == 0 {
-                continue;
-            }
-            let who = match &before.name {
-                Some(name) => format!("`{name}`"),
-                None => before.places[0].to_string(),
-            };
-            let arrivals = ingress.iter().filter(|one| before.ingress.contains(one));
-            let arrivals = arrivals.count();
-            if arrivals == 0 {
-                if before.name.is_none() {
-                    continue;
-                }
-                return Err(RuleFate::NotSaid(format!(
-                    "{who} has this port by another interface; two forwards cannot share a port"
-                )));
-            }
-            if one.sources.common(&before.sources).is_empty()
-                || !one.sources.without(&before.sources).is_empty()
-            {
-                if let Some(name) = &before.name {
-                    let remark = ImportRemark::OthersReachedTarget(one.places[0].clone());
-                    remarks.push((name.clone(), one.places[0].clone(), remark));
-                }
-                self.remarks_of(remarks);
-                return Err(RuleFate::NotSaid(format!(
-                    "{who} has this port for other clients; one listener has one target for all its clients"
-                )));
-            }
-            if shared < one.protocols.len() || arrivals < ingress.len() {
-                return Err(RuleFate::NotSaid(format!(
-                    "{who} takes its packets first by one of its protocols or interfaces"
-                )));
-            }
-            if one.leave_ports(&ports).is_none() {
-                return Err(RuleFate::NotSaid(format!(
-                    "{who} takes a part of its shifted ports first"
-                )));
-            }
-            if one.listens.is_empty() {
-                return Err(match &before.name {
-                    Some(_) => {
-                        RuleFate::NotNeeded(format!("the rules of {who} take its packets first"))
-                    }
-                    None => RuleFate::LeftAlone(format!("{who} takes its packets first")),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn remarks_of(&mut self, remarks: Vec<(Name, ImportedPlace, ImportRemark)>) {
-        for (name, place, remark) in remarks {
+        let mut earlier = self.earlier.iter();
+        let Some(held) = earlier.find_map(|before| before.take_from(one, &ingress).err()) else {
+            return Ok(());
+        };
+        if let Some(name) = held.others_of {
+            let place = one.places[0].clone();
+            let remark = ImportRemark::OthersReachedTarget(place.clone());
             self.remark(&name, &place, remark);
         }
+        Err(held.fate)
     }
 
     /// Adds a forward for each part of a redirection that the rules treat alike. Returns the name of the first one.
@@ -364,7 +295,7 @@ impl<'r> FamilyReading<'r> {
             if dropped.is_some() && first.is_none() {
                 self.remark(&name, &one.places[0], ImportRemark::SomePorts);
             }
-            self.forwards.extend(forwards(one, &group, &name));
+            self.forwards.extend(group.forwards(one, &name));
             first.get_or_insert(name);
         }
         first.ok_or_else(|| {
@@ -531,55 +462,5 @@ impl<'r> FamilyReading<'r> {
             self.remark(&name, &place, remark);
         }
         found.entries
-    }
-}
-
-/// The interfaces by which packets to a target may leave, the most certain first.
-pub struct TargetSide {
-    pub by_route: Option<Interface>,
-    /// As rules say of its network.
-    pub by_others: Option<Interface>,
-    pub else_by: Interface,
-}
-
-/// Returns the forwards of a part of a redirection.
-fn forwards(one: &Redirect<'_>, group: &Treated, name: &Name) -> Vec<Forward> {
-    let way = &group.ways[0];
-    let of_protocol = |protocol: &Protocol| {
-        let protocol = *protocol;
-        group.listens.iter().map(move |listen| Forward {
-            name: name.clone(),
-            description: description(one.comment),
-            listen: *listen,
-            protocol,
-            target: target(one, &group.destinations),
-            ingress: group.ingress.clone(),
-            egress: way.egress.clone(),
-            snat: way.origin.snat,
-            sources: way.admission.sources.clone(),
-            limits: way.admission.limits,
-            log: way.admission.log.clone(),
-            hairpin: way.origin.hairpin,
-        })
-    };
-    group.protocols.iter().flat_map(of_protocol).collect()
-}
-
-/// Returns the target of a forward. No rule says whether an address is a load balancer's: one without a port counts as
-/// one.
-fn target(one: &Redirect<'_>, destinations: &[Destination]) -> ForwardTarget {
-    let is_kept = destinations.iter().all(|to| to.ports == TargetPorts::Kept);
-    ForwardTarget {
-        kind: if is_kept && destinations.len() == 1 {
-            TargetKind::Ilb
-        } else {
-            TargetKind::Pod
-        },
-        destinations: destinations.to_vec(),
-        balance: if one.by_client {
-            Balance::Client
-        } else {
-            Balance::Random
-        },
     }
 }

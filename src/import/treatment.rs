@@ -1,15 +1,14 @@
-//! The parts of a redirection that FORWARD and POSTROUTING treat alike.
+//! What FORWARD and POSTROUTING do with each part of a redirection.
 
 use std::net::IpAddr;
 
 use super::account::RuleFate;
 use super::admission::{Admission, admission, egress};
-use super::family::TargetSide;
 use super::origin::{Origin, origin};
 use super::redirect::Redirect;
 use super::redirected::{Fit, Redirected};
 use super::walk::Met;
-use crate::forwards::{Destination, Listen, TargetPorts};
+use crate::forwards::{Listen, TargetPorts};
 use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::names::Policy;
 
@@ -38,15 +37,12 @@ pub struct RedirectPart {
     pub ports: PortRange,
 }
 
-/// Parts of a redirection that are treated alike.
-#[derive(Debug)]
-pub struct Treated {
-    pub protocols: Vec<Protocol>,
-    pub ingress: Vec<Interface>,
-    pub listens: Vec<Listen>,
-    pub destinations: Vec<Destination>,
-    /// At least one; all mean the same.
-    pub ways: Vec<RedirectedWay>,
+/// The interfaces by which packets to a target may leave, the most certain first.
+pub struct TargetSide {
+    pub by_route: Option<Interface>,
+    /// As rules say of its network.
+    pub by_others: Option<Interface>,
+    pub else_by: Interface,
 }
 
 impl Treatment<'_> {
@@ -211,7 +207,8 @@ impl Treatment<'_> {
 }
 
 impl RedirectedWay {
-    fn means_the_same(&self, other: &Self) -> bool {
+    /// Returns whether one forward can say both.
+    pub fn means_the_same(&self, other: &Self) -> bool {
         self.admission.sources == other.admission.sources
             && self.admission.limits == other.admission.limits
             && self.admission.log == other.admission.log
@@ -269,97 +266,4 @@ fn cut(range: PortRange, before: &[u32]) -> Vec<PortRange> {
     let all = starts.iter().zip(lasts);
     all.filter_map(|(from, to)| PortRange::new(port(*from)?, port(to)?).ok())
         .collect()
-}
-
-/// Brings the parts of a redirection together that mean the same: neighbouring ports, then interfaces, then protocols.
-pub fn alike(parts: Vec<(RedirectPart, RedirectedWay)>, one: &Redirect<'_>) -> Vec<Treated> {
-    let mut groups: Vec<Treated> = Vec::new();
-    for (part, way) in parts {
-        let listen = Listen {
-            ports: part.ports,
-            ..part.listen
-        };
-        let shifts = one.destinations.iter().any(|to| match to.ports {
-            TargetPorts::Kept => false,
-            TargetPorts::Range(ports) => !ports.is_single(),
-        });
-        let same = groups.iter_mut().find(|group| {
-            group.protocols == [part.protocol]
-                && group.ingress == std::slice::from_ref(&part.ingress)
-                && group.ways[0].means_the_same(&way)
-                && (!shifts || follows(group.listens.last(), listen))
-        });
-        let Some(group) = same else {
-            groups.push(Treated {
-                protocols: vec![part.protocol],
-                ingress: vec![part.ingress],
-                listens: vec![listen],
-                destinations: Vec::new(),
-                ways: vec![way],
-            });
-            continue;
-        };
-        group.ways.push(way);
-        match group.listens.last_mut() {
-            Some(last) if follows(Some(last), listen) && is_of_one(one, *last, listen) => {
-                last.ports =
-                    PortRange::new(last.ports.first(), listen.ports.last()).unwrap_or(last.ports);
-            }
-            _ => group.listens.push(listen),
-        }
-    }
-    let groups = merged(groups, |group, other| {
-        group.protocols == other.protocols && group.listens == other.listens
-    });
-    let mut groups = merged(groups, |group, other| {
-        group.ingress == other.ingress && group.listens == other.listens
-    });
-    for group in &mut groups {
-        let listen = group.listens[0];
-        let around = one
-            .listens
-            .iter()
-            .find(|one| one.ports.shared(listen.ports).is_some());
-        let around = *around.unwrap_or(&listen);
-        group.destinations = one.of_ports(around, listen.ports).unwrap_or_default();
-    }
-    groups
-}
-
-fn follows(last: Option<&Listen>, listen: Listen) -> bool {
-    last.is_some_and(|last| {
-        u32::from(last.ports.last().number()) + 1 == u32::from(listen.ports.first().number())
-    })
-}
-
-/// Returns whether two ranges are parts of one range of a redirection.
-fn is_of_one(one: &Redirect<'_>, first: Listen, second: Listen) -> bool {
-    one.listens.iter().any(|listen| {
-        listen.ports.shared(first.ports).is_some() && listen.ports.shared(second.ports).is_some()
-    })
-}
-
-fn merged(groups: Vec<Treated>, may: impl Fn(&Treated, &Treated) -> bool) -> Vec<Treated> {
-    let mut merged: Vec<Treated> = Vec::new();
-    for group in groups {
-        let same = merged
-            .iter_mut()
-            .find(|other| other.ways[0].means_the_same(&group.ways[0]) && may(other, &group));
-        let Some(other) = same else {
-            merged.push(group);
-            continue;
-        };
-        for protocol in group.protocols {
-            if !other.protocols.contains(&protocol) {
-                other.protocols.push(protocol);
-            }
-        }
-        for interface in group.ingress {
-            if !other.ingress.contains(&interface) {
-                other.ingress.push(interface);
-            }
-        }
-        other.ways.extend(group.ways);
-    }
-    merged
 }
