@@ -21,7 +21,9 @@ pub fn firewall(
     if let Some(first) = own.next() {
         let mut firewall = first.firewall.clone();
         for other in own {
-            let snat = other.firewall.snat;
+            let Firewall { snat, mss, .. } = other.firewall;
+            // Rules for pings alone have no limit on segment sizes.
+            firewall.mss = firewall.mss.or(mss);
             firewall.snat.v4 = firewall.snat.v4.or(snat.v4);
             firewall.snat.v6 = firewall.snat.v6.or(snat.v6);
         }

@@ -349,6 +349,47 @@ fn the_watchdog_puts_adopted_rules_back(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(either adopted_rules_are_printed_if_the_rules_cannot_be_read);
+/// nvactl's own rules are undone all the same, since they are known.
+fn adopted_rules_are_printed_if_the_rules_cannot_be_read(backend: Backend) {
+    let host = firewall(backend);
+    let before = typed(&host, AMONG_OTHERS);
+    let args = ["apply", "-", "--adopt", "--no-trial", "--confirm", "600"];
+    let said = nvactl(&host, &args, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    let adopted = foreign(&host);
+    fake(&host, "iptables-save", "exit 1");
+    // An undo calls the backend by its own name.
+    let name = match backend {
+        Backend::Nft => "iptables-nft-save",
+        Backend::Legacy => "iptables-legacy-save",
+    };
+    host.run(&format!("cp -P /run/bin/iptables-save /run/bin/{name}"));
+    let said = nvactl(&host, &["confirm", "--cancel"], "");
+    host.run(&format!("rm /run/bin/{name}"));
+    unfake(&host, "iptables-save");
+    assert_eq!(said.code, 3, "{said:?}");
+    assert_eq!(foreign(&host), adopted);
+    assert!(!save(&host).contains("web"), "{}", save(&host));
+    let commands: Vec<&str> = said
+        .stderr
+        .lines()
+        .filter(|line| line.contains("because the loaded rules cannot be read"))
+        .filter_map(|line| line.split_once("; to add it: sudo "))
+        .map(|(_, command)| command)
+        .collect();
+    assert_eq!(commands.len(), 3, "{said:?}");
+    // With nothing changed meanwhile, the commands are the whole undo.
+    for command in commands {
+        host.run(command);
+    }
+    let typed: Vec<&str> = before
+        .lines()
+        .filter(|line| line.starts_with("-A"))
+        .collect();
+    assert_eq!(foreign(&host), typed);
+}
+
 lab_test!(either copies_of_a_rule_go_together);
 fn copies_of_a_rule_go_together(backend: Backend) {
     let host = firewall(backend);

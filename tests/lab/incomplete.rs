@@ -311,8 +311,8 @@ fn a_reply_without_translation_depends_on_the_target(backend: Backend) {
     }
 }
 
-lab_test!(either a_trace_of_commands_is_refused_with_the_text_that_it_needs);
-fn a_trace_of_commands_is_refused_with_the_text_that_it_needs(backend: Backend) {
+lab_test!(either a_trace_of_commands_is_refused_with_the_command_that_reads_them);
+fn a_trace_of_commands_is_refused_with_the_command_that_reads_them(backend: Backend) {
     let host = host_with(backend);
     let said = trace(&host, "# rules\nsudo iptables -A FORWARD -j ACCEPT\n");
     assert_eq!(said.code, 2, "{said:?}");
@@ -322,7 +322,7 @@ fn a_trace_of_commands_is_refused_with_the_text_that_it_needs(backend: Backend) 
     );
     assert!(
         said.stderr
-            .contains("hint: give the text that iptables-save prints once the commands have run\n"),
+            .contains("hint: to read commands: nvactl import -\n"),
         "{said:?}"
     );
 }

@@ -84,6 +84,7 @@ mod foreign;
 mod generate;
 mod guards;
 mod history;
+mod import;
 mod incomplete;
 mod invalid;
 mod ipv6;

@@ -1,15 +1,15 @@
-//! The proof of an import: the old rules and the plan answer the same connections, each in a copy of one machine.
+//! The proof of an import: the old rules and the plan answer the same connections, each in copies of
+//! the same machines.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
-
-use ipnet::IpNet;
 
 use super::asking;
 use super::rules::ImportedRules;
 use crate::commands::error::{Error, Result};
-use crate::forwards::{Forward, ForwardSet, Outbound, PacketTest, TestDestination, TestHost};
+use crate::forwards::{Forward, Outbound, PacketTest, TestDestination, TestHost};
 use crate::import::{Aside, Draft, Remarked, after};
-use crate::net::{Family, Interface, Port};
+use crate::net::{Family, Port};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::plan;
@@ -45,74 +45,66 @@ impl Proof {
     }
 }
 
-/// Opens connections through a copy with the old rules, and through one with the plan in their place.
+/// Opens connections through copies with the old rules, and through copies with the plan in their place.
 pub(super) fn prove(found: &ImportedRules, draft: &Draft, backend: Backend) -> Result<Proof> {
     let tests = asking::tests(draft, &found.rules);
-    let (machine, old) = found.copied(&sides(&draft.set, &tests), backend)?;
+    let asked: Vec<&PacketTest> = tests.iter().collect();
+    let old = found.filter(backend)?;
     let new = found.rules.iter().map(|(family, rules)| {
         let rules = after(*family, rules, &draft.accounts, &plan(&draft.set, *family));
         (*family, rules)
     });
     let new: Vec<(Family, Ruleset)> = new.collect();
     let new = found.filter_with(old.clone(), &new, backend)?;
-    let asked: Vec<&PacketTest> = tests.iter().collect();
-    let (before, mut doubts) = ends(&machine, &old, &asked)?;
-    let (after, more) = ends(&machine, &new, &asked)?;
-    doubts.extend(more);
-    doubts.sort();
-    doubts.dedup();
-    let both = tests.iter().zip(before).zip(after);
-    let differences = both.filter(|((_, before), after)| before != after);
-    let differences = differences.map(|((test, before), after)| ProofDifference {
-        remarks: explaining(draft, test),
-        test: test.clone(),
-        before,
-        after,
+    let copies = found.machines(&asked, &draft.set)?;
+    let work = || -> Result<_, TwinError> {
+        let deadline = Instant::now() + LIMIT;
+        let mut doubts = BTreeSet::new();
+        let mut differences = BTreeMap::new();
+        for (machine, numbers) in copies {
+            let some: Vec<&PacketTest> = numbers.iter().map(|number| asked[*number]).collect();
+            let mut through = |filter| ends(&machine, filter, &some, deadline, &mut doubts);
+            let both = through(&old)?.into_iter().zip(through(&new)?);
+            let each = numbers.into_iter().zip(both);
+            differences.extend(each.filter(|(_, (before, after))| before != after));
+        }
+        Ok((differences, doubts))
+    };
+    let (differences, doubts) = match netns::aside(work) {
+        Ok(found) => found?,
+        Err(error) => return Err(Error::Thread(error)),
+    };
+    let differences = differences.into_iter().map(|(number, (before, after))| {
+        let test = asked[number];
+        ProofDifference {
+            remarks: explaining(draft, test),
+            test: test.clone(),
+            before,
+            after,
+        }
     });
     Ok(Proof {
         connections: tests.len(),
         differences: differences.collect(),
-        doubts,
+        doubts: doubts.into_iter().collect(),
     })
 }
 
-/// Returns the ends of connections through a copy of a machine, and what the copy lacks.
+/// Returns the ends of connections through a copy of a machine. Adds what the copy lacks to the doubts.
 fn ends(
     machine: &Machine,
     filter: &PacketFilter,
     tests: &[&PacketTest],
-) -> Result<(Vec<FoundEnd>, Vec<String>)> {
-    let work = || -> Result<_, TwinError> {
-        let deadline = Instant::now() + LIMIT;
-        let mut twin = Twin::make(machine.clone(), filter, Some(deadline))?;
-        let (ends, is_uncertain) = test_ends(&mut twin, tests, deadline)?;
-        let mut doubts: Vec<String> = twin.doubts().iter().map(ToString::to_string).collect();
-        if is_uncertain {
-            doubts.extend(twin.watched().iter().map(ToString::to_string));
-        }
-        Ok((ends, doubts))
-    };
-    match netns::aside(work) {
-        Ok(ends) => Ok(ends?),
-        Err(error) => Err(Error::Thread(error)),
+    deadline: Instant,
+    doubts: &mut BTreeSet<String>,
+) -> Result<Vec<FoundEnd>, TwinError> {
+    let mut twin = Twin::make(machine.clone(), filter, Some(deadline))?;
+    let (ends, is_uncertain) = test_ends(&mut twin, tests, deadline)?;
+    doubts.extend(twin.doubts().iter().map(ToString::to_string));
+    if is_uncertain {
+        doubts.extend(twin.watched().iter().map(ToString::to_string));
     }
-}
-
-/// Returns the networks whose interfaces the draft knows: clients of tests, then targets, then sources of entries.
-fn sides(set: &ForwardSet, tests: &[PacketTest]) -> Vec<(IpNet, Interface)> {
-    let clients = tests.iter().filter_map(|test| {
-        let ingress = test.ingress.as_ref()?;
-        Some((IpNet::from(test.from), ingress.clone()))
-    });
-    let targets = set.forwards.iter().flat_map(|forward| {
-        let each = forward.target.destinations.iter();
-        each.map(|to| (IpNet::from(to.address), forward.egress.clone()))
-    });
-    let sources = set.outbound.iter().flat_map(|entry| {
-        let each = entry.allow_from.as_slice().iter();
-        each.map(|net| (*net, entry.ingress[0].clone()))
-    });
-    clients.chain(targets).chain(sources).collect()
+    Ok(ends)
 }
 
 /// Returns the remarks that explain why a connection ends differently.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::commands::console::Console;
 use crate::commands::error::{Error, Result};
 use crate::commands::host::{HostAccess, READ_WAIT};
+use crate::forwards::{ForwardSet, PacketTest};
 use crate::host;
 use crate::host::spec_source;
 use crate::import::{Account, ImportedPlace, KnownRoutes};
@@ -19,6 +20,7 @@ use crate::netfilter::text::parse;
 use crate::netfilter::text::typed::{TypedRules, read_typed};
 use crate::twin::machine::Machine;
 use crate::twin::made_up::MadeUp;
+use crate::twin::packet_tests::copies;
 use crate::twin::rules::PacketFilter;
 
 /// The name of this machine.
@@ -85,20 +87,31 @@ impl ImportedRules {
         })
     }
 
-    /// Returns the machine of the rules, and its packet filter. `sides` are networks whose interfaces are known, for a
-    /// machine that is made up.
-    pub(super) fn copied(
+    /// Returns the machines on which tests are asked, each with the places of its tests. Rules of a file have several if
+    /// tests name different interfaces for one client. `set` names further networks and their interfaces.
+    pub(super) fn machines(
         &self,
-        sides: &[(IpNet, Interface)],
-        backend: Backend,
-    ) -> Result<(Machine, PacketFilter)> {
+        tests: &[&PacketTest],
+        set: &ForwardSet,
+    ) -> Result<Vec<(Machine, Vec<usize>)>> {
         if self.is_live {
             let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
-            let filter = PacketFilter::read().map_err(|error| Error::Twin(error.into()))?;
-            return Ok((machine, filter));
+            return Ok(vec![(machine, (0..tests.len()).collect())]);
         }
-        let machine = MadeUp::of_rules(&self.rules, sides).machine;
-        Ok((machine, filter(&self.rules, backend)?))
+        let known = sides(set);
+        let machines = copies(tests).into_iter().map(|copy| {
+            let sides = [copy.sides, known.clone()].concat();
+            (MadeUp::of_rules(&self.rules, &sides).machine, copy.tests)
+        });
+        Ok(machines.collect())
+    }
+
+    /// Returns the packet filter of the rules.
+    pub(super) fn filter(&self, backend: Backend) -> Result<PacketFilter> {
+        if self.is_live {
+            return PacketFilter::read().map_err(|error| Error::Twin(error.into()));
+        }
+        filter(&self.rules, backend)
     }
 
     /// Returns a packet filter with other rules of the families.
@@ -161,4 +174,17 @@ fn filter(rules: &[(Family, Ruleset)], backend: Backend) -> Result<PacketFilter>
         .iter()
         .map(|(family, text)| (*family, text.as_bytes()));
     Ok(PacketFilter::of_texts(backend, texts)?)
+}
+
+/// Returns the networks whose interfaces a spec names: its targets, then the sources of its outbound entries.
+fn sides(set: &ForwardSet) -> Vec<(IpNet, Interface)> {
+    let targets = set.forwards.iter().flat_map(|forward| {
+        let each = forward.target.destinations.iter();
+        each.map(|to| (IpNet::from(to.address), forward.egress.clone()))
+    });
+    let sources = set.outbound.iter().flat_map(|entry| {
+        let each = entry.allow_from.as_slice().iter();
+        each.map(|net| (*net, entry.ingress[0].clone()))
+    });
+    targets.chain(sources).collect()
 }

@@ -18,7 +18,7 @@ pub enum TraceError {
     #[error("the client has an {client} address, and these are {family} rules")]
     OtherRules { client: Family, family: Family },
     #[error("`{name}` holds commands of iptables, and `trace` reads a spec or iptables-save text")]
-    Commands { name: String },
+    Commands { name: String, argument: String },
     #[error(transparent)]
     Place(#[from] PlaceError),
 }
@@ -38,8 +38,8 @@ impl TraceError {
                     "name a client and a destination with {family} addresses, or the file with the other rules"
                 )
             }
-            Self::Commands { .. } => {
-                "give the text that iptables-save prints once the commands have run".to_owned()
+            Self::Commands { argument, .. } => {
+                format!("to read commands: nvactl import {argument}")
             }
             Self::Place(
                 PlaceError::NoSide { known, .. } | PlaceError::NoInterface { known, .. },

@@ -18,6 +18,7 @@ use crate::host::spec_source::{self, SpecSource};
 use crate::host::user_namespace::{UserNamespaceError, enter_own_namespaces};
 use crate::net::{Family, Interface, Port};
 use crate::netfilter::text::parse;
+use crate::netfilter::token::shell_word;
 
 /// The name of this machine as a subject.
 const LIVE: &str = "live";
@@ -50,6 +51,7 @@ impl TraceSubject {
         if let Some(name) = commands(&source) {
             let error = TraceError::Commands {
                 name: name.to_owned(),
+                argument: shell_word(source.argument()),
             };
             return Err(error.into());
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::at_boot;
+use super::at_boot::BootRules;
 use super::candidate::Candidate;
 use super::meaning::{Meaning, meaning};
 use crate::diff::drift::FieldChange;
@@ -137,16 +137,17 @@ impl<'c> Choosing<'c> {
 
     /// Leaves the rules that a file would add again at boot, and every other copy of them.
     fn keep_those_of_files(&mut self, texts: &[BootText]) {
+        let files = BootRules::of(texts);
         for one in self.candidates {
             let place = &one.account.place;
             let may_go = self.taken.contains_key(place) || one.is_for_replies() || one.is_jump();
             if !may_go {
                 continue;
             }
-            if let Some(file) = at_boot::adds(texts, &place.chain, one.rule) {
+            if let Some(path) = files.adding(place, one.rule) {
                 self.in_files.insert(place);
                 if self.taken.remove(place).is_some() {
-                    let found = (one.text(), file.path.clone());
+                    let found = (one.text(), path.to_owned());
                     if !self.found.at_boot.contains(&found) {
                         self.found.at_boot.push(found);
                     }
