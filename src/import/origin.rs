@@ -161,9 +161,15 @@ impl<'a, 'r> Following<'a, 'r> {
         self.found
     }
 
+    /// Remarks on clients that get another source than most. Hosts behind the target's interface are clients only if others
+    /// come in there, too.
     fn other_sources(&mut self, met: &Met<'_>, others: &[Addresses]) {
         for net in others.iter().flat_map(Addresses::nets).take(MOST_NETS) {
-            self.remark(met, ImportRemark::OtherSources(net));
+            if !net.contains(&self.redirected.target) {
+                self.remark(met, ImportRemark::OtherSources(net));
+            } else if self.redirected.is_one_sided() {
+                self.remark(met, ImportRemark::InsideSource);
+            }
         }
     }
 
