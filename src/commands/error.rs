@@ -16,6 +16,7 @@ use crate::host::file::FileError;
 use crate::host::iptables::IptablesError;
 use crate::host::probe::ResolveError;
 use crate::host::rehearsal::RefusedLine;
+use crate::host::rules_text::RulesTextError;
 use crate::host::spec_source::SpecSourceError;
 use crate::host::survey::SurveyError;
 use crate::host::sysctl::SysctlError;
@@ -44,6 +45,8 @@ pub enum Error {
     NotRoot(#[from] NotRoot),
     #[error(transparent)]
     Source(#[from] SpecSourceError),
+    #[error(transparent)]
+    RulesText(#[from] RulesTextError),
     /// No spec was named, and there is none at the default places.
     #[error("{none}")]
     NoSpec { none: String, command: &'static str },
@@ -107,6 +110,9 @@ impl Error {
             Error::UserNamespace(error) => Some(error.hint()),
             Error::Trace(error) => Some(error.hint()),
             Error::Twin(error) => error.hint(),
+            Error::RulesText(_) => {
+                Some("for the rules of this machine: sudo nvactl import live".to_owned())
+            }
             Error::RefusedLine(_)
             | Error::Thread(_)
             | Error::Rules(_)

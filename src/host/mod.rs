@@ -36,6 +36,7 @@ pub mod probe;
 pub mod process;
 pub mod progress;
 pub mod rehearsal;
+pub mod rules_text;
 pub mod session;
 pub mod signals;
 pub mod spec_source;

@@ -223,11 +223,12 @@ fn find() -> Option<PathBuf> {
     there.next().or_else(folder)
 }
 
-fn is_stdin(path: &Path) -> bool {
+pub(super) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-fn name_of(path: &Path) -> String {
+/// Returns the name of a path in messages.
+pub(super) fn name_of(path: &Path) -> String {
     if is_stdin(path) {
         STDIN.to_owned()
     } else {

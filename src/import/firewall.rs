@@ -17,11 +17,13 @@ pub fn firewall(
     routes: &KnownRoutes,
     notes: &mut Vec<String>,
 ) -> Firewall {
-    let mut own = own.iter().flatten();
-    if let Some(first) = own.next() {
-        let mut firewall = first.firewall.clone();
-        for other in own {
-            let Firewall { snat, mss, .. } = other.firewall;
+    let own = || own.iter().flatten().map(|set| &set.firewall);
+    // The rules of a tree say the firewall's interfaces only together with its `snat`.
+    let says_sides = |firewall: &&Firewall| firewall.snat.v4.or(firewall.snat.v6).is_some();
+    if let Some(best) = own().find(says_sides).or_else(|| own().next()) {
+        let mut firewall = best.clone();
+        for other in own() {
+            let Firewall { snat, mss, .. } = *other;
             // Rules for pings alone have no limit on segment sizes.
             firewall.mss = firewall.mss.or(mss);
             firewall.snat.v4 = firewall.snat.v4.or(snat.v4);

@@ -14,7 +14,7 @@ use super::error::{Error, describe};
 use super::history::log;
 use super::log::ChangeEvent;
 use super::look::Readable;
-use super::records::{Change, Decision, LastDecision, Pending};
+use super::records::{Change, Decision, KeptRule, LastDecision, Pending};
 use super::state::{State, StateError};
 use super::transaction::{Keeping, Transaction, TransactionError, TrialMode};
 use super::undone_flows;
@@ -250,8 +250,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
             undone => break (undone, unread.map(Error::from)),
         }
     };
-    let mut left_rules: Vec<LeftRule> = Vec::new();
-    let (families, error) = match (undone, unread) {
+    let (families, error, left_rules) = match (undone, unread) {
         (Ok(left), None) => {
             return Ok(UndoReport {
                 left_rules: words(&left, pending),
@@ -259,16 +258,10 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
             });
         }
         // The rules cannot be read, but may still be written.
-        (Ok(left), Some(unread)) => {
-            left_rules = left;
-            (&[Family::V6][..], unread)
-        }
+        (Ok(left), Some(unread)) => (&[Family::V6][..], unread, left),
         // Another program added rules that iptables cannot show, or that jump to a chain that must be
         // removed.
-        (Err(error), _) => {
-            left_rules.extend(pending.before.adopted.iter().map(LeftRule::not_read));
-            (pending.families().as_slice(), error)
-        }
+        (Err(error), _) => (pending.families().as_slice(), error, not_read(pending)?),
     };
     // The chains of the change are known, and can be emptied anyway.
     debug!(error = describe(&error), "undone without reading the rules");
@@ -296,6 +289,24 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
         left_rules: words(&left_rules, pending),
         ..UndoReport::default()
     })
+}
+
+/// Returns the adopted rules of a change whose rules cannot be read. Jumps that the change added stay, so the rules behind
+/// them have higher numbers than before the change.
+fn not_read(pending: &Pending) -> Result<Vec<LeftRule>, Error> {
+    let before = pending.rules()?;
+    let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
+    let jumps = |rules: &PerFamily<Ruleset>, rule: &KeptRule| {
+        let rules = rules.get(rule.family);
+        let chain = rules.and_then(|rules| rules.chain(rule.table, &rule.chain));
+        chain.map_or(0, |chain| diff::own_jumps(chain).count())
+    };
+    let adopted = pending.before.adopted.iter();
+    let left = adopted.map(|rule| {
+        let added = jumps(&made, rule).saturating_sub(jumps(&before, rule));
+        LeftRule::not_read(rule, added)
+    });
+    Ok(left.collect())
 }
 
 /// Describes the adopted rules that did not come back.

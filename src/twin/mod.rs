@@ -86,6 +86,8 @@ pub enum TwinError {
     NotLoaded(Vec<LeftOut>),
     #[error("a new copy of this machine refuses the change that the first copy accepted")]
     NotTaken,
+    #[error("the copy of this machine refuses the rules of the spec")]
+    ChangeRefused,
     #[error("no connection can be opened in the copy")]
     Socket(#[source] io::Error),
     #[error("the packets in the copy cannot be watched")]

@@ -7,6 +7,7 @@ mod diff;
 mod explain;
 mod folder;
 mod help;
+mod import;
 mod networks;
 mod printable;
 mod render;

@@ -1,6 +1,7 @@
 //! `nvactl import`: writes a spec from rules that exist already.
 
 mod asking;
+mod change;
 mod checked;
 mod comments;
 mod proof;
@@ -35,7 +36,7 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
     let proof = if args.no_proof {
         None
     } else {
-        proof(args, &found, &draft, on, console)?
+        proof(args, &found, &draft, console)?
     };
     let spec = spec_text(&draft.set, &comments::comments(&draft, &found));
     let report = ImportReport {
@@ -69,14 +70,13 @@ fn proof(
     args: &ImportArgs,
     found: &ImportedRules,
     draft: &Draft,
-    on: HostAccess<'_>,
     console: &mut Console,
 ) -> Result<Option<Proof>> {
-    let proof = if found.is_live {
-        prove(found, draft, on.backend)
+    let proof = if found.is_live() {
+        prove(found, draft)
     } else {
         let entered = enter_own_namespaces().map_err(Error::from);
-        entered.and_then(|()| prove(found, draft, on.backend))
+        entered.and_then(|()| prove(found, draft))
     };
     match proof {
         Ok(proof) => Ok(Some(proof)),

@@ -5,17 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::asking;
-use super::rules::ImportedRules;
+use super::rules::{CopyRules, ImportedRules};
 use crate::commands::error::{Error, Result};
 use crate::forwards::{Forward, Outbound, PacketTest, TestDestination, TestHost};
-use crate::import::{Aside, Draft, Remarked, after};
-use crate::net::{Family, Port};
-use crate::netfilter::backend::Backend;
-use crate::netfilter::ruleset::Ruleset;
-use crate::plan::plan;
+use crate::import::{Aside, Draft, Remarked};
+use crate::net::Port;
 use crate::twin::machine::Machine;
 use crate::twin::packet_tests::{FoundEnd, test_ends};
-use crate::twin::rules::PacketFilter;
 use crate::twin::{Twin, TwinError, netns};
 
 /// 10,000 forwards load in seconds, and a connection takes about a millisecond.
@@ -46,16 +42,10 @@ impl Proof {
 }
 
 /// Opens connections through copies with the old rules, and through copies with the plan in their place.
-pub(super) fn prove(found: &ImportedRules, draft: &Draft, backend: Backend) -> Result<Proof> {
+pub(super) fn prove(found: &ImportedRules, draft: &Draft) -> Result<Proof> {
     let tests = asking::tests(draft, &found.rules);
     let asked: Vec<&PacketTest> = tests.iter().collect();
-    let old = found.filter(backend)?;
-    let new = found.rules.iter().map(|(family, rules)| {
-        let rules = after(*family, rules, &draft.accounts, &plan(&draft.set, *family));
-        (*family, rules)
-    });
-    let new: Vec<(Family, Ruleset)> = new.collect();
-    let new = found.filter_with(old.clone(), &new, backend)?;
+    let (old, new) = (found.unchanged()?, found.changed(draft)?);
     let copies = found.machines(&asked, &draft.set)?;
     let work = || -> Result<_, TwinError> {
         let deadline = Instant::now() + LIMIT;
@@ -63,7 +53,7 @@ pub(super) fn prove(found: &ImportedRules, draft: &Draft, backend: Backend) -> R
         let mut differences = BTreeMap::new();
         for (machine, numbers) in copies {
             let some: Vec<&PacketTest> = numbers.iter().map(|number| asked[*number]).collect();
-            let mut through = |filter| ends(&machine, filter, &some, deadline, &mut doubts);
+            let mut through = |rules| ends(&machine, rules, &some, deadline, &mut doubts);
             let both = through(&old)?.into_iter().zip(through(&new)?);
             let each = numbers.into_iter().zip(both);
             differences.extend(each.filter(|(_, (before, after))| before != after));
@@ -93,12 +83,17 @@ pub(super) fn prove(found: &ImportedRules, draft: &Draft, backend: Backend) -> R
 /// Returns the ends of connections through a copy of a machine. Adds what the copy lacks to the doubts.
 fn ends(
     machine: &Machine,
-    filter: &PacketFilter,
+    rules: &CopyRules,
     tests: &[&PacketTest],
     deadline: Instant,
     doubts: &mut BTreeSet<String>,
 ) -> Result<Vec<FoundEnd>, TwinError> {
-    let mut twin = Twin::make(machine.clone(), filter, Some(deadline))?;
+    let mut twin = Twin::make(machine.clone(), &rules.filter, Some(deadline))?;
+    if let Some(change) = &rules.change
+        && !twin.keep_change(change)?
+    {
+        return Err(TwinError::ChangeRefused);
+    }
     let (ends, is_uncertain) = test_ends(&mut twin, tests, deadline)?;
     doubts.extend(twin.doubts().iter().map(ToString::to_string));
     if is_uncertain {

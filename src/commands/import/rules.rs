@@ -1,26 +1,31 @@
 //! The rules that are imported, and what is known of their machine.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::change::change;
 use crate::commands::console::Console;
 use crate::commands::error::{Error, Result};
 use crate::commands::host::{HostAccess, READ_WAIT};
 use crate::forwards::{ForwardSet, PacketTest};
 use crate::host;
-use crate::host::spec_source;
-use crate::import::{Account, ImportedPlace, KnownRoutes};
-use crate::net::per_family::Families;
+use crate::host::iptables::Iptables;
+use crate::host::rules_text::{self, RulesText};
+use crate::import::{Account, Draft, ImportedPlace, KnownRoutes, after};
+use crate::net::per_family::{Families, PerFamily};
 use crate::net::{Family, Interface};
 use crate::netfilter::backend::Backend;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::line::Line;
 use crate::netfilter::text::parse;
 use crate::netfilter::text::typed::{TypedRules, read_typed};
+use crate::plan::plan;
 use crate::twin::machine::Machine;
 use crate::twin::made_up::MadeUp;
 use crate::twin::packet_tests::copies;
+use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 
 /// The name of this machine.
@@ -34,33 +39,50 @@ pub(super) struct ImportedRules {
     /// The lines of a file.
     typed: Option<TypedRules>,
     pub(super) routes: KnownRoutes,
-    /// Whether they are this machine's.
-    pub(super) is_live: bool,
-    /// The backend that holds live rules.
+    /// The programs that read them, if they are this machine's.
+    live: Option<Iptables>,
+    /// The backend of the copies.
     backend: Backend,
 }
 
+/// The rules of a copy.
+pub(super) struct CopyRules {
+    pub(super) filter: PacketFilter,
+    /// The change that is loaded over them.
+    pub(super) change: Option<RuleChange>,
+}
+
+impl CopyRules {
+    fn of(filter: PacketFilter) -> Self {
+        Self {
+            filter,
+            change: None,
+        }
+    }
+}
+
 impl ImportedRules {
+    /// Returns whether they are this machine's.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
     /// Reads the rules of this machine, a file, or standard input.
     pub(super) fn read(named: &Path, on: HostAccess<'_>, console: &mut Console) -> Result<Self> {
         if named == Path::new(LIVE) {
             return Self::live(on, console);
         }
-        let source = spec_source::read(Some(named))?;
-        let texts: Vec<String> = source
-            .texts()
-            .map(|(_, text)| parse::text_of(text).into_owned())
-            .collect();
-        let typed = read_typed(&texts.concat()).map_err(|error| Error::RulesFile {
-            file: source.name.clone(),
+        let RulesText { name, bytes } = rules_text::read(named)?;
+        let typed = read_typed(&parse::text_of(&bytes)).map_err(|error| Error::RulesFile {
+            file: name.clone(),
             source: Box::new(error.into()),
         })?;
         Ok(Self {
-            name: source.name.clone(),
+            name,
             rules: typed.rules.clone(),
             typed: Some(typed),
             routes: KnownRoutes::default(),
-            is_live: false,
+            live: None,
             backend: on.backend,
         })
     }
@@ -82,8 +104,8 @@ impl ImportedRules {
             rules,
             typed: None,
             routes: KnownRoutes(machine.networks().collect()),
-            is_live: true,
             backend: iptables.backend,
+            live: Some(iptables),
         })
     }
 
@@ -94,7 +116,7 @@ impl ImportedRules {
         tests: &[&PacketTest],
         set: &ForwardSet,
     ) -> Result<Vec<(Machine, Vec<usize>)>> {
-        if self.is_live {
+        if self.is_live() {
             let machine = Machine::read().map_err(|error| Error::Twin(error.into()))?;
             return Ok(vec![(machine, (0..tests.len()).collect())]);
         }
@@ -106,30 +128,34 @@ impl ImportedRules {
         Ok(machines.collect())
     }
 
-    /// Returns the packet filter of the rules.
-    pub(super) fn filter(&self, backend: Backend) -> Result<PacketFilter> {
-        if self.is_live {
-            return PacketFilter::read().map_err(|error| Error::Twin(error.into()));
-        }
-        filter(&self.rules, backend)
+    /// Returns the state of a copy with the rules as they are.
+    pub(super) fn unchanged(&self) -> Result<CopyRules> {
+        Ok(CopyRules::of(self.filter()?))
     }
 
-    /// Returns a packet filter with other rules of the families.
-    pub(super) fn filter_with(
-        &self,
-        old: PacketFilter,
-        rules: &[(Family, Ruleset)],
-        backend: Backend,
-    ) -> Result<PacketFilter> {
-        if !self.is_live {
-            return filter(rules, backend);
+    fn filter(&self) -> Result<PacketFilter> {
+        if self.is_live() {
+            return PacketFilter::read().map_err(|error| Error::Twin(error.into()));
         }
-        let texts = rules
-            .iter()
-            .map(|(family, rules)| (*family, rules.to_string()));
-        Ok(texts.fold(old, |filter, (family, text)| {
-            filter.with_saved(self.backend, family, text.into_bytes())
-        }))
+        filter(&self.rules, self.backend)
+    }
+
+    /// Returns the state of a copy once a draft is there in place of the rules that were taken over.
+    pub(super) fn changed(&self, draft: &Draft) -> Result<CopyRules> {
+        if let Some(iptables) = self.live {
+            // A copy is compared with the machine, so it begins with the machine's rules.
+            let live = per_family(&self.rules);
+            return Ok(CopyRules {
+                filter: self.filter()?,
+                change: Some(change(&live, draft, iptables)),
+            });
+        }
+        let after = self.rules.iter().map(|(family, rules)| {
+            let rules = after(*family, rules, &draft.accounts, &plan(&draft.set, *family));
+            (*family, rules)
+        });
+        let after: Vec<(Family, Ruleset)> = after.collect();
+        Ok(CopyRules::of(filter(&after, self.backend)?))
     }
 
     /// Returns the place of the rule that an account is about: its line, if the rules are those of a file.
@@ -187,4 +213,16 @@ fn sides(set: &ForwardSet) -> Vec<(IpNet, Interface)> {
         each.map(|net| (*net, entry.ingress[0].clone()))
     });
     targets.chain(sources).collect()
+}
+
+/// Returns the rules of a machine, which always has those of IPv4.
+fn per_family(rules: &[(Family, Ruleset)]) -> PerFamily<&Ruleset> {
+    static NONE: Ruleset = Ruleset {
+        tables: BTreeMap::new(),
+    };
+    let of = |family| rules.iter().find(|(one, _)| *one == family);
+    PerFamily {
+        v4: of(Family::V4).map_or(&NONE, |(_, rules)| rules),
+        v6: of(Family::V6).map(|(_, rules)| rules),
+    }
 }

@@ -198,9 +198,11 @@ mod tests {
     use crate::netfilter::text::parse::parse;
 
     fn rule(table: TableName, line: &str) -> (ImportedPlace, Rule) {
-        let read = parse(&format!("*{table}\n{line}\nCOMMIT\n")).expect("it is a rule");
+        let text = format!("*{table}\n:OFFICE - [0:0]\n{line}\nCOMMIT\n");
+        let read = parse(&text).expect("it is a rule");
         let mut chains = read.chains();
-        let (table, name, chain) = chains.next().expect("it has a chain");
+        let filled = chains.find(|(_, _, chain)| !chain.rules.is_empty());
+        let (table, name, chain) = filled.expect("it has a chain");
         let place = ImportedPlace {
             family: Family::V4,
             table,

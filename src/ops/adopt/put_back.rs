@@ -167,11 +167,14 @@ fn placed(
 }
 
 impl LeftRule {
-    /// Returns a rule that was not looked for, since the loaded rules could not be read.
+    /// Returns a rule that was not looked for, since the loaded rules could not be read. `added` is the number of rules
+    /// that stand before it now and did not when it was adopted.
     #[must_use]
-    pub fn not_read(rule: &KeptRule) -> Self {
+    pub fn not_read(rule: &KeptRule, added: usize) -> Self {
+        let mut rule = rule.clone();
+        rule.number += added;
         Self {
-            rule: rule.clone(),
+            rule,
             why: WhyLeft::NotRead,
         }
     }
@@ -214,7 +217,9 @@ pub fn put_back_all(live: &PerFamily<&Ruleset>, kept: &[KeptRule]) -> PerFamily<
     let mut back = live.map(|family, live| put_back(live, &of_family(kept, family)));
     if live.v6.is_none() {
         let unread = of_family(kept, Family::V6).into_iter();
-        back.v4.left.extend(unread.map(LeftRule::not_read));
+        back.v4
+            .left
+            .extend(unread.map(|rule| LeftRule::not_read(rule, 0)));
     }
     back
 }
