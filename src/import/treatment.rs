@@ -185,8 +185,11 @@ impl Treatment<'_> {
                 ),
             });
         }
-        redirected.sources = &admission.clients;
-        let origin = origin(&redirected, self.postrouting);
+        let admitted = Redirected {
+            sources: &admission.clients,
+            ..redirected
+        };
+        let origin = origin(&admitted, self.postrouting);
         if let Some((place, does)) = admission.obstacle.as_ref().or(origin.obstacle.as_ref()) {
             return Err(RuleFate::NotSaid(format!(
                 "{place} {does}, which a spec has no words for"
