@@ -125,7 +125,9 @@ impl Admitting<'_> {
     /// Passes over a rule whose packets a spec cannot say. The forward would accept what it refuses.
     fn pass_over(&mut self, met: &Met<'_>, words: &str) {
         match (verdict(met.rule), met.program) {
-            (RuleVerdict::Accept, _) => {
+            // A program marks its own connections, and accepts those.
+            (RuleVerdict::Accept, Some(_)) => {}
+            (RuleVerdict::Accept, None) => {
                 let clients = self
                     .left
                     .common(&met.conditions.sources(self.redirected.family));

@@ -50,7 +50,10 @@ pub fn taken_before(
     {
         return TakenBefore::Nothing;
     }
-    if !earlier.is_plain() || !earlier.exceptions.is_empty() {
+    // What left a built-in chain before the earlier rule does not reach the redirection either.
+    let mut exceptions = earlier.exceptions.iter();
+    let is_for_some = exceptions.any(|(place, _)| !place.chain.is_builtin());
+    if !earlier.is_plain() || is_for_some {
         let words = if earlier.is_plain() {
             "after an exception".to_owned()
         } else {

@@ -54,6 +54,7 @@ struct FamilyReading<'r> {
     /// The targets of redirections that cannot be said.
     unsaid_targets: BTreeSet<IpAddr>,
     remarks: Vec<Remarked>,
+    assumed_targets: BTreeMap<IpAddr, Interface>,
 }
 
 /// Reads the rules of one family.
@@ -92,6 +93,7 @@ pub fn read(
         shared: BTreeSet::new(),
         unsaid_targets: BTreeSet::new(),
         remarks: Vec::new(),
+        assumed_targets: BTreeMap::new(),
     };
     for one in joined(reading.redirects(&prerouting.rules)) {
         reading.add(one, names);
@@ -106,7 +108,6 @@ pub fn read(
             .fates
             .insert(place, RuleFate::Taken { part, entries });
     }
-    let assumed_targets = reading.assumed_targets();
     let settled = Settled {
         fates: reading.fates,
         paths: reading.paths,
@@ -119,7 +120,7 @@ pub fn read(
         outbound,
         remarks: reading.remarks,
         is_entrance_assumed,
-        assumed_targets,
+        assumed_targets: reading.assumed_targets,
     }
 }
 
@@ -288,6 +289,12 @@ impl<'r> FamilyReading<'r> {
             let listens = &group.listens;
             let name = names.of_forward(one.comment, &group.protocols, &listens[0]);
             self.keep(one, &group, &name);
+            let way = &group.ways[0];
+            if way.is_egress_assumed {
+                let targets = group.destinations.iter();
+                let targets = targets.map(|to| (to.address, way.egress.clone()));
+                self.assumed_targets.extend(targets);
+            }
             if one.ingress.is_empty() {
                 let remark = ImportRemark::EveryInterface(self.entrance.clone());
                 self.remark(&name, &one.places[0], remark);
@@ -310,26 +317,6 @@ impl<'r> FamilyReading<'r> {
             by_others: self.sides.side(target).cloned(),
             else_by: self.entrance.clone(),
         }
-    }
-
-    /// Returns the targets whose interface no rule or route names.
-    fn assumed_targets(&self) -> BTreeMap<IpAddr, Interface> {
-        let all = self.forwards.iter();
-        let all = all.flat_map(|one| {
-            one.target
-                .destinations
-                .iter()
-                .map(|to| (to.address, &one.egress))
-        });
-        let is_assumed = |(target, egress): &(IpAddr, &Interface)| {
-            **egress == self.entrance
-                && self.routes.side(*target).is_none()
-                && self.sides.side(*target).is_none()
-                && !self.treatment.names_egress(egress)
-        };
-        all.filter(is_assumed)
-            .map(|(target, egress)| (target, egress.clone()))
-            .collect()
     }
 
     /// Keeps the rules and remarks of a forward.
@@ -438,6 +425,7 @@ impl<'r> FamilyReading<'r> {
             entrances: &entrances,
             routes: self.routes,
             sides: &self.sides,
+            targets: &self.unsaid_targets,
         };
         let found = outgoing.read(names);
         for (place, why) in found.unsaid {

@@ -99,6 +99,9 @@ impl<'a, 'r> Following<'a, 'r> {
             return;
         }
         let Some(hit) = self.redirected.clients(met, &self.left) else {
+            if met.program.is_some() {
+                return;
+            }
             self.obstruct(
                 met,
                 "is for a part of its connections, by `-j RETURN` or `-g` before it",
@@ -106,6 +109,10 @@ impl<'a, 'r> Following<'a, 'r> {
             return;
         };
         if hit.is_empty() {
+            return;
+        }
+        // Programs mark their own connections, and rewrite the source of those.
+        if !conditions.is_plain() && met.program.is_some() {
             return;
         }
         if !conditions.is_plain() {

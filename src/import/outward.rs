@@ -1,6 +1,7 @@
 //! Rules that let hosts behind the machine open connections outward.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -45,6 +46,8 @@ pub struct Outgoing<'a, 'r> {
     pub entrances: &'a [Interface],
     pub routes: &'a KnownRoutes,
     pub sides: &'a SaidSides,
+    /// The targets of redirections.
+    pub targets: &'a BTreeSet<IpAddr>,
 }
 
 impl<'r> Outgoing<'_, 'r> {
@@ -85,6 +88,13 @@ impl<'r> Outgoing<'_, 'r> {
             return Err(not_said(&format!(
                 "it asks for {words}, which a spec has no words for"
             )));
+        }
+        if conditions
+            .host()
+            .is_some_and(|host| self.targets.contains(&host))
+        {
+            let why = "it is for connections that the spec cannot redirect";
+            return Err(RuleFate::LeftAlone(why.to_owned()));
         }
         let out = egress(conditions).or_else(|| self.routes.default_side(self.family).cloned());
         let out =

@@ -59,6 +59,9 @@ pub struct SaidSides {
     named: Vec<(IpNet, Interface)>,
     /// The networks around named hosts, and around the machine's own addresses.
     around: Vec<(IpNet, Interface)>,
+    /// The interfaces by which networks leave, so that they are behind others.
+    leaving: Vec<(IpNet, Interface)>,
+    interfaces: BTreeSet<Interface>,
 }
 
 impl SaidSides {
@@ -71,6 +74,14 @@ impl SaidSides {
                 continue;
             }
             let conditions = &met.conditions;
+            if met.program.is_none() {
+                let both = [ingress_of(conditions), egress(conditions)];
+                said.interfaces.extend(both.into_iter().flatten());
+            }
+            if let (Some(out), TableName::Nat) = (egress(conditions), met.place.table) {
+                let nets = conditions.source.iter().filter_map(|net| net.wanted());
+                said.leaving.extend(nets.map(|net| (*net, out.clone())));
+            }
             let sources = (ingress_of(conditions), &conditions.source);
             let destinations = (egress(conditions), &conditions.destination);
             for (interface, nets) in [sources, destinations] {
@@ -96,7 +107,21 @@ impl SaidSides {
 
     /// Returns the interface behind which an address is, as far as rules say it and no two differ.
     pub fn side(&self, address: IpAddr) -> Option<&Interface> {
-        only_narrowest(&self.named, address).or_else(|| only_narrowest(&self.around, address))
+        only_narrowest(&self.named, address)
+            .or_else(|| only_narrowest(&self.around, address))
+            .or_else(|| self.only_other(address))
+    }
+
+    /// Returns the one interface by which the network of an address does not leave.
+    fn only_other(&self, address: IpAddr) -> Option<&Interface> {
+        let leaving = self
+            .leaving
+            .iter()
+            .filter(|(net, _)| net.contains(&address));
+        let leaving: BTreeSet<&Interface> = leaving.map(|(_, interface)| interface).collect();
+        let mut others = self.interfaces.iter().filter(|one| !leaving.contains(one));
+        let only = others.next().filter(|_| !leaving.is_empty())?;
+        others.next().is_none().then_some(only)
     }
 }
 

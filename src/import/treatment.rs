@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::account::RuleFate;
-use super::admission::{Admission, admission, egress};
+use super::admission::{Admission, admission};
 use super::origin::{Origin, origin};
 use super::redirect::Redirect;
 use super::redirected::{Fit, Redirected};
@@ -26,6 +26,8 @@ pub struct RedirectedWay {
     pub admission: Admission,
     pub origin: Origin,
     pub egress: Interface,
+    /// Whether no rule or route names the interface by which the packets leave.
+    pub is_egress_assumed: bool,
 }
 
 /// The connections of a redirection by one protocol, one interface, and some ports of one listener.
@@ -165,14 +167,13 @@ impl Treatment<'_> {
         mut redirected: Redirected<'_>,
         side: TargetSide,
     ) -> Result<RedirectedWay, RuleFate> {
-        let egress = side.by_route.unwrap_or_else(|| {
+        let named = side.by_route.or_else(|| {
             let by_accept = admission(&redirected, self.forward, self.policy).egress;
             let by_source = || origin(&redirected, self.postrouting).egress;
-            by_accept
-                .or(side.by_others)
-                .or_else(by_source)
-                .unwrap_or(side.else_by)
+            by_accept.or(side.by_others).or_else(by_source)
         });
+        let is_egress_assumed = named.is_none();
+        let egress = named.unwrap_or(side.else_by);
         redirected.egress = Some(egress.clone());
         let admission = admission(&redirected, self.forward, self.policy);
         if admission.clients.is_empty() {
@@ -199,13 +200,8 @@ impl Treatment<'_> {
             admission,
             origin,
             egress,
+            is_egress_assumed,
         })
-    }
-
-    /// Returns whether some rule names an interface by which packets leave.
-    pub fn names_egress(&self, interface: &Interface) -> bool {
-        let mut all = self.forward.iter().chain(self.postrouting);
-        all.any(|met| egress(&met.conditions).as_ref() == Some(interface))
     }
 }
 
