@@ -45,7 +45,7 @@ pub fn taken_before(
         || arrivals == 0
         || !has_port
         || sources.is_empty()
-        || destination == Destination::Another
+        || destination == SharedAddress::Another
         || earlier.for_replies
     {
         return TakenBefore::Nothing;
@@ -61,7 +61,7 @@ pub fn taken_before(
         };
         return TakenBefore::Part(words);
     }
-    if let Destination::Some(words) = destination {
+    if let SharedAddress::Some(words) = destination {
         return TakenBefore::Part(words);
     }
     let all_ports = earlier.ports.as_ref().is_none_or(|taken| {
@@ -84,7 +84,7 @@ pub fn taken_before(
 
 /// The addresses for which a redirection and earlier conditions both are.
 #[derive(Debug, PartialEq, Eq)]
-enum Destination {
+enum SharedAddress {
     Another,
     Same,
     Some(String),
@@ -94,7 +94,7 @@ fn destination(
     listen: Option<IpAddr>,
     earlier: &RuleConditions<'_>,
     family: Family,
-) -> Destination {
+) -> SharedAddress {
     let asked = earlier.destinations(family);
     match listen {
         Some(address)
@@ -102,18 +102,18 @@ fn destination(
                 .common(&Addresses::of(IpNet::from(address)))
                 .is_empty() =>
         {
-            Destination::Another
+            SharedAddress::Another
         }
-        Some(_) => Destination::Same,
-        None if asked.are_all() => Destination::Same,
+        Some(_) => SharedAddress::Same,
+        None if asked.are_all() => SharedAddress::Same,
         None if earlier.destination.iter().all(|net| match net {
             Is(net) => is_of_many(net.addr()),
             Not(_) => false,
         }) =>
         {
-            Destination::Another
+            SharedAddress::Another
         }
-        None => Destination::Some("by their destination".to_owned()),
+        None => SharedAddress::Some("by their destination".to_owned()),
     }
 }
 

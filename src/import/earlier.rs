@@ -19,13 +19,13 @@ pub struct Earlier {
 }
 
 /// A redirection whose packets an earlier one has.
-pub struct Held {
+pub struct HeldRedirect {
     pub fate: RuleFate,
     /// The earlier forward, if it has other clients of the same listener.
     pub others_of: Option<Name>,
 }
 
-impl Held {
+impl HeldRedirect {
     fn not_said(why: String) -> Self {
         Self {
             fate: RuleFate::NotSaid(why),
@@ -39,7 +39,11 @@ impl Earlier {
     ///
     /// # Errors
     /// What becomes of the later one, if a spec cannot say the rest or there is none.
-    pub fn take_from(&self, one: &mut Redirect<'_>, ingress: &[Interface]) -> Result<(), Held> {
+    pub fn take_from(
+        &self,
+        one: &mut Redirect<'_>,
+        ingress: &[Interface],
+    ) -> Result<(), HeldRedirect> {
         let shared = one.protocols.iter();
         let shared = shared.filter(|protocol| self.protocols.contains(protocol));
         let shared = shared.count();
@@ -58,34 +62,34 @@ impl Earlier {
         let arrivals = arrivals.count();
         if arrivals == 0 {
             return match self.name {
-                Some(_) => Err(Held::not_said(format!(
+                Some(_) => Err(HeldRedirect::not_said(format!(
                     "{who} has this port by another interface; two forwards cannot share a port"
                 ))),
                 None => Ok(()),
             };
         }
         if !one.sources.without(&self.sources).is_empty() {
-            return Err(Held {
+            return Err(HeldRedirect {
                 others_of: self.name.clone(),
-                ..Held::not_said(format!(
+                ..HeldRedirect::not_said(format!(
                     "{who} has this port for other clients; one listener has one target for all its clients"
                 ))
             });
         }
         if shared < one.protocols.len() || arrivals < ingress.len() {
-            return Err(Held::not_said(format!(
+            return Err(HeldRedirect::not_said(format!(
                 "{who} takes its packets first by one of its protocols or interfaces"
             )));
         }
         if one.leave_ports(&ports).is_none() {
-            return Err(Held::not_said(format!(
+            return Err(HeldRedirect::not_said(format!(
                 "{who} takes a part of its shifted ports first"
             )));
         }
         if !one.listens.is_empty() {
             return Ok(());
         }
-        Err(Held {
+        Err(HeldRedirect {
             fate: match self.name {
                 Some(_) => {
                     RuleFate::NotNeeded(format!("the rules of {who} take its packets first"))
