@@ -217,6 +217,15 @@ impl Forward {
         }
     }
 
+    /// Returns whether the forward listens for connections of this kind at a port, whatever their address is. `protocol` is `None`
+    /// for a ping.
+    #[must_use]
+    pub fn listens(&self, protocol: Option<Protocol>, family: Family, port: Port) -> bool {
+        protocol == Some(self.protocol)
+            && self.family() == family
+            && self.listen.ports.contains(port)
+    }
+
     /// Returns the destination port of packets to a port of the listener behind the translation to this destination.
     #[must_use]
     pub fn port_at(&self, to: &Destination, port: Port) -> Port {

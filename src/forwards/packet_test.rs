@@ -35,6 +35,26 @@ pub enum TestDestination {
     Host(TestHost),
 }
 
+impl TestDestination {
+    /// Returns the address, if the test names it.
+    #[must_use]
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            TestDestination::Machine(_) => None,
+            TestDestination::Host(host) => Some(host.address),
+        }
+    }
+
+    /// Returns the port; `None` if the test is a ping.
+    #[must_use]
+    pub fn port(self) -> Option<Port> {
+        match self {
+            TestDestination::Machine(port) => Some(port),
+            TestDestination::Host(host) => host.port,
+        }
+    }
+}
+
 /// A host at one end of a test, which may be the machine itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TestHost {

@@ -25,9 +25,9 @@ pub struct TestResult {
 }
 
 impl TestResult {
-    /// Describes a test. `watched` are the twin's watched rules, in words.
+    /// Describes a test.
     #[must_use]
-    pub fn of(tested: &TestedPacket<'_>, watched: &[String], path: Option<&FailedPath>) -> Self {
+    pub fn of(tested: &TestedPacket<'_>, path: Option<&FailedPath>) -> Self {
         let test = tested.test;
         let place = test.place.as_ref();
         Self {
@@ -36,7 +36,7 @@ impl TestResult {
             file: place.map(|place| place.file.to_string()),
             line: place.map(|place| place.line),
             outcome: OutcomeKind::of(&tested.outcome),
-            found: tested.outcome.found(watched),
+            found: tested.outcome.found(),
             trace: path.map(path_text),
         }
     }
@@ -89,7 +89,7 @@ impl OutcomeKind {
         match outcome {
             TestOutcome::Passed => Self::Passed,
             TestOutcome::Failed(_) => Self::Failed,
-            TestOutcome::Unknown(_) | TestOutcome::InDoubt(_) => Self::Unknown,
+            TestOutcome::Unknown(_) => Self::Unknown,
             TestOutcome::NotOpened(_) => Self::NotOpened,
         }
     }

@@ -82,9 +82,11 @@ pub fn text(traced: &TracedConnection) -> String {
             let _ = writeln!(text, "not answered: {}", why(taken.as_ref(), &traced.end));
         }
         TracedEnd::Machine => {
-            text.push_str(
-                "not forwarded: the packet ends at the machine itself, where a copy has no programs\n",
-            );
+            text.push_str(if traced.connection.port.is_some() {
+                "not forwarded: the packet ends at the machine itself, where a copy has no programs\n"
+            } else {
+                "not forwarded: the ping ends at the machine itself\n"
+            });
         }
         TracedEnd::Refused(kind, taken) => {
             let word = match kind {
@@ -94,6 +96,9 @@ pub fn text(traced: &TracedConnection) -> String {
                 io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
                 io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
                 io::ErrorKind::TimedOut => "timed out".to_owned(),
+                io::ErrorKind::InvalidInput => "invalid argument".to_owned(),
+                io::ErrorKind::AddrNotAvailable => "address not available".to_owned(),
+                io::ErrorKind::NetworkDown => "network is down".to_owned(),
                 // The library has no name for EMSGSIZE.
                 _ => "message too long".to_owned(),
             };

@@ -105,8 +105,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::twin::connection_end::Reached;
     use crate::twin::switches::Switches;
-    use crate::twin::talk::Reached;
 
     #[test]
     fn a_choice_among_next_hops_is_named_if_it_may_differ_and_matters() {

@@ -213,8 +213,8 @@ fn net(word: &str) -> Option<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::twin::connection_end::Reached;
     use crate::twin::machine::MachineLink;
-    use crate::twin::talk::Reached;
 
     #[test]
     fn a_thing_that_the_twin_lacks_is_a_doubt_about_packets_that_may_meet_it() {

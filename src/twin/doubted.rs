@@ -1,9 +1,10 @@
 //! The doubts about one connection.
 
 use super::Twin;
-use super::connection::{Connection, ConnectionEnd};
+use super::connection::Connection;
+use super::connection_end::{ConnectionEnd, Reached};
 use super::known_path::KnownPath;
-use super::talk::{From, Reached};
+use super::talk::From;
 
 impl Twin {
     /// Returns the things that the twin lacks and that may give a connection another end on the machine, in words.

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::battery::{Ask, Wanted};
-use super::talk::{Reached, TalkOutcome, Talker};
+use super::connection_end::{ConnectionEnd, Reached};
+use super::talk::Talker;
 use super::verdict::{Blame, Death, Judged, Verdict};
 use super::{Twin, TwinError};
 use crate::forwards::Snat;
@@ -104,7 +105,7 @@ fn tried_seeing(
         if verdict != Verdict::AsWanted {
             return verdict;
         }
-        if let TalkOutcome::Answered(reached) = &outcome {
+        if let ConnectionEnd::Delivered(reached) = &outcome {
             seen.insert(reached.target);
             seen_by_all.insert(reached.target);
         }
@@ -116,18 +117,18 @@ fn tried_seeing(
 }
 
 /// Judges a connection by its outcome alone.
-pub(super) fn verdict(twin: &Twin, ask: &Ask<'_>, outcome: &TalkOutcome) -> Verdict {
+pub(super) fn verdict(twin: &Twin, ask: &Ask<'_>, outcome: &ConnectionEnd) -> Verdict {
     let is_target = |at: &SocketAddr| ask.question.listeners.contains(at);
     match (ask.wanted, outcome) {
-        (Wanted::KeptOut, TalkOutcome::Answered(reached) | TalkOutcome::Stuck(reached))
+        (Wanted::KeptOut, ConnectionEnd::Delivered(reached) | ConnectionEnd::Stuck(reached))
             if is_target(&reached.target) =>
         {
             Verdict::LetIn(Blame::default())
         }
         (Wanted::KeptOut, _) => Verdict::AsWanted,
-        (Wanted::Through, TalkOutcome::Answered(reached)) => through(twin, ask, reached),
+        (Wanted::Through, ConnectionEnd::Delivered(reached)) => through(twin, ask, reached),
         (Wanted::Through, outcome) => Verdict::Dead(Death {
-            is_stuck: matches!(outcome, TalkOutcome::Stuck(_)),
+            is_stuck: matches!(outcome, ConnectionEnd::Stuck(_)),
             ..Death::default()
         }),
     }

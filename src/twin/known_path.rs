@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::talk::Reached;
+use super::connection_end::Reached;
 use crate::net::Family;
 
 /// The addresses and interfaces of a connection's packets.

@@ -29,6 +29,7 @@ pub mod change;
 mod choices;
 pub mod clients;
 pub mod connection;
+pub mod connection_end;
 pub mod cure;
 pub mod doubt;
 mod doubted;
@@ -399,7 +400,7 @@ impl Twin {
         self.filter.rivals()
     }
 
-    /// Makes the twin again as [`Twin::renew`] does. Of its rivals it asks another one first from now on.
+    /// Makes the twin again as [`Twin::renew`] does, and asks another one of its rivals first from now on.
     ///
     /// # Errors
     /// As [`Twin::renew`]; the old twin is kept then.

@@ -2,9 +2,10 @@
 
 use super::battery::{Ask, Subject};
 use super::cause::{Conversation, Taken, Watch, WatchReport};
+use super::connection_end::ConnectionEnd;
 use super::judge::{sources_of, tried, verdict};
 use super::sniff::{Sighting, Sniffer};
-use super::talk::{From, Question, TalkOutcome};
+use super::talk::{From, Question};
 use super::verdict::Verdict;
 use super::{Twin, TwinError, batch};
 use crate::net::Family;
@@ -40,7 +41,7 @@ pub(super) fn taken(twin: &Twin, question: &Question) -> Result<Option<Taken>, T
 pub(super) fn until_bad(
     twin: &Twin,
     ask: &Ask<'_>,
-) -> Result<(TalkOutcome, WatchReport, Vec<Sighting>), TwinError> {
+) -> Result<(ConnectionEnd, WatchReport, Vec<Sighting>), TwinError> {
     let mut repeated = repeat(twin, &ask.question)?;
     for _ in 1..ask.times {
         if verdict(twin, ask, &repeated.0) != Verdict::AsWanted {
@@ -56,7 +57,7 @@ pub(super) fn until_bad(
 pub(super) fn repeat(
     twin: &Twin,
     question: &Question,
-) -> Result<(TalkOutcome, WatchReport, Vec<Sighting>), TwinError> {
+) -> Result<(ConnectionEnd, WatchReport, Vec<Sighting>), TwinError> {
     let sniffer = Sniffer::open(twin.worlds()).map_err(TwinError::Socket)?;
     let mut talker = twin.talker()?;
     let watch = watch(twin, Family::of(question.client))?;

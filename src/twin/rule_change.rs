@@ -29,6 +29,12 @@ pub struct RuleChange {
 }
 
 impl RuleChange {
+    /// Returns whether no rule changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.scripts.values().all(String::is_empty)
+    }
+
     /// Loads the change into the calling thread's namespace. Returns whether iptables-restore accepts it.
     ///
     /// `has_live_places`: whether every rule has the place there that it has on the machine. The scripts name

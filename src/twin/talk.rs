@@ -12,8 +12,8 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
+use super::connection_end::{ConnectionEnd, Reached};
 use super::netns::Netns;
-use super::sniff::Sighting;
 use super::world::World;
 use crate::net::Protocol;
 
@@ -40,39 +40,6 @@ pub enum From {
     World(usize),
     /// The twin's machine namespace.
     Machine,
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TalkOutcome {
-    /// The target was reached, and the client has the whole answer.
-    Answered(Reached),
-    /// The target was reached, but the rest of the request or the answer did not come through.
-    Stuck(Reached),
-    /// The kernel told the client that nobody answers.
-    Refused(io::ErrorKind),
-    Silent,
-}
-
-/// The end that a connection reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reached {
-    /// The number of the world in which the connection was accepted.
-    pub world: usize,
-    /// The source that the target saw.
-    pub source: SocketAddr,
-    pub target: SocketAddr,
-}
-
-/// The place where the first packet of a connection came out of the machine.
-impl std::convert::From<&Sighting> for Reached {
-    fn from(came: &Sighting) -> Self {
-        Self {
-            world: came.world,
-            source: came.source,
-            target: came.destination,
-        }
-    }
 }
 
 /// The most hops of a packet and its answer. The kernel may put work off once at each.
@@ -130,7 +97,7 @@ impl<'w> Talker<'w> {
     ///
     /// # Errors
     /// If a socket cannot be opened, which says nothing about the connection.
-    pub fn ask(&mut self, question: &Question) -> io::Result<TalkOutcome> {
+    pub fn ask(&mut self, question: &Question) -> io::Result<ConnectionEnd> {
         match question.protocol {
             Protocol::Tcp => self.ask_tcp(question),
             Protocol::Udp => self.ask_udp(question),
@@ -166,7 +133,7 @@ impl<'w> Talker<'w> {
         find()
     }
 
-    fn ask_tcp(&mut self, question: &Question) -> io::Result<TalkOutcome> {
+    fn ask_tcp(&mut self, question: &Question) -> io::Result<ConnectionEnd> {
         self.listen(question)?;
         self.go(question.from)?;
         let mut client = socket(question.to, Type::STREAM, Transport::TCP)?;
@@ -175,7 +142,7 @@ impl<'w> Talker<'w> {
         if let Err(error) = client.connect(&question.to.into())
             && !is_under_way(&error)
         {
-            return Ok(TalkOutcome::Refused(error.kind()));
+            return Ok(ConnectionEnd::Refused(error.kind()));
         }
         let listening = &self.listening;
         let came = self.look(|| {
@@ -189,8 +156,8 @@ impl<'w> Talker<'w> {
             Ok(client.take_error()?.map(Err))
         })?;
         let (world, mut target, source) = match came {
-            None => return Ok(TalkOutcome::Silent),
-            Some(Err(error)) => return Ok(TalkOutcome::Refused(error.kind())),
+            None => return Ok(ConnectionEnd::Silent),
+            Some(Err(error)) => return Ok(ConnectionEnd::Refused(error.kind())),
             Some(Ok(taken)) => taken,
         };
         let address = |address: socket2::SockAddr| address.as_socket();
@@ -206,9 +173,9 @@ impl<'w> Talker<'w> {
         let there = self.carry(&mut client, &mut target, question.request)?;
         let back = there && self.carry(&mut target, &mut client, question.answer)?;
         Ok(if back {
-            TalkOutcome::Answered(reached)
+            ConnectionEnd::Delivered(reached)
         } else {
-            TalkOutcome::Stuck(reached)
+            ConnectionEnd::Stuck(reached)
         })
     }
 
@@ -280,7 +247,7 @@ impl<'w> Talker<'w> {
         Ok(())
     }
 
-    fn ask_udp(&mut self, question: &Question) -> io::Result<TalkOutcome> {
+    fn ask_udp(&mut self, question: &Question) -> io::Result<ConnectionEnd> {
         let mut targets = Vec::new();
         for (number, world) in self.worlds.iter().enumerate() {
             world.netns.enter()?;
@@ -296,11 +263,11 @@ impl<'w> Talker<'w> {
         client.bind(&SocketAddr::new(question.client, 0).into())?;
         // A route of the type blackhole or unreachable lets no datagram be sent at all.
         if let Err(error) = client.connect(&question.to.into()) {
-            return Ok(TalkOutcome::Refused(error.kind()));
+            return Ok(ConnectionEnd::Refused(error.kind()));
         }
         let client = UdpSocket::from(client);
         if let Err(error) = client.send(&payload(question.request)) {
-            return Ok(TalkOutcome::Refused(error.kind()));
+            return Ok(ConnectionEnd::Refused(error.kind()));
         }
         let mut buffer = vec![0; 1 << 16];
         let came = self.look(|| {
@@ -314,8 +281,8 @@ impl<'w> Talker<'w> {
             Ok(client.take_error()?.map(Err))
         })?;
         let (world, at, target, source) = match came {
-            None => return Ok(TalkOutcome::Silent),
-            Some(Err(error)) => return Ok(TalkOutcome::Refused(error.kind())),
+            None => return Ok(ConnectionEnd::Silent),
+            Some(Err(error)) => return Ok(ConnectionEnd::Refused(error.kind())),
             Some(Ok(taken)) => taken,
         };
         let reached = Reached {
@@ -324,7 +291,7 @@ impl<'w> Talker<'w> {
             target: at,
         };
         if target.send_to(&payload(question.answer), source).is_err() {
-            return Ok(TalkOutcome::Stuck(reached));
+            return Ok(ConnectionEnd::Stuck(reached));
         }
         let back = self.look(|| match client.recv(&mut buffer) {
             Ok(count) => Ok(Some(count == question.answer)),
@@ -332,9 +299,9 @@ impl<'w> Talker<'w> {
             Err(_) => Ok(Some(false)),
         })?;
         Ok(if back == Some(true) {
-            TalkOutcome::Answered(reached)
+            ConnectionEnd::Delivered(reached)
         } else {
-            TalkOutcome::Stuck(reached)
+            ConnectionEnd::Stuck(reached)
         })
     }
 }

@@ -100,6 +100,7 @@ fn a_test_with_an_interface_changes_no_other_test(backend: Backend) {
         "nor from elsewhere",
     ];
     let lines: Vec<&str> = said.stdout.lines().collect();
+    assert!(lines.len() > names.len(), "{said:?}");
     for (line, name) in lines.iter().zip(names) {
         assert!(line.contains(name), "{said:?}");
     }
@@ -254,13 +255,29 @@ fn a_target_that_a_test_does_not_list_fails_it(backend: Backend) {
         "10.224.0.118:8443}}",
         "['10.224.0.118:8443', '10.224.0.119:8443']}}",
     );
-    let limited = several.replace("]}}", "]}, limits: {new_per_second: 1, burst: 1}}");
+    let limited = several.replace(
+        "]}}",
+        ", '10.224.0.120:8443', '10.224.0.121:8443']}, limits: {new_per_second: 1, burst: 1}}",
+    );
     // It would pass every second time with one connection.
     for spec in [&several, &several, &several, &limited, &limited] {
         let said = test(&host, spec);
         assert_eq!(said.code, 1, "{said:?}");
-        let words = "it reached 10.224.0.119:8443";
-        assert!(said.stdout.contains(words), "{said:?}");
+        let other = ["it reached 10.224.0.119:8443", "it reached 10.224.0.12"];
+        assert!(
+            other.iter().any(|words| said.stdout.contains(words)),
+            "{said:?}"
+        );
+    }
+    let all = "'10.224.0.118:8443|10.224.0.119:8443|10.224.0.120:8443'";
+    let without_one = limited.replace("reaches: '10.224.0.118:8443'", &format!("reaches: {all}"));
+    assert_ne!(without_one, limited);
+    for _ in 0..3 {
+        let said = test(&host, &without_one);
+        assert!(
+            said.stdout.contains("it reached 10.224.0.121:8443"),
+            "{said:?}"
+        );
     }
 }
 
@@ -275,12 +292,22 @@ fn a_failing_test_is_reported_without_a_change(backend: Backend) {
     for words in ["nothing has changed", "failed      ssh is closed"] {
         assert!(said.stderr.contains(words), "{words}: {said:?}");
     }
+    // Nothing changes, so no other connection is tried.
+    lab.firewall
+        .run("iptables -t raw -I PREROUTING -p tcp --dport 443 -j DROP");
+    let alone: String = SPEC
+        .lines()
+        .filter(|line| !line.contains("web is reached"))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let said = lab.nvactl_with(&["apply", "-"], &alone);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(!said.stderr.contains("fail with and without"), "{said:?}");
 }
 
 lab_test!(either a_private_address_that_nothing_names_is_noted);
 fn a_private_address_that_nothing_names_is_noted(backend: Backend) {
     let host = host_with(backend);
-    let note = "nothing in the spec names 10.3.0.4";
+    let note = "`<stdin>` does not name 10.3.0.4, so the interface that leads to it is a guess";
     let spec = SPEC.replace("to: 22", "to: '10.3.0.4:22'");
     for (spec, is_noted) in [(SPEC, false), (spec.as_str(), true)] {
         let said = test(&host, spec);
@@ -330,10 +357,17 @@ fn a_trace_of_commands_is_refused_with_the_command_that_reads_them(backend: Back
 lab_test!(either the_paths_that_are_left_out_are_counted);
 fn the_paths_that_are_left_out_are_counted(backend: Backend) {
     let host = host_with(backend);
-    let more: String = (1..13)
-        .map(|n| format!("  - {{from: 198.51.100.{n}, to: 443, reaches: nothing}}\n"))
-        .collect();
-    let said = test(&host, &format!("{SPEC}{more}"));
+    // Those with `in` have a copy of their own.
+    let test = |n: u8| {
+        let side = if n.is_multiple_of(2) {
+            "in: eth0, "
+        } else {
+            ""
+        };
+        format!("  - {{from: 198.51.100.{n}, {side}to: 443, reaches: nothing}}\n")
+    };
+    let more: String = (1..13).map(test).collect();
+    let said = self::test(&host, &format!("{SPEC}{more}"));
     let note = "the paths of 2 more failed tests are left out";
     assert!(said.stderr.contains(note), "{said:?}");
 }

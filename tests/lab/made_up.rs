@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use nvactl::net::{Family, Protocol};
 use nvactl::netfilter::backend::Backend as Programs;
 use nvactl::netfilter::text::parse::parse;
+use nvactl::twin::connection_end::{ConnectionEnd, Reached};
 use nvactl::twin::made_up::MadeUp;
 use nvactl::twin::rules::PacketFilter;
-use nvactl::twin::talk::{From, Question, Reached, TalkOutcome};
+use nvactl::twin::talk::{From, Question};
 use nvactl::twin::{Twin, netns};
 
 use crate::asked::{cases, set_of, tried};
@@ -84,7 +85,7 @@ fn ends(text: &str, backend: Backend, asked: &[(&str, &str, &str)]) -> Vec<Optio
                 answer: 64,
             };
             match answered(&mut talker, &question) {
-                TalkOutcome::Answered(Reached {
+                ConnectionEnd::Delivered(Reached {
                     world,
                     source,
                     target,

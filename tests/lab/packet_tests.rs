@@ -248,7 +248,7 @@ fn a_test_that_is_not_opened_in_time_has_not_passed(backend: Backend) {
 }
 
 lab_test!(either a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown);
-/// Whom the live machine has seen recently is not copied.
+/// The client whom the live machine has seen recently is not copied.
 fn a_rule_that_a_copy_cannot_show_makes_only_the_tests_that_meet_it_unknown(backend: Backend) {
     let lab = working(backend);
     lab.firewall
@@ -294,6 +294,7 @@ tests:
     let denied = spec.replace("limits:", "deny_from: [198.51.100.7], limits:");
     let said = test(&lab, &denied, &[]);
     assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("it reached nothing"), "{said:?}");
 }
 
 lab_test!(either the_path_of_a_failed_test_ends_as_the_test_found);

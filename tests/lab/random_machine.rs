@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use nvactl::forwards::{ForwardSet, Nets, OutboundProtocol, Snat};
+use nvactl::forwards::{Balance, ForwardSet, Nets, OutboundProtocol, Snat};
 use nvactl::net::{AddressRange, Family, Port, PortRange, Protocol, not_a_host};
 use nvactl::netfilter::conntrack::is_of_host;
 use nvactl::plan::plan;
@@ -34,6 +34,20 @@ pub struct RandomMachine {
 }
 
 impl RandomMachine {
+    /// Returns how many ends a connection may have by chance: the forwards of its port choose among several targets.
+    pub fn ends(&self, connection: &Connection) -> usize {
+        let forwards = self.set.forwards.iter().filter(|forward| {
+            connection.protocol.transport() == Some(forward.protocol)
+                && forward.family() == Family::of(connection.to)
+                && connection
+                    .port
+                    .is_some_and(|port| forward.listen.ports.contains(port))
+                && forward.target.balance == Balance::Random
+        });
+        let targets = forwards.map(|forward| forward.target.destinations.len());
+        targets.sum::<usize>().max(1)
+    }
+
     /// Makes the machine, and clients and servers behind each interface.
     pub fn new(mut set: ForwardSet, mut chance: Chance, backend: Backend) -> Self {
         for forward in &mut set.forwards {

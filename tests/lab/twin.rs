@@ -4,9 +4,10 @@ use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
 use nvactl::net::Protocol;
+use nvactl::twin::connection_end::{ConnectionEnd, Reached};
 use nvactl::twin::machine::Machine;
 use nvactl::twin::netns;
-use nvactl::twin::talk::{From, Question, Reached, TalkOutcome, Talker};
+use nvactl::twin::talk::{From, Question, Talker};
 use nvactl::twin::wiring::wire;
 
 use crate::lab::{Backend, Lab};
@@ -22,7 +23,7 @@ forwards:
 ";
 
 /// Asks again while a port is in use: a program that another test starts holds every socket until its exec.
-pub fn answered(talker: &mut Talker<'_>, question: &Question) -> TalkOutcome {
+pub fn answered(talker: &mut Talker<'_>, question: &Question) -> ConnectionEnd {
     let is_held = |error: &Error| error.kind() == ErrorKind::AddrInUse;
     let mut outcomes = std::iter::repeat_with(|| talker.ask(question)).take(1000);
     let outcome = outcomes.find(|outcome| !outcome.as_ref().is_err_and(is_held));
@@ -80,7 +81,7 @@ fn a_twin_treats_packets_like_the_machine(backend: Backend) {
                 .map(|world| world.interface.clone())
                 .collect();
             let mut ask = |question: Question| match answered(&mut talker, &question) {
-                TalkOutcome::Answered(Reached {
+                ConnectionEnd::Delivered(Reached {
                     world,
                     source,
                     target,

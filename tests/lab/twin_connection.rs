@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use nvactl::forwards::OutboundProtocol;
 use nvactl::net::Port;
-use nvactl::twin::connection::{Connection, ConnectionEnd, Opener};
+use nvactl::twin::connection::{Connection, Opener};
+use nvactl::twin::connection_end::ConnectionEnd;
 use nvactl::twin::machine::Machine;
 use nvactl::twin::rules::PacketFilter;
 use nvactl::twin::talk::From;

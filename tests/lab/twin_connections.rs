@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use nvactl::forwards::ForwardSet;
 use nvactl::twin::Twin;
-use nvactl::twin::connection::{Connection, ConnectionEnd, Opener};
+use nvactl::twin::connection::{Connection, Opener};
+use nvactl::twin::connection_end::ConnectionEnd;
 use nvactl::twin::talk::From;
 
 use crate::chance::Chance;
@@ -29,7 +30,7 @@ const OF_MACHINE: usize = 250;
 /// How long silence lasts until it counts, and how long if the copy says otherwise.
 const PATIENCE: Duration = Duration::from_millis(150);
 const LONGER: Duration = Duration::from_millis(1500);
-/// How often a connection is opened through the copy until it ends as the real one: rules choose targets by chance.
+/// How often a connection whose target is chosen by chance is opened through the copy until it ends as the real one.
 const TIMES: usize = 200;
 
 /// The end of a connection.
@@ -143,6 +144,7 @@ fn compared(
         for (connection, arrival) in connections.iter().zip(&arrivals) {
             let mut found = real(&machine, arrival.as_ref());
             let mut seen: Vec<End> = Vec::new();
+            let ends = machine.ends(connection);
             for _ in 0..TIMES {
                 match copied(&machine, twin, opener, connection) {
                     Some(end) if !seen.contains(&end) => seen.push(end),
@@ -150,7 +152,7 @@ fn compared(
                     // A program that another test starts holds every socket until its exec.
                     None => thread::yield_now(),
                 }
-                if seen.contains(&found) {
+                if seen.contains(&found) || seen.len() >= ends {
                     break;
                 }
             }

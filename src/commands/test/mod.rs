@@ -6,6 +6,7 @@ mod run;
 mod suggest;
 
 use super::console::Console;
+use super::copy_source::stranger;
 use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
@@ -17,6 +18,7 @@ use crate::forwards::PacketTest;
 use crate::host;
 use crate::host::user_namespace::enter_own_namespaces;
 use crate::net::printable;
+use crate::netfilter::token::shell_word;
 
 pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     let source = read_spec(args.spec.spec.as_deref())?;
@@ -34,7 +36,7 @@ pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result
         let named = [source.name.clone()].into_iter().chain(own);
         let refusal = CommandRefusal::NoTests {
             files: named.collect(),
-            suggest: format!("nvactl test --suggest {}", source.argument()),
+            suggest: format!("nvactl test --suggest {}", shell_word(source.argument())),
         };
         return Err(refusal.into());
     }
@@ -45,6 +47,9 @@ pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result
         enter_own_namespaces()?;
         run::on_made_up_machine(&set, &tests, on.backend)?
     };
+    for address in &report.strangers {
+        console.note(stranger(&source.name, *address));
+    }
     match args.format {
         TestFormat::Text => report.say(&source.name, console),
         TestFormat::Json => console.say_json(&report.json(&source.name))?,

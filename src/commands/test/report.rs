@@ -1,5 +1,8 @@
 //! The results of tests, for people, for programs and for a pull request.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use crate::commands::console::Console;
@@ -16,8 +19,8 @@ pub struct TestReport {
     pub made_up: Vec<String>,
     /// The parts of the machine that the copy lacks and that may decide about packets.
     pub doubts: Vec<String>,
-    /// Facts about the machine that was made up, for people.
-    pub notes: Vec<String>,
+    /// Private addresses that tests go to, and that the spec of the made-up machine does not name.
+    pub strangers: BTreeSet<IpAddr>,
 }
 
 /// The results as JSON. docs/json.md documents the fields.
@@ -59,9 +62,6 @@ impl TestReport {
         for doubt in &self.doubts {
             console.note(doubt_note(doubt));
         }
-        for note in &self.notes {
-            console.note(note);
-        }
         let failed = self
             .results
             .iter()
@@ -97,7 +97,7 @@ impl TestReport {
                 file: one.file.as_deref(),
                 line: one.line,
                 columns: None,
-                title: "test failed",
+                title: &format!("test {}", one.outcome.as_str()),
                 message: &format!("{}\n{found}{trace}", one.test),
             };
             console.say(command);
@@ -171,7 +171,7 @@ mod tests {
             ],
             made_up: vec![HOSTILE.to_owned()],
             doubts: vec![lines],
-            notes: Vec::new(),
+            strangers: BTreeSet::new(),
         }
     }
 

@@ -36,7 +36,7 @@ pub fn object(traced: &Traced) -> Value {
         },
         "to": at(asked.destination()),
         "in": of.ingress,
-        "delivered": matches!(of.end, TracedEnd::Delivered(_)),
+        "delivered": of.is_delivered(),
         "end": end,
         "target": arrival.map(|one| at(one.reached.target)),
         "behind": arrival.map(|Arrival { interface, .. }| interface),

@@ -120,7 +120,8 @@ impl TraceSubject {
                 CopySource::of_spec(set, &asked, on.backend)
             }
             Self::Rules { name, text } => {
-                let copied = CopySource::of_rules(text, Family::of(client), &sides, on.backend);
+                let copied =
+                    CopySource::of_rules(text, (Family::of(client), to), &sides, on.backend);
                 copied.map_err(|error| match error {
                     Error::Trace(_) => error,
                     error => Error::RulesFile {
@@ -136,11 +137,10 @@ impl TraceSubject {
     pub fn likely(&self, protocol: OutboundProtocol, to: IpAddr, port: Option<Port>) -> Vec<Port> {
         let mut ports: Vec<Port> = port.into_iter().collect();
         if let (Self::Spec { set, .. }, Some(port)) = (self, port) {
-            let led = set.forwards.iter().filter(|forward| {
-                protocol.transport() == Some(forward.protocol)
-                    && forward.family() == Family::of(to)
-                    && forward.listen.ports.contains(port)
-            });
+            let led = set
+                .forwards
+                .iter()
+                .filter(|forward| forward.listens(protocol.transport(), Family::of(to), port));
             for forward in led {
                 let targets = forward.target.destinations.iter();
                 ports.extend(targets.map(|to| forward.port_at(to, port)));

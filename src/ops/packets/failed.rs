@@ -188,7 +188,7 @@ pub fn dead(judged: &[Judged<'_>], remarks: &mut Remarks) {
     remarks.warn_of_rules(each);
 }
 
-/// Whether another message names the cause: switches, routes and neighbours are checked on the machine
+/// Returns whether another message names the cause: switches, routes and neighbours are checked on the machine
 /// itself. nvactl's own rule does what the spec says, for example if a target is this machine.
 fn is_told_elsewhere(taken: &Taken) -> bool {
     match &taken.by {

@@ -92,7 +92,7 @@ fn taker(count: usize, taken: Option<&Taken>) -> String {
     }
 }
 
-/// Whether the chain is iptables' FORWARD, whose policy the spec sets.
+/// Returns whether the chain is iptables' FORWARD, whose policy the spec sets.
 fn is_forward(decided: &DecidingRule) -> bool {
     matches!(
         &decided.holder,

@@ -43,7 +43,7 @@ pub fn told(
     }
     if !tried.failed_tests.is_empty() {
         let numbered = tried.failed_tests.iter().enumerate();
-        let result = |(number, one)| TestResult::of(one, &tried.watched, tried.traces.get(&number));
+        let result = |(number, one)| TestResult::of(one, tried.traces.get(&number));
         return PacketTrial::TestsFail(numbered.map(result).collect());
     }
     dead(&tried.dead, remarks);

@@ -14,14 +14,15 @@ pub use trial::{Opened, Others, Tried, Trying};
 use super::battery::{Ask, InDoubt, Wanted, battery, plain, plain_outward};
 use super::cause::{By, Conversation, DecidingRule, Holder, Taken};
 use super::clients::ClientKind;
+use super::connection_end::ConnectionEnd;
 use super::explain::explain;
 use super::judge;
 use super::machine::Machine;
-use super::packet_tests::{run_tests, trace_failed};
+use super::packet_tests::{MOST_TRACED, run_tests, trace_failed};
 use super::repeat::{conversation, repeat, taken};
 use super::rules::PacketFilter;
 use super::search::CauseSearch;
-use super::talk::{Question, TalkOutcome};
+use super::talk::Question;
 use super::verdict::{Judged, Verdict};
 use super::{Twin, TwinError, switches};
 use crate::forwards::{Forward, ForwardSet, Outbound, PacketTest};
@@ -44,7 +45,7 @@ const SHUT: usize = 5;
 /// use up their own time, do not count.
 const TESTS_LIMIT: Duration = Duration::from_mins(2);
 
-/// Tries a change. Returns `None` if iptables-restore refuses the change in the twin. Call it within
+/// Tries a change. If nothing changes, only the tests of the spec are tried. Returns `None` if iptables-restore refuses the change in the twin. Call it within
 /// [`super::netns::aside`].
 ///
 /// # Errors
@@ -57,6 +58,12 @@ pub fn try_change<'f>(trying: &'f Trying<'f>) -> Result<Option<Tried<'f>>, TwinE
         neighbour.failed = false;
     }
     let filter = PacketFilter::read_of(trying.change.scripts.families())?;
+    if trying.change.is_empty() {
+        let mut twin = forwarding(&machine, &filter, Some(trying.deadline))?;
+        let mut tried = Tried::default();
+        run_spec_tests(trying, &mut twin, &mut tried)?;
+        return Ok(Some(tried));
+    }
     let trial = prepared(trying, &machine, &filter);
     let (flows, distinct) = distinct(trying);
     let mut twin = forwarding(&machine, &filter, Some(trying.deadline))?;
@@ -129,8 +136,7 @@ fn run_spec_tests<'f>(
     tried.failed_tests = run_tests(twin, &tests, &sets, deadline)?;
     tried.failed_tests.retain(|one| !one.is_passed());
     if !tried.failed_tests.is_empty() {
-        tried.traces = trace_failed(twin, &tried.failed_tests, deadline);
-        tried.watched = twin.watched().iter().map(ToString::to_string).collect();
+        tried.traces = trace_failed(twin, &tried.failed_tests, MOST_TRACED, deadline);
     }
     Ok(())
 }
@@ -317,7 +323,7 @@ fn after<'f>(
     tried.opened.retain(|opened| {
         let outcome = talker.ask(&opened.ask.question);
         let listeners = &opened.ask.question.listeners;
-        matches!(outcome, Ok(TalkOutcome::Answered(reached)) if listeners.contains(&reached.target))
+        matches!(outcome, Ok(ConnectionEnd::Delivered(reached)) if listeners.contains(&reached.target))
     });
     drop(talker);
     let mut left = [SHUT; 2];

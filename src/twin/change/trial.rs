@@ -13,11 +13,12 @@ use crate::plan::Hook;
 use crate::twin::battery::{Ask, Subject};
 use crate::twin::cause::{DecidingRule, Taken};
 use crate::twin::clients::{Clients, NamedInRules};
+use crate::twin::connection_end::ConnectionEnd;
 use crate::twin::machine::Machine;
 use crate::twin::packet_tests::{FailedPath, TestedPacket};
 use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
-use crate::twin::talk::{Question, TalkOutcome, Talker};
+use crate::twin::talk::{Question, Talker};
 use crate::twin::verdict::Judged;
 
 /// The facts of a trial.
@@ -53,8 +54,6 @@ pub struct Tried<'f> {
     pub failed_tests: Vec<TestedPacket<'f>>,
     /// The paths of the first ones that failed, by their number in `failed_tests`.
     pub traces: BTreeMap<usize, FailedPath>,
-    /// The twin's watched rules, in words, if there are such tests.
-    pub watched: Vec<String>,
     /// Connections that rules of others refused before the change, and that come through after it.
     pub opened: Vec<Opened<'f>>,
     /// Connections outside the forwards and outbound entries.
@@ -158,5 +157,5 @@ pub fn takers<'f>(
 
 /// Returns whether a connection is answered. A connection that cannot be opened is not.
 pub fn is_answered(talker: &mut Talker<'_>, question: &Question) -> bool {
-    matches!(talker.ask(question), Ok(TalkOutcome::Answered(_)))
+    matches!(talker.ask(question), Ok(ConnectionEnd::Delivered(_)))
 }

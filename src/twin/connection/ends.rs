@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use socket2::Socket;
 
-use super::values::{Connection, ConnectionEnd};
+use super::values::Connection;
 use crate::net::Port;
 use crate::twin::batch;
+use crate::twin::connection_end::ConnectionEnd;
 use crate::twin::sniff::{PacketKind, Sighting, Sniffer};
 use crate::twin::talk::Talker;
 use crate::twin::{Twin, TwinError};

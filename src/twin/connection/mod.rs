@@ -14,10 +14,11 @@ mod values;
 
 use crate::forwards::OutboundProtocol;
 use crate::net::{Family, Port};
+use crate::twin::connection_end::ConnectionEnd;
 use crate::twin::{Twin, TwinError};
 
 pub use place::{ClientSides, PlaceError, own_address};
-pub use values::{Connection, ConnectionEnd};
+pub use values::Connection;
 
 use ends::Ends;
 use tcp::TcpListeners;

@@ -9,10 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 
 use super::ends::Ends;
-use super::values::{Connection, ConnectionEnd};
+use super::values::Connection;
 use crate::net::{Family, Port};
+use crate::twin::connection_end::{ConnectionEnd, Reached};
 use crate::twin::sniff::{PacketKind, Sighting};
-use crate::twin::talk::{From, Reached, payload};
+use crate::twin::talk::{From, payload};
 
 /// The types of messages (RFC 792, RFC 4443): the request, and the answer.
 const V4: (u8, u8) = (8, 0);
@@ -152,7 +153,7 @@ fn answered(mut client: &Socket, family: Family, identifier: Port) -> io::Result
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            // A message of ICMP that something was not reached. The answer may come yet.
+            // A message of ICMP that something was not reached, which the kernel reports once. The answer may come yet.
             Err(_) => {}
         }
     }

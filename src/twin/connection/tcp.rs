@@ -8,10 +8,11 @@ use std::time::Duration;
 use socket2::{Protocol as Transport, Socket, Type};
 
 use super::ends::Ends;
-use super::values::{Connection, ConnectionEnd};
+use super::values::Connection;
 use crate::net::{Family, Port};
+use crate::twin::connection_end::{ConnectionEnd, Reached};
 use crate::twin::sniff::{PacketKind, Sighting};
-use crate::twin::talk::{Reached, is_under_way, socket};
+use crate::twin::talk::{is_under_way, socket};
 use crate::twin::world::World;
 
 /// The most listeners that are open at once: a process may have 1,024 open files (setrlimit(2)).

@@ -6,9 +6,10 @@ use std::net::UdpSocket;
 use socket2::{Protocol as Transport, Type};
 
 use super::ends::Ends;
-use super::values::{Connection, ConnectionEnd};
+use super::values::Connection;
+use crate::twin::connection_end::{ConnectionEnd, Reached};
 use crate::twin::sniff::PacketKind;
-use crate::twin::talk::{From, Reached, payload, socket};
+use crate::twin::talk::{From, payload, socket};
 
 /// Sends a datagram, and answers from where it came out of the machine. A target needs no listener: it answers with the
 /// addresses that were seen.

@@ -1,12 +1,11 @@
-//! A connection and its end, as values.
+//! A connection, as a value.
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::forwards::OutboundProtocol;
 use crate::net::Port;
-use crate::twin::talk::{From, Reached};
+use crate::twin::talk::From;
 
 /// A connection whose end is not known before it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,33 +42,5 @@ impl fmt::Display for Connection {
         end(f, self.client, self.client_port)?;
         f.write_str(" -> ")?;
         end(f, self.to, self.port)
-    }
-}
-
-/// The end of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConnectionEnd {
-    /// A target was reached, and the client has the whole answer.
-    Delivered(Reached),
-    /// A target was reached, but the rest of the request or the answer did not come through.
-    Stuck(Reached),
-    /// The client was told that nobody answers.
-    Refused(io::ErrorKind),
-    Silent,
-}
-
-impl ConnectionEnd {
-    /// Returns the target that was reached, if any.
-    #[must_use]
-    pub fn reached(&self) -> Option<&Reached> {
-        match self {
-            ConnectionEnd::Delivered(reached) | ConnectionEnd::Stuck(reached) => Some(reached),
-            ConnectionEnd::Refused(_) | ConnectionEnd::Silent => None,
-        }
-    }
-
-    #[must_use]
-    pub fn is_delivered(&self) -> bool {
-        matches!(self, ConnectionEnd::Delivered(_))
     }
 }

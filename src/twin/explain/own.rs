@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use crate::twin::cause::Taken;
+use crate::twin::connection_end::ConnectionEnd;
 use crate::twin::repeat::taken;
-use crate::twin::talk::{Question, TalkOutcome};
+use crate::twin::talk::Question;
 use crate::twin::{Twin, TwinError};
 
 /// The result of a connection from the machine itself to a target.
@@ -39,7 +40,7 @@ pub fn kept_in(twin: &Twin, questions: &[Question], deadline: Instant) -> Vec<(u
 
 fn keeps(twin: &Twin, question: &Question) -> Result<Option<KeptIn>, TwinError> {
     let outcome = twin.talker()?.ask(question).map_err(TwinError::Socket)?;
-    if matches!(outcome, TalkOutcome::Answered(_)) {
+    if matches!(outcome, ConnectionEnd::Delivered(_)) {
         return Ok(None);
     }
     Ok(Some(KeptIn::By(taken(twin, question)?)))

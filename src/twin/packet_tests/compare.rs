@@ -3,8 +3,8 @@
 use crate::forwards::{PacketTest, Reaches, Snat, TestHost};
 use crate::net::Port;
 use crate::twin::Twin;
+use crate::twin::connection_end::Reached;
 use crate::twin::judge::sources;
-use crate::twin::talk::Reached;
 
 use super::values::Mismatch;
 

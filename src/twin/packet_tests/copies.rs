@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::forwards::{PacketTest, TestDestination};
+use crate::forwards::PacketTest;
 use crate::net::Interface;
 
 /// A machine that is made up for some tests.
@@ -81,12 +81,8 @@ impl TestCopy {
 
 /// Returns whether packets of a test have an address.
 fn has(test: &PacketTest, address: IpAddr) -> bool {
-    let to = match test.to {
-        TestDestination::Machine(_) => None,
-        TestDestination::Host(host) => Some(host.address),
-    };
     let hosts = test.reaches.hosts().iter().map(|host| host.address);
-    let mut all = hosts.chain(to).chain([test.from]);
+    let mut all = hosts.chain(test.to.address()).chain([test.from]);
     all.any(|one| one == address)
 }
 

@@ -49,8 +49,11 @@ pub fn run_tests<'t>(
     let otherwise = run_once(twin, tests, sets, deadline)?;
     twin.exchange_rivals()?;
     for (one, other) in tested.iter_mut().zip(otherwise) {
-        if one.outcome != other.outcome {
-            one.outcome = TestOutcome::InDoubt(unordered(&rivals));
+        match (&one.outcome, other.outcome) {
+            (TestOutcome::NotOpened(_), _) | (TestOutcome::Failed(_), TestOutcome::Failed(_)) => {}
+            (_, TestOutcome::NotOpened(why)) => one.outcome = TestOutcome::NotOpened(why),
+            (first, second) if *first == second => {}
+            _ => one.outcome = TestOutcome::Unknown(in_doubt(&unordered(&rivals))),
         }
     }
     Ok(tested)
@@ -86,7 +89,8 @@ fn run_once<'t>(
         test,
         connection,
         targets: targets(test, sets),
-        outcome: late(),
+        seen: BTreeSet::new(),
+        outcome: TestOutcome::late(),
     });
     let mut tested: Vec<TestedPacket<'_>> = each.collect();
     let rounds = if twin.takes_turns() {
@@ -103,11 +107,13 @@ fn run_once<'t>(
         open_in_new_twin(twin, &mut tested, round, deadline);
     }
     for one in all {
-        let is_short = one.most < times(&tested[one.number]);
-        let mut rounds = 1..ROUNDS;
-        while is_short && tested[one.number].is_passed() && rounds.next().is_some() {
+        let twins = times(&tested[one.number]).div_ceil(one.most.max(1));
+        for _ in 1..twins {
+            if !tested[one.number].is_passed() || tested[one.number].has_seen_all() {
+                break;
+            }
             // A test passes only with all its connections.
-            tested[one.number].outcome = late();
+            tested[one.number].outcome = TestOutcome::late();
             open_in_new_twin(twin, &mut tested, &[one], deadline);
         }
     }
@@ -120,11 +126,6 @@ fn times(tested: &TestedPacket<'_>) -> usize {
         0 | 1 => 1,
         several => several * ROUNDS,
     }
-}
-
-/// Returns the outcome of a test that is not opened in time.
-fn late() -> TestOutcome {
-    TestOutcome::NotOpened("the time limit was reached first".to_owned())
 }
 
 /// Opens the connections of some tests in a new twin, if there is time. The tests are not opened yet.
@@ -177,7 +178,7 @@ fn open(
     match some {
         _ if met.is_empty() => Ok(()),
         [one] => {
-            tested[one.number].outcome = TestOutcome::Unknown(met);
+            tested[one.number].outcome = met_watched(twin, &met);
             Ok(())
         }
         several => find_met(twin, tested, several, deadline),
@@ -194,7 +195,7 @@ fn find_met(
     deadline: Instant,
 ) -> Result<(), TwinError> {
     for one in some {
-        tested[one.number].outcome = late();
+        tested[one.number].outcome = TestOutcome::late();
     }
     twin.renew()?;
     let mut before = twin.packets()?;
@@ -211,7 +212,7 @@ fn find_met(
         let met = each.filter(|(_, (packets, before))| packets > before);
         let met: Vec<usize> = met.map(|(number, _)| number).collect();
         if !met.is_empty() {
-            tested.outcome = TestOutcome::Unknown(met);
+            tested.outcome = met_watched(twin, &met);
         }
         before = packets;
     }
@@ -219,11 +220,25 @@ fn find_met(
     twin.enter()
 }
 
+/// Returns the outcome of a test whose packets met watched rules, which have these numbers.
+fn met_watched(twin: &Twin, met: &[usize]) -> TestOutcome {
+    let rules = met.iter().filter_map(|number| twin.watched().get(*number));
+    let rules: Vec<String> = rules.map(ToString::to_string).collect();
+    let rules = rules.join("; ");
+    TestOutcome::Unknown(format!(
+        "its packets met a rule whose effect a copy cannot show: {rules}"
+    ))
+}
+
+fn in_doubt(doubt: &str) -> String {
+    format!("a copy cannot show how its packets meet this: {doubt}")
+}
+
 /// Opens the connection of a test, at most `most` times.
 fn open_one(twin: &Twin, opener: &mut Opener<'_>, tested: &mut TestedPacket<'_>, most: usize) {
-    tested.outcome = match &tested.connection {
-        Ok(connection) => outcome(twin, opener, tested, connection, most),
-        Err(why) => TestOutcome::NotOpened(why.clone()),
+    tested.outcome = match tested.connection.clone() {
+        Ok(connection) => outcome(twin, opener, tested, &connection, most),
+        Err(why) => TestOutcome::NotOpened(why),
     };
 }
 
@@ -269,9 +284,7 @@ fn answer_for(twin: &mut Twin, tests: &[&PacketTest]) -> Result<(), TwinError> {
     let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
     for test in tests {
         addresses.insert(test.from);
-        if let TestDestination::Host(host) = test.to {
-            addresses.insert(host.address);
-        }
+        addresses.extend(test.to.address());
         addresses.extend(test.reaches.hosts().iter().map(|host| host.address));
     }
     twin.answer_for(&addresses.difference(&own).copied().collect())
@@ -282,26 +295,25 @@ fn answer_for(twin: &mut Twin, tests: &[&PacketTest]) -> Result<(), TwinError> {
 fn outcome(
     twin: &Twin,
     opener: &mut Opener<'_>,
-    tested: &TestedPacket<'_>,
+    tested: &mut TestedPacket<'_>,
     connection: &Connection,
     most: usize,
 ) -> TestOutcome {
     let test = tested.test;
     let ports = ports(test.reaches.hosts());
-    let mut seen: BTreeSet<TestHost> = BTreeSet::new();
     for _ in 0..times(tested).min(most.max(1)) {
         let end = match opener.open(connection, &ports) {
             Ok(end) => end,
             Err(error) => return TestOutcome::NotOpened(error.words()),
         };
         if let Some(doubt) = twin.doubted(connection, &end) {
-            return TestOutcome::InDoubt(doubt);
+            return TestOutcome::Unknown(in_doubt(&doubt));
         }
         if let Some(mismatch) = mismatch(twin, test, end.reached(), end.is_delivered()) {
             return TestOutcome::Failed(mismatch);
         }
-        seen.extend(end.reached().map(host));
-        if seen.len() == tested.hosts() {
+        tested.seen.extend(end.reached().map(host));
+        if tested.has_seen_all() {
             break;
         }
     }

@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::compare::{mismatch, ports};
 use super::values::{Mismatch, TestOutcome, TestedPacket};
 use crate::twin::connection::Connection;
-use crate::twin::traced::{TracedConnection, TracedEnd, trace};
+use crate::twin::traced::{TracedConnection, trace};
 use crate::twin::{Twin, TwinError};
 
-/// The most failed tests whose connections are followed.
+/// The most failed tests of one command whose connections are followed.
 pub const MOST_TRACED: usize = 10;
 /// How often a connection is followed at most until it ends as the test found. Rules may choose a target by chance.
 const TRIES: usize = 16;
@@ -25,12 +25,13 @@ pub enum FailedPath {
     NotTraced(String),
 }
 
-/// Follows the connections of the first failed tests, each in a new twin, until they end as the tests found. Returns
-/// their paths by the number of the test. The calling thread is in the twin's machine namespace before and after.
+/// Follows the connections of the first failed tests, at most `most`, each in a new twin, until they end as the tests found.
+/// Returns their paths by the number of the test. The calling thread is in the twin's machine namespace before and after.
 #[must_use]
 pub fn trace_failed(
     twin: &mut Twin,
     tested: &[TestedPacket<'_>],
+    most: usize,
     deadline: Instant,
 ) -> BTreeMap<usize, FailedPath> {
     let failed = tested.iter().enumerate().filter_map(|(number, one)| {
@@ -40,7 +41,7 @@ pub fn trace_failed(
         Some((number, one, found, one.connection.as_ref().ok()?))
     });
     let mut paths = BTreeMap::new();
-    for (number, one, found, connection) in failed.take(MOST_TRACED) {
+    for (number, one, found, connection) in failed.take(most) {
         if Instant::now() >= deadline {
             break;
         }
@@ -63,25 +64,26 @@ fn traced(
     twin.renew()?;
     let mut traced = trace(twin, connection, &likely)?;
     for _ in 1..TRIES {
-        if is_as_found(twin, tested, found, &traced.end) || Instant::now() >= deadline {
+        if is_as_found(twin, tested, found, &traced) || Instant::now() >= deadline {
             break;
         }
         // The machine remembers a connection, and sends it to the same target again.
         twin.renew()?;
         traced = trace(twin, connection, &likely)?;
     }
-    Ok(if is_as_found(twin, tested, found, &traced.end) {
+    Ok(if is_as_found(twin, tested, found, &traced) {
         FailedPath::Same(traced)
     } else {
         FailedPath::OfAnother(traced)
     })
 }
 
-fn is_as_found(twin: &Twin, tested: &TestedPacket<'_>, found: &Mismatch, end: &TracedEnd) -> bool {
-    let (reached, is_delivered) = match end {
-        TracedEnd::Delivered(arrival) => (Some(&arrival.reached), true),
-        TracedEnd::Stuck(arrival, _) => (Some(&arrival.reached), false),
-        TracedEnd::Machine | TracedEnd::Refused(..) | TracedEnd::Silent(_) => (None, false),
-    };
-    mismatch(twin, tested.test, reached, is_delivered).as_ref() == Some(found)
+fn is_as_found(
+    twin: &Twin,
+    tested: &TestedPacket<'_>,
+    found: &Mismatch,
+    traced: &TracedConnection,
+) -> bool {
+    let ended = mismatch(twin, tested.test, traced.reached(), traced.is_delivered());
+    ended.as_ref() == Some(found)
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::forwards::{Forward, ForwardSet, Limits, Name, Outbound, PacketTest, TestDestination};
-use crate::net::{Family, Port};
+use crate::forwards::{Forward, ForwardSet, Limits, Name, Outbound, PacketTest};
+use crate::net::Family;
 
 /// A test in a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,8 @@ pub fn one_by_one(tests: &[&PacketTest], sets: &[&ForwardSet]) -> Vec<Vec<Planne
     rounds
 }
 
-/// The part of a spec whose limits count a connection. All forwards of one name and protocol share theirs.
+/// The part of a spec whose limits count a connection. Forwards of one name and protocol share theirs; those of two
+/// protocols are counted as one here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Counter<'s> {
     Forward(&'s Name),
@@ -80,17 +81,11 @@ impl<'s> Limited<'s> {
     /// Returns every part whose limits may count the connections of a test: more than those that do, since other rules
     /// may keep the packets away.
     fn counters(&self, test: &PacketTest) -> Vec<(Counter<'s>, Limits)> {
-        let port = match test.to {
-            TestDestination::Machine(port) => Some(port),
-            TestDestination::Host(host) => host.port,
+        let port = test.to.port();
+        let is_led = |one: &Forward| {
+            port.is_some_and(|port| one.listens(test.protocol.transport(), test.family(), port))
         };
-        let is_led = |forward: &Forward, port: Port| {
-            test.protocol.transport() == Some(forward.protocol)
-                && forward.family() == test.family()
-                && forward.listen.ports.contains(port)
-        };
-        let forwards = self.forwards.iter();
-        let forwards = forwards.filter(|(one, _)| port.is_some_and(|port| is_led(one, port)));
+        let forwards = self.forwards.iter().filter(|(one, _)| is_led(one));
         let is_let_out = |entry: &Outbound| {
             entry.family == Family::of(test.from)
                 && entry.protocols.contains(&test.protocol)

@@ -2,17 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::forwards::{Balance, Forward, ForwardSet, PacketTest, TestDestination, TestHost};
+use crate::forwards::{Balance, Forward, ForwardSet, PacketTest, TestHost};
 use crate::net::Port;
 
 /// Returns how many hosts the connections of a test may reach by the forwards of specs, whichever hosts the test lists.
 #[must_use]
 pub fn targets(test: &PacketTest, sets: &[&ForwardSet]) -> usize {
-    let port = match test.to {
-        TestDestination::Machine(port) => Some(port),
-        TestDestination::Host(host) => host.port,
-    };
-    let Some(port) = port else {
+    let Some(port) = test.to.port() else {
         return 0;
     };
     let forwards = sets.iter().flat_map(|set| &set.forwards);
@@ -35,14 +31,9 @@ pub fn targets(test: &PacketTest, sets: &[&ForwardSet]) -> usize {
 
 /// Returns whether a forward may take a test's connection. Its sources are not asked.
 fn leads(forward: &Forward, test: &PacketTest, port: Port) -> bool {
-    let is_address = match (test.to, forward.listen.address) {
-        (TestDestination::Host(to), Some(address)) => to.address == address,
-        (TestDestination::Machine(_), _) | (_, None) => true,
-    };
-    test.protocol.transport() == Some(forward.protocol)
-        && forward.family() == test.family()
-        && forward.listen.ports.contains(port)
-        && is_address
+    let listens = forward.listens(test.protocol.transport(), test.family(), port);
+    let address = test.to.address().zip(forward.listen.address);
+    listens && address.is_none_or(|(to, listener)| to == listener)
 }
 
 #[cfg(test)]

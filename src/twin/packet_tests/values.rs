@@ -1,5 +1,6 @@
 //! The results of tests, as values.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -14,13 +15,32 @@ pub struct TestedPacket<'t> {
     pub connection: Result<Connection, String>,
     /// How many hosts the rules of the spec lead the connection to.
     pub targets: usize,
+    /// The hosts that its connections reached.
+    pub seen: BTreeSet<TestHost>,
     pub outcome: TestOutcome,
 }
 
-impl TestedPacket<'_> {
+impl<'t> TestedPacket<'t> {
+    /// Returns a test that is not opened in time.
+    #[must_use]
+    pub fn late(test: &'t PacketTest) -> Self {
+        Self {
+            test,
+            connection: Err(LATE.to_owned()),
+            targets: 0,
+            seen: BTreeSet::new(),
+            outcome: TestOutcome::late(),
+        }
+    }
+
     #[must_use]
     pub fn is_passed(&self) -> bool {
         self.outcome == TestOutcome::Passed
+    }
+
+    /// Returns whether a connection has reached each host that it may reach.
+    pub(super) fn has_seen_all(&self) -> bool {
+        self.seen.len() >= self.hosts()
     }
 
     /// Returns how many hosts the connection may reach, by the test or by the rules of the spec.
@@ -34,34 +54,30 @@ impl TestedPacket<'_> {
 pub enum TestOutcome {
     Passed,
     Failed(Mismatch),
-    /// Packets met rules whose state is not copied. The numbers are those of the twin's watched rules.
-    Unknown(Vec<usize>),
-    /// The twin lacks something that may give the connection another end.
-    InDoubt(String),
+    /// The connection may end otherwise on the machine, for this reason.
+    Unknown(String),
     /// The connection could not be opened, for this reason.
     NotOpened(String),
 }
 
+/// The reason for which a test is not opened in time.
+const LATE: &str = "the time limit was reached first";
+
 impl TestOutcome {
-    /// Returns the end that the connection had instead, in words; `None` if the test passed. `watched` are the twin's
-    /// watched rules, in words.
+    /// Returns the outcome of a test that is not opened in time.
     #[must_use]
-    pub fn found(&self, watched: &[String]) -> Option<String> {
+    pub(super) fn late() -> Self {
+        Self::NotOpened(LATE.to_owned())
+    }
+
+    /// Returns the end that the connection had instead, in words; `None` if the test passed.
+    #[must_use]
+    pub fn found(&self) -> Option<String> {
         match self {
             TestOutcome::Passed => None,
             TestOutcome::Failed(mismatch) => Some(mismatch.to_string()),
-            TestOutcome::InDoubt(doubt) => Some(format!(
-                "a copy cannot show how its packets meet this: {doubt}"
-            )),
+            TestOutcome::Unknown(why) => Some(why.clone()),
             TestOutcome::NotOpened(why) => Some(format!("it was not opened: {why}")),
-            TestOutcome::Unknown(met) => {
-                let rules = met.iter().filter_map(|number| watched.get(*number));
-                let rules: Vec<&str> = rules.map(String::as_str).collect();
-                let rules = rules.join("; ");
-                Some(format!(
-                    "its packets met a rule whose effect a copy cannot show: {rules}"
-                ))
-            }
         }
     }
 }

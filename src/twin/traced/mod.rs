@@ -16,9 +16,10 @@ pub use values::{
 use std::net::SocketAddr;
 
 use super::cause::{Conversation, Header, PacketPath, Stage, Taken, WatchReport};
-use super::connection::{Connection, ConnectionEnd, Opener};
+use super::connection::{Connection, Opener};
+use super::connection_end::{ConnectionEnd, Reached};
 use super::repeat::watch;
-use super::talk::{From, Reached};
+use super::talk::From;
 use super::{Twin, TwinError};
 use crate::net::{Family, Port};
 

@@ -8,6 +8,7 @@ use crate::net::{Port, PortRange};
 use crate::netfilter::matches::Match;
 use crate::netfilter::negatable::Negatable;
 use crate::netfilter::text::parse::appended;
+use crate::netfilter::tracking::CtState;
 use crate::plan::unplan::{is_outbound, name_of};
 use crate::twin::cause::{
     By, CauseError, CountedRule, DecidingRule, Direction, Header, Holder, NftVerdict, PacketPath,
@@ -198,13 +199,18 @@ fn counted<'s>(
 /// Returns the direction of the packets that a rule counted, as far as its text shows it: a rule for known connections
 /// sees the replies, and so does a rule for other addresses or ports than those of the request.
 fn direction_of(counted: &CountedRule, request: Option<&PacketPath>) -> Direction {
-    let is_state = |word: &str| {
-        word.split(',')
-            .all(|state| matches!(state, "RELATED" | "ESTABLISHED"))
-    };
-    let mut words = counted.text.split(' ');
-    let is_known = words.any(|word| !word.is_empty() && is_state(word));
-    let is_known = is_known && !counted.text.contains("! --ctstate");
+    let is_known = appended(&counted.text, &BTreeSet::new()).is_some_and(|(_, rule)| {
+        let mut states = rule.matches.iter().filter_map(|one| match one {
+            Match::Conntrack(conntrack) => conntrack.states,
+            _ => None,
+        });
+        states.any(|states| match states {
+            Negatable::Is(states) => states
+                .iter()
+                .all(|state| matches!(state, CtState::Related | CtState::Established)),
+            Negatable::Not(states) => states.contains(CtState::New),
+        })
+    });
     if is_known || request.is_some_and(|packet| !fits(counted, packet)) {
         Direction::Reply
     } else {

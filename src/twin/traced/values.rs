@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::net::Port;
 use crate::twin::cause::{By, DecidingRule, Taken};
 use crate::twin::connection::Connection;
-use crate::twin::talk::Reached;
+use crate::twin::connection_end::Reached;
 
 /// A connection, its path and its end.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,8 +49,13 @@ impl TracedConnection {
             let reached = of.reached()?;
             Some((reached.world, reached.target, reached.source.ip()))
         };
-        let is_delivered = |of: &Self| matches!(of.end, TracedEnd::Delivered(_));
-        end(self) == end(other) && is_delivered(self) == is_delivered(other)
+        end(self) == end(other) && self.is_delivered() == other.is_delivered()
+    }
+
+    /// Returns whether a target was reached, and its whole answer came back.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        matches!(self.end, TracedEnd::Delivered(_))
     }
 
     /// Returns every routing decision.

@@ -176,16 +176,9 @@ fn told(
         family: Family::of(address),
         span: span.clone(),
     };
-    let to = to.and_then(|to| match to.value {
-        TestDestination::Machine(_) => None,
-        TestDestination::Host(host) => Some(of("to", host.address, &to.span)),
-    });
+    let to = to.and_then(|to| Some(of("to", to.value.address()?, &to.span)));
     let reaches = reaches.into_iter().flat_map(|reaches| {
-        let hosts = match &reaches.value {
-            Reaches::Nothing => &[][..],
-            Reaches::OneOf(hosts) => hosts,
-        };
-        let each = hosts.iter();
+        let each = reaches.value.hosts().iter();
         each.map(|host| of("reaches", host.address, &reaches.span))
     });
     let snat = snat.and_then(|snat| match snat.value {
