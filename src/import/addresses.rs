@@ -48,6 +48,12 @@ impl Addresses {
         *self == Self::all(self.family)
     }
 
+    /// Returns the number of addresses, but for one if they are all of IPv6.
+    pub fn count(&self) -> u128 {
+        let each = self.ranges.iter().map(|(first, last)| last - first);
+        each.fold(0, |all, one| all.saturating_add(one).saturating_add(1))
+    }
+
     /// Returns the addresses of both sets.
     pub fn with(&self, other: &Self) -> Self {
         let mut ranges = [self.ranges.as_slice(), &other.ranges].concat();

@@ -9,8 +9,7 @@ use super::conditions::RuleConditions;
 use super::limits::{accept_limit, drop_limit, joined};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
-use super::remark::ImportRemark;
-use super::undecided::Undecided;
+use super::remark::{Beyond, ImportRemark};
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::{Limits, Log, Logged, Sources};
@@ -23,12 +22,14 @@ use crate::netfilter::target::Target;
 #[derive(Debug)]
 pub struct Admission {
     pub sources: Sources,
-    /// Whether some client gets through.
-    pub admits: bool,
+    /// The clients that get through.
+    pub clients: Addresses,
     pub limits: Option<Limits>,
     pub log: Option<Log>,
     /// The rules that are for these connections by name.
     pub rules: BTreeSet<(ImportedPlace, Part)>,
+    /// The jumps on the way to these rules, each with the rule.
+    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
     /// The accepts that would matter if a spec had words for them, each with its conditions in words.
     pub unsaid: Vec<(ImportedPlace, String)>,
@@ -42,40 +43,42 @@ pub struct Admission {
 pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
-        clients: Undecided::new(redirected.sources.clone()),
+        left: redirected.sources.clone(),
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
-        left_out: Vec::new(),
         has_named_egress: false,
+        logged: Vec::new(),
+        left_out: Vec::new(),
         found: Admission {
             sources: Sources::default(),
-            admits: false,
+            clients: Addresses::none(redirected.family),
             limits: None,
             log: None,
             rules: BTreeSet::new(),
+            paths: BTreeSet::new(),
             remarks: Vec::new(),
             unsaid: Vec::new(),
             obstacle: None,
             egress: None,
         },
     };
-    for (number, met) in rules.iter().enumerate() {
-        admitting.clients.reach(number);
+    for met in rules {
         admitting.meet(met);
     }
-    admitting.clients.reach(rules.len());
     admitting.end(policy)
 }
 
 /// The clients whose connections the rules have decided about so far.
 struct Admitting<'a> {
     redirected: &'a Redirected<'a>,
-    clients: Undecided,
+    left: Addresses,
     accepted: Addresses,
     refused: Addresses,
+    has_named_egress: bool,
+    /// The clients whose connections a rule logs, with the log.
+    logged: Vec<(Addresses, Log)>,
     /// The clients of accepts that a spec cannot say.
     left_out: Vec<(ImportedPlace, Addresses)>,
-    has_named_egress: bool,
     found: Admission,
 }
 
@@ -83,50 +86,119 @@ impl Admitting<'_> {
     fn meet(&mut self, met: &Met<'_>) {
         let conditions = &met.conditions;
         let fit = self.redirected.fit(conditions);
-        let sources = conditions.sources(self.redirected.family);
-        let hit = self.clients.here().common(&sources);
-        if fit == Fit::No || hit.is_empty() {
+        if fit == Fit::No || self.left.is_empty() {
+            return;
+        }
+        let Some(hit) = self.redirected.clients(met, &self.left) else {
+            self.pass_over(met, "`-j RETURN` or `-g` before it");
+            return;
+        };
+        if hit.is_empty() {
+            return;
+        }
+        if !conditions.beyond.is_empty() || conditions.share.is_some() {
+            self.pass_over(met, &conditions.beyond_words());
             return;
         }
         match verdict(met.rule) {
-            RuleVerdict::Accept if is_said_accept(conditions) => self.accept(met, fit, &hit),
-            RuleVerdict::Accept => {
-                self.left_out.push((met.place.clone(), hit));
-                let words = conditions.beyond_words();
-                self.found.unsaid.push((met.place.clone(), words));
+            RuleVerdict::Accept => self.accept(met, fit, &hit),
+            // Such a program bans clients for a while.
+            RuleVerdict::Refuse if met.program.is_some_and(bans) => {
+                let program = met.program.unwrap_or_default();
+                self.refuse_before(met, &format!("as {program} has banned them"));
             }
-            RuleVerdict::Refuse if conditions.are_said() => self.refuse(met, fit, &hit),
-            RuleVerdict::Refuse => self.obstruct(met, "refuses"),
-            RuleVerdict::Return
-                if conditions.are_said() && !conditions.are_limited() && fit == Fit::Whole =>
-            {
-                self.clients.send_back(hit, met.resumes);
-            }
-            RuleVerdict::Return => self.obstruct(met, "returns"),
+            RuleVerdict::Refuse => self.refuse(met, fit, &hit),
             RuleVerdict::Other => {
                 let target = met.rule.target.as_ref().map_or("", Target::name);
-                let found = format!("gives its connections to `{target}`");
-                self.found
-                    .obstacle
-                    .get_or_insert((met.place.clone(), found));
+                self.obstruct(met, &format!("gives its connections to `{target}`"));
             }
-            RuleVerdict::GoOn if conditions.are_said() => self.log(met, fit),
-            RuleVerdict::GoOn => {}
+            RuleVerdict::GoOn | RuleVerdict::Return => {
+                if let Some(Target::Log { prefix, level }) = &met.rule.target
+                    && self.takes(met)
+                {
+                    self.log(met, fit, hit, prefix, *level);
+                }
+            }
         }
+    }
+
+    /// Passes over a rule whose packets a spec cannot say. The forward would accept what it refuses.
+    fn pass_over(&mut self, met: &Met<'_>, words: &str) {
+        match (verdict(met.rule), met.program) {
+            // A program marks its own connections, and accepts those.
+            (RuleVerdict::Accept, Some(_)) => {}
+            (RuleVerdict::Accept, None) => {
+                let clients = self
+                    .left
+                    .common(&met.conditions.sources(self.redirected.family));
+                self.left_out.push((met.place.clone(), clients));
+                self.found
+                    .unsaid
+                    .push((met.place.clone(), words.to_owned()));
+            }
+            (RuleVerdict::Refuse, Some(program)) => {
+                self.refuse_before(met, &format!("{words}, by {program}"));
+            }
+            (RuleVerdict::Refuse, None) => {
+                self.obstruct(met, &format!("refuses some of its connections by {words}"));
+            }
+            (RuleVerdict::Other, _) => {
+                let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.obstruct(met, &format!("gives some of its connections to `{target}`"));
+            }
+            (RuleVerdict::GoOn | RuleVerdict::Return, _) => {}
+        }
+    }
+
+    /// Keeps a rule that a forward must not pass over, since it accepts less than the forward would.
+    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
+        self.found
+            .obstacle
+            .get_or_insert((met.place.clone(), does.to_owned()));
+    }
+
+    fn refuse_before(&mut self, met: &Met<'_>, words: &str) {
+        let remark = ImportRemark::RefusedBefore {
+            by: met.place.clone(),
+            words: words.into(),
+        };
+        self.remark(met, remark);
+    }
+
+    fn log(&mut self, met: &Met<'_>, fit: Fit, hit: Addresses, prefix: &str, level: u8) {
+        self.take(met, fit, Part::Log);
+        self.remark(met, ImportRemark::LogWords);
+        let limit = met.conditions.limit;
+        let per_minute = limit.map_or(60, |limit| limit.per_minute());
+        let log = Log {
+            prefix: prefix_of(prefix),
+            level,
+            per_minute: per_minute.clamp(1, 600),
+            connections: Logged::Accepted,
+        };
+        self.logged.push((hit, log));
     }
 
     fn accept(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
         let conditions = &met.conditions;
-        let is_named = conditions.names_connections();
+        let is_named = conditions.names_connections() && met.program.is_none();
+        if conditions.hash_limit.is_some() || conditions.connections.is_some() {
+            self.pass_over(met, &conditions.beyond_words());
+            return;
+        }
         if let Some(limit) = conditions.limit {
+            let Some(limits) = accept_limit(*limit) else {
+                self.pass_over(met, "`-m limit`");
+                return;
+            };
             self.take(met, fit, Part::Limit);
             self.remark(met, ImportRemark::LimitCounts);
-            self.found.limits = self.found.limits.or(accept_limit(*limit));
+            self.found.limits.get_or_insert(limits);
         } else {
             self.take(met, fit, Part::Accept);
         }
         if is_named && !only_redirected(conditions) {
-            self.remark(met, ImportRemark::AcceptsMore);
+            self.remark(met, ImportRemark::AcceptsMore(beyond(conditions)));
         }
         // A rule that names the connections knows better than one for all that pass.
         if self.found.egress.is_none() || is_named && !self.has_named_egress {
@@ -134,56 +206,62 @@ impl Admitting<'_> {
             self.has_named_egress = is_named && self.found.egress.is_some();
         }
         self.accepted = self.accepted.with(hit);
-        self.clients.decide(hit);
+        self.left = self.left.without(hit);
     }
 
     fn refuse(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
         let conditions = &met.conditions;
-        if conditions.are_limited() {
+        if conditions.hash_limit.is_some() || conditions.connections.is_some() {
             // The limit of a forward is for all its clients.
-            let limits = drop_limit(met).filter(|_| hit == self.clients.here());
-            match limits {
+            match drop_limit(met).filter(|_| *hit == self.left) {
                 Some(limits) => {
                     self.take(met, fit, Part::Limit);
-                    self.found.limits = Some(joined(self.found.limits, limits));
+                    self.limit(met, limits);
                 }
-                None => self.obstruct(met, "refuses"),
+                None => self.pass_over(met, &conditions.beyond_words()),
             }
             return;
         }
+        if conditions.limit.is_some() {
+            self.pass_over(met, "`-m limit`");
+            return;
+        }
         self.take(met, fit, Part::Refuse);
-        if conditions.names_connections() && matches!(met.rule.target, Some(Target::Reject(_))) {
+        if self.takes(met) && !matches!(met.rule.target, Some(Target::Drop)) {
             self.remark(met, ImportRemark::Answered);
         }
         self.refused = self.refused.with(hit);
-        self.clients.decide(hit);
+        self.left = self.left.without(hit);
     }
 
-    fn log(&mut self, met: &Met<'_>, fit: Fit) {
-        let conditions = &met.conditions;
-        let Some(Target::Log { prefix, level }) = &met.rule.target else {
-            return;
-        };
-        if !conditions.names_connections() {
-            return;
+    fn limit(&mut self, met: &Met<'_>, limits: Limits) {
+        let before = self.found.limits;
+        match joined(before, limits) {
+            Some(joined) => {
+                if before.is_some_and(|before| before.reject != limits.reject) {
+                    self.remark(met, ImportRemark::LimitAnswers);
+                }
+                self.found.limits = Some(joined);
+            }
+            None => self.pass_over(met, "a second limit"),
         }
-        self.take(met, fit, Part::Log);
-        self.remark(met, ImportRemark::LogWords);
-        let per_minute = conditions.limit.map_or(60, |limit| limit.per_minute());
-        self.found.log.get_or_insert(Log {
-            prefix: prefix_of(prefix),
-            level: *level,
-            per_minute: per_minute.clamp(1, 600),
-            connections: Logged::Accepted,
-        });
+    }
+
+    /// Returns whether a rule is for these connections by name, and the user's.
+    fn takes(&self, met: &Met<'_>) -> bool {
+        met.conditions.names_connections() && met.program.is_none()
     }
 
     /// Takes a rule over if it is for these connections by name.
     fn take(&mut self, met: &Met<'_>, fit: Fit, part: Part) {
-        if !met.conditions.names_connections() {
+        if !self.takes(met) {
             return;
         }
         self.found.rules.insert((met.place.clone(), part));
+        let jumps = met.via.iter().cloned();
+        self.found
+            .paths
+            .extend(jumps.map(|jump| (jump, met.place.clone())));
         if fit == Fit::Part {
             self.remark(met, ImportRemark::SomePorts);
         }
@@ -193,21 +271,12 @@ impl Admitting<'_> {
         self.found.remarks.push((met.place.clone(), remark));
     }
 
-    /// Keeps a rule that a forward must not pass over, since it accepts less than the forward would.
-    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
-        let found = partly(does, &met.conditions);
-        self.found
-            .obstacle
-            .get_or_insert((met.place.clone(), found));
-    }
-
     /// Applies the policy to the clients that no rule has decided about.
     fn end(mut self, policy: Policy) -> Admission {
-        let rest = self.clients.here();
         if policy == Policy::Accept {
-            self.accepted = self.accepted.with(rest);
+            self.accepted = self.accepted.with(&self.left);
         } else {
-            self.refused = self.refused.with(rest);
+            self.refused = self.refused.with(&self.left);
         }
         for (place, clients) in self.left_out {
             if !clients.common(&self.refused).is_empty() {
@@ -215,27 +284,34 @@ impl Admitting<'_> {
                 self.found.remarks.push(remark);
             }
         }
-        self.found.admits = !self.accepted.is_empty();
+        self.found.log = self.logged.first().map(|(clients, log)| Log {
+            connections: match (
+                clients.common(&self.accepted).is_empty(),
+                clients.common(&self.refused).is_empty(),
+            ) {
+                (_, true) => Logged::Accepted,
+                (true, false) => Logged::Refused,
+                (false, false) => Logged::All,
+            },
+            ..log.clone()
+        });
         self.found.sources = client_lists(self.redirected.family, &self.accepted, &self.refused);
+        self.found.clients = self.accepted;
         self.found
     }
 }
 
-/// Says that a rule does something with a part of a forward's connections: `refuses some of its connections by -m mark`.
-pub fn partly(does: &str, conditions: &RuleConditions<'_>) -> String {
-    match conditions.beyond_words().as_str() {
-        "" => format!("{does} some of its connections"),
-        words => format!("{does} some of its connections by {words}"),
-    }
+/// Returns whether a program refuses clients for a while only.
+fn bans(program: &str) -> bool {
+    matches!(program, "fail2ban" | "CrowdSec")
 }
 
-/// Returns whether a spec has words for the conditions of an accept.
-fn is_said_accept(conditions: &RuleConditions<'_>) -> bool {
-    let mut limit = conditions.limit.into_iter();
-    conditions.are_said()
-        && conditions.hash_limit.is_none()
-        && conditions.connections.is_none()
-        && limit.all(|limit| accept_limit(*limit).is_some())
+/// Returns the packets beside redirected ones that meet the conditions of a rule.
+pub fn beyond(conditions: &RuleConditions<'_>) -> Beyond {
+    Beyond {
+        hosts: conditions.host().is_none(),
+        pings: conditions.protocol.is_none() && conditions.ports.is_none(),
+    }
 }
 
 /// Returns whether an accept is for redirected connections alone.

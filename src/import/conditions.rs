@@ -1,8 +1,11 @@
 //! The conditions on the way to a rule, as far as a spec can say them.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
-use crate::import::addresses::Addresses;
+use super::addresses::Addresses;
+use super::place::ImportedPlace;
 use crate::net::{Family, Interface, PortRange};
 use crate::netfilter::interface::InterfacePattern;
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit};
@@ -10,11 +13,11 @@ use crate::netfilter::matches::{AddressType, Match, PortsOf, Probability, Side};
 use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::text::parse::{EveryNth, every_nth};
+use crate::netfilter::text::parse::{EveryNth, comes_from_port_0, every_nth};
 use crate::netfilter::tracking::{CtState, CtStates};
 
 /// The conditions of a rule, and of the jumps that lead to it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RuleConditions<'r> {
     pub source: Vec<Negatable<IpNet>>,
     pub destination: Vec<Negatable<IpNet>>,
@@ -40,6 +43,8 @@ pub struct RuleConditions<'r> {
     pub comment: Option<&'r str>,
     /// The conditions that a spec cannot say.
     pub beyond: Vec<&'r Match>,
+    /// The packets that left the way to the rule before it, by `RETURN` or `-g`.
+    pub exceptions: Vec<(ImportedPlace, RuleConditions<'r>)>,
 }
 
 /// The part of the packets that a rule takes by chance or in turn.
@@ -70,12 +75,13 @@ impl<'r> RuleConditions<'r> {
             }
             Match::Protocol(protocol) if self.protocol == Some(protocol) => {}
             Match::Tcp {
+                flags: Some(flags), ..
+            } if !flags.holds(|flags| flags.hold_for_opening()) => self.for_replies = true,
+            Match::Tcp {
                 source: None,
                 destination,
-                flags,
-            } if flags.is_none_or(|flags| flags.holds(|flags| flags.hold_for_opening())) => {
-                self.add_ports(destination.as_ref(), condition);
-            }
+                ..
+            } => self.add_ports(destination.as_ref(), condition),
             Match::Udp {
                 source: None,
                 destination,
@@ -113,6 +119,12 @@ impl<'r> RuleConditions<'r> {
                 of: Side::Destination,
                 kind: Not(AddressType::Local),
             } => self.in_transit = true,
+            // No host is at such an address.
+            Match::AddressType {
+                kind: Is(AddressType::Broadcast | AddressType::Anycast | AddressType::Multicast),
+                ..
+            } => self.for_replies = true,
+            Match::Other(words) if comes_from_port_0(words) => self.for_replies = true,
             Match::Probability(Is(share)) if self.share.is_none() => {
                 self.share = Some(Share::Probability(*share));
             }
@@ -176,24 +188,27 @@ impl<'r> RuleConditions<'r> {
 
     /// Returns whether the conditions name certain connections, rather than all that pass.
     pub fn names_connections(&self) -> bool {
-        let by_address = self.destination.iter().any(|net| match net {
-            Is(net) => net.prefix_len() == net.max_prefix_len(),
-            Not(_) => false,
-        });
-        by_address
+        self.host().is_some()
             || self.ports.is_some()
             || self.original_ports.is_some()
             || self.original_destination.is_some()
     }
 
-    /// Returns whether a spec has words for all conditions, but for limits.
-    pub fn are_said(&self) -> bool {
-        self.beyond.is_empty() && self.share.is_none()
+    /// Returns whether a spec can say all conditions, but for what left the way before.
+    pub fn is_plain(&self) -> bool {
+        self.beyond.is_empty()
+            && self.share.is_none()
+            && self.limit.is_none()
+            && self.hash_limit.is_none()
+            && self.connections.is_none()
     }
 
-    /// Returns whether a limit decides which packets meet the conditions.
-    pub fn are_limited(&self) -> bool {
-        self.limit.is_some() || self.hash_limit.is_some() || self.connections.is_some()
+    /// Returns the destination host that the conditions name.
+    pub fn host(&self) -> Option<IpAddr> {
+        self.destination.iter().find_map(|net| match net {
+            Is(net) if net.prefix_len() == net.max_prefix_len() => Some(net.addr()),
+            _ => None,
+        })
     }
 
     /// Names the conditions that a spec cannot say, shares and limits included: `-m mark, -m string`.
@@ -207,11 +222,13 @@ impl<'r> RuleConditions<'r> {
         let limits = limits.into_iter().filter(|(is_there, _)| *is_there);
         let mut names: Vec<String> = limits.map(|(_, name)| name.to_owned()).collect();
         for condition in &self.beyond {
-            let name = condition.name();
-            let name = if name.starts_with('-') {
-                format!("`{name}`")
-            } else {
-                format!("`-m {name}`")
+            let name = match condition {
+                Match::Tcp { source, .. } | Match::Udp { source, .. } if source.is_some() => {
+                    "`--sport`".to_owned()
+                }
+                Match::Tcp { .. } | Match::Udp { .. } => "`--dport`".to_owned(),
+                other if other.name().starts_with('-') => format!("`{}`", other.name()),
+                other => format!("`-m {}`", other.name()),
             };
             if !names.contains(&name) {
                 names.push(name);

@@ -1,27 +1,27 @@
 //! The rules of one family.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::account::{Account, Part, Remarked, RuleFate};
-use super::admission::{Admission, admission};
-use super::exempt::Before;
-use super::names::{EntryNames, description};
-use super::origin::{Origin, origin};
+use super::before::{TakenBefore, taken_before};
+use super::earlier::Earlier;
+use super::names::EntryNames;
 use super::outward::Outgoing;
 use super::place::ImportedPlace;
 use super::redirect::{Redirect, redirect};
-use super::redirected::Redirected;
 use super::remark::ImportRemark;
-use super::rest;
+use super::rest::{self, Settled};
 use super::shares::joined;
-use super::sides::{KnownRoutes, entrance, is_dnat};
+use super::sides::{KnownRoutes, SaidSides, entrance, is_dnat};
+use super::treated::{Treated, alike};
+use super::treatment::{TargetSide, Treatment};
 use super::walk::{Met, walk};
-use crate::forwards::{
-    Balance, Forward, ForwardTarget, Listen, Name, Outbound, TargetKind, TargetPorts,
-};
-use crate::net::{Family, Interface, PortRange, Protocol};
+use crate::forwards::{Forward, Name, Outbound};
+use crate::net::{Family, Interface};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
 
 /// The entries that the rules of one family became.
 #[derive(Debug)]
@@ -32,24 +32,29 @@ pub struct OfFamily {
     pub remarks: Vec<Remarked>,
     /// Whether no rule or route names the interface by which clients come in.
     pub is_entrance_assumed: bool,
+    /// The targets whose interface no rule or route names.
+    pub assumed_targets: BTreeMap<IpAddr, Interface>,
 }
 
 /// The rules and entries of one family so far.
 struct FamilyReading<'r> {
     family: Family,
+    treatment: Treatment<'r>,
     routes: &'r KnownRoutes,
+    sides: SaidSides,
     entrance: Interface,
-    forward: Vec<Met<'r>>,
-    postrouting: Vec<Met<'r>>,
-    policy: Policy,
+    /// The redirections before, whatever became of them.
+    earlier: Vec<Earlier>,
     forwards: Vec<Forward>,
-    /// The redirections of which no forward came, and which take packets all the same.
-    passed: Vec<Redirect<'r>>,
     taken: BTreeMap<ImportedPlace, (BTreeSet<Part>, Vec<Name>)>,
+    paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     fates: BTreeMap<ImportedPlace, RuleFate>,
     /// The rules that give forwards their source, and other connections too.
     shared: BTreeSet<ImportedPlace>,
+    /// The targets of redirections that cannot be said.
+    unsaid_targets: BTreeSet<IpAddr>,
     remarks: Vec<Remarked>,
+    assumed_targets: BTreeMap<IpAddr, Interface>,
 }
 
 /// Reads the rules of one family.
@@ -59,7 +64,6 @@ pub fn read(
     routes: &KnownRoutes,
     names: &mut EntryNames,
 ) -> OfFamily {
-    let (entrance, is_known) = entrance(family, rules, routes);
     let prerouting = walk(family, rules, TableName::Nat, &ChainName::Prerouting);
     let forward = walk(family, rules, TableName::Filter, &ChainName::Forward);
     let postrouting = walk(family, rules, TableName::Nat, &ChainName::Postrouting);
@@ -67,279 +71,270 @@ pub fn read(
     for left in [&prerouting.left, &forward.left, &postrouting.left] {
         fates.extend(left.clone());
     }
+    let sides = SaidSides::of(&[&prerouting.rules, &forward.rules, &postrouting.rules]);
+    let targets = targets(&prerouting.rules, routes, &sides);
+    let (entrance, is_known) = entrance(family, rules, &prerouting.rules, routes, &targets);
     let mut reading = FamilyReading {
         family,
+        treatment: Treatment {
+            family,
+            forward: &forward.rules,
+            postrouting: &postrouting.rules,
+            policy: rules.forward_policy(),
+        },
         routes,
+        sides,
         entrance,
-        forward: forward.rules,
-        postrouting: postrouting.rules,
-        policy: rules.forward_policy(),
+        earlier: Vec::new(),
         forwards: Vec::new(),
-        passed: Vec::new(),
         taken: BTreeMap::new(),
+        paths: BTreeSet::new(),
         fates,
         shared: BTreeSet::new(),
+        unsaid_targets: BTreeSet::new(),
         remarks: Vec::new(),
+        assumed_targets: BTreeMap::new(),
     };
     for one in joined(reading.redirects(&prerouting.rules)) {
-        reading.add(&one, names);
+        reading.add(one, names);
     }
     let outbound = reading.outbound(names);
     let has_entries = !reading.forwards.is_empty() || !outbound.is_empty();
     let is_entrance_assumed = has_entries && !is_known;
+    reading.keep_refusals();
     for (place, (parts, entries)) in std::mem::take(&mut reading.taken) {
         let part = parts.into_iter().next().unwrap_or(Part::Accept);
         reading
             .fates
             .insert(place, RuleFate::Taken { part, entries });
     }
+    let settled = Settled {
+        fates: reading.fates,
+        paths: reading.paths,
+        forward: &forward.rules,
+        unsaid_targets: &reading.unsaid_targets,
+    };
     OfFamily {
-        accounts: rest::accounts(family, rules, reading.fates),
+        accounts: rest::accounts(family, rules, settled),
         forwards: reading.forwards,
         outbound,
         remarks: reading.remarks,
         is_entrance_assumed,
+        assumed_targets: reading.assumed_targets,
+    }
+}
+
+/// Returns the interfaces behind which the targets of redirections are, as far as rules or routes say it.
+fn targets(prerouting: &[Met<'_>], routes: &KnownRoutes, sides: &SaidSides) -> BTreeSet<Interface> {
+    let targets = prerouting.iter().filter_map(|met| match met.rule.target {
+        Some(Target::Dnat { address, .. }) => Some(address),
+        _ => None,
+    });
+    let interfaces = targets.filter_map(|to| routes.side(to).or_else(|| sides.side(to)));
+    interfaces.cloned().collect()
+}
+
+/// Returns whether a rule of nat PREROUTING ends the way of a packet.
+fn ends_way(met: &Met<'_>) -> bool {
+    match &met.rule.target {
+        Some(Target::Accept | Target::Drop | Target::Dnat { .. }) => true,
+        Some(target @ Target::Other(_)) => matches!(target.name(), "DNAT" | "REDIRECT" | "NETMAP"),
+        _ => false,
     }
 }
 
 impl<'r> FamilyReading<'r> {
-    /// Reads the DNAT rules of PREROUTING, in their order.
-    fn redirects(&mut self, rules: &[Met<'r>]) -> Vec<Redirect<'r>> {
-        let mut read = BTreeSet::new();
+    /// Reads the DNAT rules, each without the packets that rules before it take.
+    fn redirects(&mut self, prerouting: &[Met<'r>]) -> Vec<Redirect<'r>> {
         let mut redirects = Vec::new();
-        let dnat = rules
-            .iter()
-            .enumerate()
-            .filter(|(_, met)| is_dnat(met.rule));
-        for (number, met) in dnat {
-            let before = Before {
-                family: self.family,
-                rules: &rules[..number],
-                entrance: &self.entrance,
-            };
-            let redirect = redirect(met, self.family).map_err(RuleFate::NotSaid);
-            let redirect = redirect.and_then(|mut one| {
-                before.leave_out(&mut one, |number| read.contains(&number))?;
-                Ok(one)
-            });
-            match redirect {
-                Ok(one) => {
-                    read.insert(number);
-                    redirects.push(one);
+        let mut stops: Vec<&Met<'r>> = Vec::new();
+        for met in prerouting {
+            if met.program.is_some() || !is_dnat(met.rule) {
+                if ends_way(met) {
+                    stops.push(met);
                 }
+                continue;
+            }
+            let read = redirect(met, self.family).map_err(RuleFate::NotSaid);
+            match read.and_then(|one| self.without_earlier(one, met, &stops)) {
+                Ok(one) => redirects.push(one),
                 Err(fate) => {
                     self.fates.insert(met.place.clone(), fate);
+                    if let Some(Target::Dnat { address, .. }) = met.rule.target {
+                        self.unsaid_targets.insert(address);
+                    }
+                    stops.push(met);
                 }
             }
         }
         redirects
     }
 
-    /// Adds the forwards of a redirection, or says why there are none.
-    fn add(&mut self, one: &Redirect<'r>, names: &mut EntryNames) {
-        if let Err(fate) = self.try_add(one, names) {
-            if !matches!(fate, RuleFate::NotNeeded(_)) {
-                self.passed.push(one.clone());
-            }
-            for place in &one.places {
-                self.fates.insert(place.clone(), fate.clone());
+    /// Takes the packets out of a redirection that leave its way before.
+    fn without_earlier(
+        &self,
+        mut one: Redirect<'r>,
+        met: &Met<'r>,
+        stops: &[&Met<'r>],
+    ) -> Result<Redirect<'r>, RuleFate> {
+        let ingress = self.ingress(&one);
+        let gone = met.conditions.exceptions.iter();
+        let gone = gone.map(|(who, earlier)| (who, earlier, None));
+        let stopped = stops.iter();
+        let stopped = stopped.map(|stop| (&stop.place, &stop.conditions, stop.program));
+        for (who, earlier, program) in gone.chain(stopped) {
+            match taken_before(&one, &ingress, earlier, self.family) {
+                TakenBefore::Nothing => {}
+                TakenBefore::Everything => {
+                    return Err(RuleFate::LeftAlone(format!(
+                        "{who} takes its packets first"
+                    )));
+                }
+                TakenBefore::Sources(sources) => {
+                    one.sources = one.sources.without(&sources);
+                    one.remarks
+                        .push((met.place.clone(), ImportRemark::OthersReachedMachine));
+                }
+                TakenBefore::Ports(ports) => one.leave_ports(&ports).ok_or_else(|| {
+                    RuleFate::NotSaid(format!("{who} takes a part of its shifted ports first"))
+                })?,
+                // A program leads packets for addresses of its own elsewhere.
+                TakenBefore::Part(_)
+                    if program.is_some()
+                        && one.listens[0].address.is_none()
+                        && !earlier.destination.is_empty() => {}
+                TakenBefore::Part(words) => {
+                    return Err(RuleFate::NotSaid(format!(
+                        "{who} takes some of its packets first, {words}"
+                    )));
+                }
             }
         }
+        Ok(one)
     }
 
-    fn try_add(&mut self, one: &Redirect<'r>, names: &mut EntryNames) -> Result<(), RuleFate> {
-        if let Some(fate) = self.taken_before(one) {
-            return Err(fate);
-        }
-        let ingress = if one.ingress.is_empty() {
+    fn ingress(&self, one: &Redirect<'_>) -> Vec<Interface> {
+        if one.ingress.is_empty() {
             vec![self.entrance.clone()]
         } else {
             one.ingress.clone()
-        };
-        let mut ways = Vec::new();
-        for protocol in &one.protocols {
-            match self.way(one, *protocol, &ingress) {
-                Ok(way) => ways.push((*protocol, way)),
-                Err(fate) if one.protocols.len() == 1 => return Err(fate),
-                Err(_) => {}
-            }
         }
-        let Some((_, first)) = ways.first() else {
-            return Err(RuleFate::LeftAlone(
-                "FORWARD drops every connection that it redirects".to_owned(),
-            ));
-        };
-        let is_equal = |way: &AdmittedWay| {
-            way.admission.sources == first.admission.sources && way.origin.snat == first.origin.snat
-        };
-        if !ways.iter().all(|(_, way)| is_equal(way)) {
-            return Err(RuleFate::NotSaid(
-                "the rules treat its TCP and UDP connections differently".to_owned(),
-            ));
+    }
+
+    /// Adds the forwards of a redirection, or says why there are none.
+    fn add(&mut self, mut one: Redirect<'_>, names: &mut EntryNames) {
+        let mut name = None;
+        let whole = one.clone();
+        match self.without_taken(&mut one) {
+            Ok(()) => match self.forwards_of(&one, names) {
+                Ok(first) => name = Some(first),
+                Err(fate) => self.fate_of_all(&one, &fate),
+            },
+            Err(fate) => self.fate_of_all(&one, &fate),
         }
-        let protocols: Vec<Protocol> = ways.iter().map(|(protocol, _)| *protocol).collect();
-        let name = names.of_forward(one.comment, &protocols, &one.listens[0]);
-        self.keep(one, &ways, &name);
-        let (_, first) = ways.swap_remove(0);
-        if one.ingress.is_empty() {
-            self.remark(
-                &name,
-                &one.places[0],
-                ImportRemark::EveryInterface(self.entrance.clone()),
-            );
-        }
-        let listens = one.listens.iter();
-        let forwards = protocols.iter().flat_map(|protocol| {
-            let way = &first;
-            let (name, ingress) = (&name, &ingress);
-            listens.clone().map(move |listen| Forward {
-                name: name.clone(),
-                description: description(one.comment),
-                listen: *listen,
-                protocol: *protocol,
-                target: target(one),
-                ingress: ingress.clone(),
-                egress: way.egress.clone(),
-                snat: way.origin.snat,
-                sources: way.admission.sources.clone(),
-                limits: way.admission.limits,
-                log: way.admission.log.clone(),
-                hairpin: way.origin.hairpin,
-            })
+        self.earlier.push(Earlier {
+            name,
+            ingress: self.ingress(&whole),
+            places: whole.places,
+            listens: whole.listens,
+            protocols: whole.protocols,
+            sources: whole.sources,
         });
-        let forwards: Vec<Forward> = forwards.collect();
-        self.forwards.extend(forwards);
-        Ok(())
     }
 
-    /// Returns why an earlier redirection takes the packets of this one; `None` if none does.
-    fn taken_before(&self, one: &Redirect<'_>) -> Option<RuleFate> {
-        let is_taken = |forward: &&Forward| {
-            shares_listener(&[forward.listen], &one.listens)
-                && one.protocols.contains(&forward.protocol)
+    /// Takes the packets out of a redirection that earlier ones have.
+    fn without_taken(&mut self, one: &mut Redirect<'_>) -> Result<(), RuleFate> {
+        let ingress = self.ingress(one);
+        let mut earlier = self.earlier.iter();
+        let Some(held) = earlier.find_map(|before| before.take_from(one, &ingress).err()) else {
+            return Ok(());
         };
-        let takes_some = |other: &&Redirect<'_>| {
-            let shares_interface = other.ingress.is_empty()
-                || one.ingress.is_empty()
-                || one.ingress.iter().any(|by| other.ingress.contains(by));
-            shares_interface
-                && shares_listener(&other.listens, &one.listens)
-                && one
-                    .protocols
-                    .iter()
-                    .any(|one| other.protocols.contains(one))
-                && !other.sources.common(&one.sources).is_empty()
-        };
-        if let Some(other) = self.passed.iter().find(takes_some) {
-            return Some(RuleFate::NotSaid(format!(
-                "{} takes some of its packets first, and no forward came of that rule",
-                other.places[0]
-            )));
+        if let Some(name) = held.others_of {
+            let place = one.places[0].clone();
+            let remark = ImportRemark::OthersReachedTarget(place.clone());
+            self.remark(&name, &place, remark);
         }
-        let before = self.forwards.iter().find(is_taken)?;
-        let shares_interface = one.ingress.is_empty()
-            || one
-                .ingress
-                .iter()
-                .any(|ingress| before.ingress.contains(ingress));
-        Some(if !shares_interface {
-            RuleFate::NotSaid(format!(
-                "`{}` has this port by another interface; two forwards cannot share a port",
-                before.name
-            ))
-        } else if before.sources.allow.is_none() && before.sources.deny.is_empty() {
-            RuleFate::NotNeeded(format!(
-                "the rules of `{}` take its packets first",
-                before.name
-            ))
-        } else {
-            RuleFate::NotSaid(format!(
-                "`{}` has this port for other clients; one listener has one target for all its clients",
-                before.name
-            ))
-        })
+        Err(held.fate)
     }
 
-    /// Follows the connections of a redirection by one protocol to all its targets.
-    fn way(
-        &self,
+    /// Adds a forward for each part of a redirection that the rules treat alike. Returns the name of the first one.
+    fn forwards_of(
+        &mut self,
         one: &Redirect<'_>,
-        protocol: Protocol,
-        ingress: &[Interface],
-    ) -> Result<AdmittedWay, RuleFate> {
-        let listen_ports: Vec<PortRange> = one.listens.iter().map(|listen| listen.ports).collect();
-        let mut found: Option<AdmittedWay> = None;
-        for to in &one.destinations {
-            let target_ports = match to.ports {
-                TargetPorts::Kept => listen_ports.clone(),
-                TargetPorts::Range(ports) => vec![ports],
-            };
-            let redirected = Redirected {
-                family: self.family,
-                protocol,
-                listen_address: one.listens[0].address,
-                listen_ports: &listen_ports,
-                target: to.address,
-                target_ports: &target_ports,
-                ingress,
-                egress: None,
-                sources: &one.sources,
-            };
-            let way = self.way_to(redirected)?;
-            match &mut found {
-                None => found = Some(way),
-                Some(first) => first.join(way)?,
+        names: &mut EntryNames,
+    ) -> Result<Name, RuleFate> {
+        if one.share.is_some() {
+            return Err(RuleFate::NotSaid(
+                "it redirects a part of the connections only, by chance or by turns".to_owned(),
+            ));
+        }
+        let ingress = self.ingress(one);
+        let mut treated = Vec::new();
+        let mut dropped = None;
+        for protocol in &one.protocols {
+            for interface in &ingress {
+                let side = |target| self.side(target);
+                let parts = self.treatment.parts(one, *protocol, interface, &side);
+                for (part, way) in parts {
+                    match way {
+                        Ok(way) => treated.push((part, way)),
+                        Err(fate @ RuleFate::LeftAlone(_)) => dropped = Some(fate),
+                        Err(fate) => return Err(fate),
+                    }
+                }
             }
         }
-        found.ok_or_else(|| RuleFate::NotSaid("it has no target".to_owned()))
+        let mut first = None;
+        for group in alike(treated, one) {
+            let listens = &group.listens;
+            let name = names.of_forward(one.comment, &group.protocols, &listens[0]);
+            self.keep(one, &group, &name);
+            let way = &group.ways[0];
+            if way.is_egress_assumed {
+                let targets = group.destinations.iter();
+                let targets = targets.map(|to| (to.address, way.egress.clone()));
+                self.assumed_targets.extend(targets);
+            }
+            if one.ingress.is_empty() {
+                let remark = ImportRemark::EveryInterface(self.entrance.clone());
+                self.remark(&name, &one.places[0], remark);
+            }
+            if dropped.is_some() && first.is_none() {
+                self.remark(&name, &one.places[0], ImportRemark::SomePorts);
+            }
+            self.forwards.extend(group.forwards(one, &name));
+            first.get_or_insert(name);
+        }
+        first.ok_or_else(|| {
+            dropped.unwrap_or_else(|| RuleFate::NotSaid("it has no target".to_owned()))
+        })
     }
 
-    fn way_to(&self, mut redirected: Redirected<'_>) -> Result<AdmittedWay, RuleFate> {
-        let by_route = self.routes.side(redirected.target).cloned();
-        let egress = by_route.unwrap_or_else(|| {
-            let by_accept = admission(&redirected, &self.forward, self.policy).egress;
-            let by_source = || origin(&redirected, &self.postrouting).egress;
-            by_accept
-                .or_else(by_source)
-                .unwrap_or_else(|| self.entrance.clone())
-        });
-        redirected.egress = Some(egress.clone());
-        let admission = admission(&redirected, &self.forward, self.policy);
-        let origin = origin(&redirected, &self.postrouting);
-        let obstacle = admission.obstacle.as_ref().filter(|_| admission.admits);
-        if !admission.admits {
-            return Err(match admission.unsaid.first() {
-                Some((place, words)) => RuleFate::NotSaid(format!(
-                    "what accepts its connections ({place}) asks for {words}, which a spec has no words for"
-                )),
-                None => RuleFate::LeftAlone(
-                    "FORWARD drops every connection that it redirects".to_owned(),
-                ),
-            });
+    /// Returns the interface by which packets to a target leave, if rules that are not about it or routes say it.
+    fn side(&self, target: IpAddr) -> TargetSide {
+        TargetSide {
+            by_route: self.routes.side(target).cloned(),
+            by_others: self.sides.side(target).cloned(),
+            else_by: self.entrance.clone(),
         }
-        if let Some((place, does)) = obstacle.or(origin.obstacle.as_ref()) {
-            return Err(RuleFate::NotSaid(format!(
-                "{place} {does}, which a spec has no words for"
-            )));
-        }
-        Ok(AdmittedWay {
-            admission,
-            origin,
-            egress,
-        })
     }
 
     /// Keeps the rules and remarks of a forward.
-    fn keep(&mut self, one: &Redirect<'_>, ways: &[(Protocol, AdmittedWay)], name: &Name) {
+    fn keep(&mut self, one: &Redirect<'_>, group: &Treated, name: &Name) {
         let mut rules: BTreeSet<(ImportedPlace, Part)> = BTreeSet::new();
-        let places = one.places.iter();
-        rules.extend(places.map(|place| (place.clone(), Part::Redirect)));
-        let exempting = one.exempting.iter();
-        rules.extend(exempting.map(|place| (place.clone(), Part::Refuse)));
+        rules.extend(
+            one.places
+                .iter()
+                .map(|place| (place.clone(), Part::Redirect)),
+        );
+        let jumps = one.paths.iter().cloned();
+        self.paths.extend(jumps);
         let mut remarks = one.remarks.clone();
-        for (_, way) in ways {
+        for way in &group.ways {
             rules.extend(way.admission.rules.iter().cloned());
             rules.extend(way.origin.rules.iter().cloned());
+            self.paths.extend(way.admission.paths.iter().cloned());
+            self.paths.extend(way.origin.paths.iter().cloned());
             remarks.extend(way.admission.remarks.iter().cloned());
             remarks.extend(way.origin.remarks.iter().cloned());
             self.shared.extend(way.origin.shared.clone());
@@ -347,7 +342,7 @@ impl<'r> FamilyReading<'r> {
                 let fate = RuleFate::NotSaid(format!(
                     "it asks for {words}, which a spec has no words for"
                 ));
-                self.fates.insert(place.clone(), fate);
+                self.fates.entry(place.clone()).or_insert(fate);
             }
         }
         for (place, part) in rules {
@@ -370,6 +365,48 @@ impl<'r> FamilyReading<'r> {
         });
     }
 
+    fn fate_of_all(&mut self, one: &Redirect<'_>, fate: &RuleFate) {
+        if matches!(fate, RuleFate::NotSaid(_)) {
+            let targets = one.destinations.iter().map(|to| to.address);
+            self.unsaid_targets.extend(targets);
+        }
+        for place in &one.places {
+            self.fates.insert(place.clone(), fate.clone());
+        }
+    }
+
+    /// Leaves the refusals in place without which other packets would get through.
+    fn keep_refusals(&mut self) {
+        let goes = |met: &Met<'_>| self.taken.contains_key(&met.place);
+        let accepts = |met: &Met<'_>| met.rule.target == Some(Target::Accept);
+        let last_accept = self
+            .treatment
+            .forward
+            .iter()
+            .rposition(|met| accepts(met) && !met.conditions.for_replies && !goes(met));
+        let stay: Vec<ImportedPlace> = self
+            .treatment
+            .forward
+            .iter()
+            .enumerate()
+            .filter(|(at, met)| {
+                let is_last = self.treatment.policy == Policy::Drop
+                    && last_accept.is_none_or(|last| last < *at);
+                let parts = self.taken.get(&met.place).map(|(parts, _)| parts);
+                parts.is_some_and(|parts| parts.contains(&Part::Refuse))
+                    && !is_last
+                    && met.conditions.redirected != Some(true)
+            })
+            .map(|(_, met)| met.place.clone())
+            .collect();
+        for place in stay {
+            self.taken.remove(&place);
+            let why = "it also refuses connections that are not redirected";
+            self.fates
+                .insert(place, RuleFate::LeftAlone(why.to_owned()));
+        }
+    }
+
     fn outbound(&mut self, names: &mut EntryNames) -> Vec<Outbound> {
         let taken: BTreeSet<ImportedPlace> = self.taken.keys().cloned().collect();
         let entrances: BTreeSet<&Interface> =
@@ -381,12 +418,14 @@ impl<'r> FamilyReading<'r> {
             .collect();
         let outgoing = Outgoing {
             family: self.family,
-            forward: &self.forward,
-            postrouting: &self.postrouting,
-            policy: self.policy,
+            forward: self.treatment.forward,
+            postrouting: self.treatment.postrouting,
+            policy: self.treatment.policy,
             taken: &taken,
             entrances: &entrances,
             routes: self.routes,
+            sides: &self.sides,
+            targets: &self.unsaid_targets,
         };
         let found = outgoing.read(names);
         for (place, why) in found.unsaid {
@@ -395,10 +434,11 @@ impl<'r> FamilyReading<'r> {
                     "it rewrites the source of more than the forwards' connections".to_owned(),
                 )
             } else {
-                RuleFate::NotSaid(why)
+                why
             };
             self.fates.entry(place).or_insert(fate);
         }
+        self.paths.extend(found.paths);
         for (place, part, number) in found.rules {
             let name = found.entries[number].name.clone();
             let (parts, entries) = self.taken.entry(place).or_default();
@@ -410,66 +450,5 @@ impl<'r> FamilyReading<'r> {
             self.remark(&name, &place, remark);
         }
         found.entries
-    }
-}
-
-/// Returns whether packets to one listener may be for the other, which comes first.
-fn shares_listener(first: &[Listen], second: &[Listen]) -> bool {
-    second.iter().any(|listen| {
-        let mut first = first.iter();
-        first.any(|one| {
-            let same = one.address.is_none() || one.address == listen.address;
-            same && one.ports.overlaps(listen.ports)
-        })
-    })
-}
-
-/// What the rules do with the connections of a redirection by one protocol.
-#[derive(Debug)]
-struct AdmittedWay {
-    admission: Admission,
-    origin: Origin,
-    egress: Interface,
-}
-
-impl AdmittedWay {
-    /// Adds what the rules do with connections to another target of the same listener.
-    fn join(&mut self, other: Self) -> Result<(), RuleFate> {
-        let same = self.admission.sources == other.admission.sources
-            && self.origin.snat == other.origin.snat
-            && self.egress == other.egress;
-        if !same {
-            return Err(RuleFate::NotSaid(
-                "the rules treat its targets differently".to_owned(),
-            ));
-        }
-        self.admission.rules.extend(other.admission.rules);
-        self.admission.remarks.extend(other.admission.remarks);
-        self.origin.rules.extend(other.origin.rules);
-        self.origin.remarks.extend(other.origin.remarks);
-        self.origin.hairpin |= other.origin.hairpin;
-        Ok(())
-    }
-}
-
-/// Returns the target of a forward. No rule says whether an address is a load balancer's: one without a port counts as
-/// one.
-fn target(one: &Redirect<'_>) -> ForwardTarget {
-    let is_kept = one
-        .destinations
-        .iter()
-        .all(|to| to.ports == TargetPorts::Kept);
-    ForwardTarget {
-        kind: if is_kept && one.destinations.len() == 1 {
-            TargetKind::Ilb
-        } else {
-            TargetKind::Pod
-        },
-        destinations: one.destinations.clone(),
-        balance: if one.by_client {
-            Balance::Client
-        } else {
-            Balance::Random
-        },
     }
 }

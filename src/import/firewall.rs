@@ -1,12 +1,12 @@
 //! The firewall of a draft: the values that most of its entries have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::family::OfFamily;
 use super::sides::{KnownRoutes, entrance};
 use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, Snats};
 use crate::net::{Family, Interface};
-use crate::netfilter::names::Policy;
+use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
 
 /// Returns the firewall. If the rules hold nvactl's own, those say it.
@@ -42,11 +42,19 @@ pub fn firewall(
         let first = rules
             .first()
             .map_or((Family::V4, &empty), |(family, rules)| (*family, rules));
-        let (only, _) = entrance(first.0, first.1, routes);
+        let (only, _) = entrance(first.0, first.1, &[], routes, &BTreeSet::new());
         (vec![only.clone()], only)
     });
     if read.iter().any(|one| one.is_entrance_assumed) {
         notes.push(assumed_interface(&ingress));
+    }
+    for (target, interface) in read.iter().flat_map(|one| &one.assumed_targets) {
+        notes.push(format!(
+            "No rule names the interface to {target}: {interface} is assumed."
+        ));
+    }
+    if forwards().next().is_none() && entries().next().is_none() {
+        notes.push("No rule became a forward or an outbound entry.".to_owned());
     }
     let of = |family| {
         let of_family = forwards().filter(|one: &&Forward| one.family() == family);
@@ -60,13 +68,22 @@ pub fn firewall(
         v6: v6.or(v4.filter(word)),
     };
     let forward_policy = policy(rules, read);
-    notes.push(match forward_policy {
-        ForwardPolicy::Drop => "The FORWARD policy is DROP, and the spec sets it.".to_owned(),
-        ForwardPolicy::Keep => {
-            "The FORWARD policy accepts, and the spec leaves it alone (`forward_policy: keep`)."
-                .to_owned()
-        }
+    let says_policy = rules.iter().any(|(_, rules)| {
+        let chain = rules.chain(TableName::Filter, &ChainName::Forward);
+        chain.is_some_and(|chain| chain.policy.is_some())
     });
+    notes.push(
+        match (forward_policy, says_policy) {
+            (ForwardPolicy::Drop, _) => "The FORWARD policy is DROP, and the spec sets it.",
+            (ForwardPolicy::Keep, true) => {
+                "The FORWARD policy accepts, and the spec leaves it alone (`forward_policy: keep`)."
+            }
+            (ForwardPolicy::Keep, false) => {
+                "The rules do not say the FORWARD policy, and the spec leaves it alone (`forward_policy: keep`)."
+            }
+        }
+        .to_owned(),
+    );
     Firewall {
         ingress,
         egress,
@@ -85,10 +102,15 @@ fn assumed_interface(ingress: &[Interface]) -> String {
     )
 }
 
-/// Returns `drop` if the policy of each family that has entries drops; `keep` leaves all policies as they are.
+/// Returns `drop` if the policy of each family that has entries drops, or of all families if none has; `keep` leaves all
+/// policies as they are.
 fn policy(rules: &[(Family, Ruleset)], read: &[OfFamily]) -> ForwardPolicy {
-    let used = read.iter().zip(rules);
-    let mut used = used.filter(|(one, _)| !one.forwards.is_empty() || !one.outbound.is_empty());
+    let has_entries = |one: &OfFamily| !one.forwards.is_empty() || !one.outbound.is_empty();
+    let none_has = !read.iter().any(has_entries);
+    let mut used = read
+        .iter()
+        .zip(rules)
+        .filter(|(one, _)| none_has || has_entries(one));
     if used.all(|(_, (_, rules))| rules.forward_policy() == Policy::Drop) {
         ForwardPolicy::Drop
     } else {

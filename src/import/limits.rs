@@ -26,7 +26,7 @@ pub fn accept_limit(limit: Limit) -> Option<Limits> {
 
 /// Returns the limit of a drop.
 pub fn drop_limit(met: &Met<'_>) -> Option<Limits> {
-    let reject = matches!(met.rule.target, Some(Target::Reject(_)));
+    let reject = !matches!(met.rule.target, Some(Target::Drop));
     let conditions = &met.conditions;
     let whose = |of| match of {
         Whose::All => Some(Per::Total),
@@ -57,15 +57,17 @@ pub fn drop_limit(met: &Met<'_>) -> Option<Limits> {
     }
 }
 
-/// Returns both limits as one.
-pub fn joined(one: Option<Limits>, other: Limits) -> Limits {
+/// Returns both limits as one; `None` if a spec cannot say them together.
+pub fn joined(one: Option<Limits>, other: Limits) -> Option<Limits> {
     let Some(one) = one else {
-        return other;
+        return Some(other);
     };
-    Limits {
+    let are_apart = one.rate.is_none() != other.rate.is_none()
+        && one.max_connections.is_none() != other.max_connections.is_none();
+    (are_apart && one.per == other.per).then(|| Limits {
         rate: one.rate.or(other.rate),
         max_connections: one.max_connections.or(other.max_connections),
         per: one.per,
         reject: one.reject || other.reject,
-    }
+    })
 }

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 
 use super::account::Part;
 use super::addresses::Addresses;
-use super::admission::{egress, partly};
+use super::admission::{beyond, egress};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
-use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::Snat;
 use crate::net::Interface;
 use crate::netfilter::target::Target;
+use crate::netfilter::text::parse::snat_range;
+
+/// The most networks that a rule's remarks name.
+const MOST_NETS: usize = 4;
 
 /// The source of redirected connections, and the rules that say it.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Origin {
     /// Whether a rule gives hosts behind the firewall, which ask for the listener, another source.
     pub hairpin: bool,
     pub rules: BTreeSet<(ImportedPlace, Part)>,
+    /// The jumps on the way to these rules, each with the rule.
+    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     /// The deciding rule, if it is for more than these connections.
     pub shared: Option<ImportedPlace>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
@@ -32,98 +37,204 @@ pub struct Origin {
 
 /// Follows the POSTROUTING chain for redirected connections.
 pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
-    let mut found = Origin {
-        snat: Snat::Client,
-        egress: None,
-        hairpin: false,
-        rules: BTreeSet::new(),
-        shared: None,
-        remarks: Vec::new(),
-        obstacle: None,
+    let mut following = Following {
+        redirected,
+        inside: Addresses::of(redirected.target.into()),
+        left: redirected.sources.clone(),
+        parts: Vec::new(),
+        found: Origin {
+            snat: Snat::Client,
+            egress: None,
+            hairpin: false,
+            rules: BTreeSet::new(),
+            paths: BTreeSet::new(),
+            shared: None,
+            remarks: Vec::new(),
+            obstacle: None,
+        },
     };
-    let inside = Addresses::of(redirected.target.into());
-    let mut next = 0;
-    while let Some(met) = rules.get(next) {
-        next += 1;
-        let conditions = &met.conditions;
-        let fit = redirected.fit(conditions);
-        let sources = conditions.sources(redirected.family);
-        let verdict = verdict(met.rule);
-        if fit == Fit::No || verdict == RuleVerdict::GoOn {
-            continue;
-        }
-        let is_exempt = matches!(verdict, RuleVerdict::Accept | RuleVerdict::Return);
-        let is_named = conditions.names_connections();
-        if !sources.are_all() && !sources.common(&inside).is_empty() {
-            if is_exempt && redirected.is_one_sided() {
-                let remark = (met.place.clone(), ImportRemark::InsideSource);
-                found.remarks.push(remark);
-            } else if !is_exempt && is_named {
-                found.hairpin = true;
-                found.take(met, fit, Part::Hairpin);
-            }
-            continue;
-        }
-        if sources.common(redirected.sources).is_empty() {
-            continue;
-        }
-        let snat = snat_of(met);
-        let is_for_all = redirected.sources.without(&sources).is_empty();
-        let is_said = conditions.are_said() && !conditions.are_limited();
-        if !is_for_all || !is_said || is_exempt && fit == Fit::Part {
-            let does = if is_exempt {
-                "keeps the source of"
-            } else {
-                "rewrites the source of"
-            };
-            found.obstacle = Some((met.place.clone(), partly(does, conditions)));
-            break;
-        }
-        if verdict == RuleVerdict::Return {
-            next = next.max(met.resumes);
-            continue;
-        }
-        let Some(snat) = snat else {
-            let target = met.rule.target.as_ref().map_or("", Target::name);
-            let does = format!("rewrites its connections with a form of `{target}`");
-            found.obstacle = Some((met.place.clone(), does));
-            break;
-        };
-        found.take(met, fit, Part::Source);
-        if is_named && conditions.redirected != Some(true) && conditions.original_ports.is_none() {
-            let remark = (met.place.clone(), ImportRemark::RewritesMore);
-            found.remarks.push(remark);
-        }
-        if !is_named {
-            found.shared = Some(met.place.clone());
-        }
-        found.snat = snat;
-        found.egress = egress(conditions);
-        break;
+    for met in rules {
+        following.meet(met);
     }
-    found
+    following.end()
 }
 
-impl Origin {
-    /// Takes a rule over if it is for these connections by name.
-    fn take(&mut self, met: &Met<'_>, fit: Fit, part: Part) {
-        if !met.conditions.names_connections() {
+/// The clients whose source the rules have decided about so far.
+struct Following<'a, 'r> {
+    redirected: &'a Redirected<'a>,
+    /// The target.
+    inside: Addresses,
+    left: Addresses,
+    /// The rules that give a part of the clients a source, each with the part.
+    parts: Vec<(&'a Met<'r>, NewSource, Addresses)>,
+    found: Origin,
+}
+
+impl<'a, 'r> Following<'a, 'r> {
+    fn meet(&mut self, met: &'a Met<'r>) {
+        let conditions = &met.conditions;
+        if self.left.is_empty() || self.redirected.fit(conditions) == Fit::No {
             return;
         }
-        self.rules.insert((met.place.clone(), part));
-        if fit == Fit::Part {
-            self.remarks
-                .push((met.place.clone(), ImportRemark::SomePorts));
+        let Some(source) = new_source(met) else {
+            if changes_source(met) {
+                let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.obstruct(
+                    met,
+                    &format!("rewrites its connections by a form of `{target}`"),
+                );
+            }
+            return;
+        };
+        let sources = conditions.sources(self.redirected.family);
+        let is_from_inside = !sources.are_all() && !sources.common(&self.inside).is_empty();
+        if is_from_inside && conditions.names_connections() && source.snat != Snat::Client {
+            self.found.hairpin = true;
+            self.take(met, Part::Hairpin);
         }
+        if is_from_inside {
+            if source.snat == Snat::Client && self.redirected.is_one_sided() {
+                self.remark(met, ImportRemark::InsideSource);
+            }
+            return;
+        }
+        let Some(hit) = self.redirected.clients(met, &self.left) else {
+            if met.program.is_some() {
+                return;
+            }
+            self.obstruct(
+                met,
+                "is for a part of its connections, by `-j RETURN` or `-g` before it",
+            );
+            return;
+        };
+        if hit.is_empty() {
+            return;
+        }
+        // Programs mark their own connections, and rewrite the source of those.
+        if !conditions.is_plain() && met.program.is_some() {
+            return;
+        }
+        if !conditions.is_plain() {
+            let does = match source.snat {
+                Snat::Client => "keeps the source of",
+                _ => "rewrites the source of",
+            };
+            let words = conditions.beyond_words();
+            self.obstruct(met, &format!("{does} some of its connections by {words}"));
+            return;
+        }
+        self.left = self.left.without(&hit);
+        self.parts.push((met, source, hit));
+    }
+
+    /// Lets the source of most clients count.
+    fn end(mut self) -> Origin {
+        let parts = std::mem::take(&mut self.parts);
+        let largest = parts.iter().max_by_key(|(.., clients)| clients.count());
+        let largest = largest.filter(|(.., clients)| clients.count() >= self.left.count());
+        let snat = largest.map_or(Snat::Client, |(_, source, _)| source.snat);
+        let rest = (Snat::Client, self.left.clone());
+        let all = parts
+            .iter()
+            .map(|(_, source, part)| (source.snat, part.clone()));
+        let others: Vec<Addresses> = all
+            .chain([rest])
+            .filter(|(other, part)| *other != snat && !part.is_empty())
+            .map(|(_, part)| part)
+            .collect();
+        self.found.snat = snat;
+        let Some((met, source, _)) = largest else {
+            // The few whom a rule gives a source do not count.
+            for (met, ..) in &parts {
+                self.other_sources(met, &others);
+            }
+            return self.found;
+        };
+        let conditions = &met.conditions;
+        self.other_sources(met, &others);
+        self.take(met, Part::Source);
+        let is_taken = self.takes(met);
+        if is_taken && conditions.redirected != Some(true) && conditions.original_ports.is_none() {
+            self.remark(met, ImportRemark::RewritesMore(beyond(conditions)));
+        }
+        if source.chooses_ports {
+            self.remark(met, ImportRemark::SourcePorts);
+        }
+        if !is_taken {
+            self.found.shared = Some(met.place.clone());
+        }
+        self.found.egress = egress(conditions);
+        self.found
+    }
+
+    /// Remarks on clients that get another source than most. Hosts behind the target's interface are clients only if others
+    /// come in there, too.
+    fn other_sources(&mut self, met: &Met<'_>, others: &[Addresses]) {
+        for net in others.iter().flat_map(Addresses::nets).take(MOST_NETS) {
+            if !net.contains(&self.redirected.target) {
+                self.remark(met, ImportRemark::OtherSources(net));
+            } else if self.redirected.is_one_sided() {
+                self.remark(met, ImportRemark::InsideSource);
+            }
+        }
+    }
+
+    fn takes(&self, met: &Met<'_>) -> bool {
+        met.conditions.names_connections() && met.program.is_none()
+    }
+
+    fn take(&mut self, met: &Met<'_>, part: Part) {
+        if self.takes(met) {
+            self.found.rules.insert((met.place.clone(), part));
+            let jumps = met.via.iter().cloned();
+            self.found
+                .paths
+                .extend(jumps.map(|jump| (jump, met.place.clone())));
+        }
+    }
+
+    fn remark(&mut self, met: &Met<'_>, remark: ImportRemark) {
+        self.found.remarks.push((met.place.clone(), remark));
+    }
+
+    fn obstruct(&mut self, met: &Met<'_>, does: &str) {
+        self.found
+            .obstacle
+            .get_or_insert((met.place.clone(), does.to_owned()));
     }
 }
 
-/// Returns the source that a rule gives; none for a rule that gives none.
-pub fn snat_of(met: &Met<'_>) -> Option<Snat> {
-    match &met.rule.target {
-        Some(Target::Snat { addresses, .. }) => Some(Snat::Addresses(*addresses)),
-        Some(Target::Masquerade) => Some(Snat::Masquerade),
-        Some(Target::Accept) => Some(Snat::Client),
+/// The source that a rule gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewSource {
+    /// `Snat::Client` for a rule that keeps the source.
+    pub snat: Snat,
+    /// Whether the rule chooses the source ports.
+    pub chooses_ports: bool,
+}
+
+/// Returns the source that a rule of POSTROUTING gives; `None` for a rule that decides nothing, or in a form that is not
+/// read.
+pub fn new_source(met: &Met<'_>) -> Option<NewSource> {
+    let plain = |snat| NewSource {
+        snat,
+        chooses_ports: false,
+    };
+    match met.rule.target.as_ref()? {
+        Target::Snat { addresses, .. } => Some(plain(Snat::Addresses(*addresses))),
+        Target::Masquerade => Some(plain(Snat::Masquerade)),
+        Target::Accept => Some(plain(Snat::Client)),
+        Target::Other(words) => snat_range(words).map(|range| NewSource {
+            snat: range.addresses.map_or(Snat::Masquerade, Snat::Addresses),
+            chooses_ports: range.chooses_ports,
+        }),
         _ => None,
     }
+}
+
+/// Returns whether a rule changes the source in a form that is not read.
+pub fn changes_source(met: &Met<'_>) -> bool {
+    let name = met.rule.target.as_ref().map(Target::name);
+    matches!(name, Some("SNAT" | "NETMAP")) && new_source(met).is_none()
 }

@@ -1,28 +1,25 @@
 //! Rules that let hosts behind the machine open connections outward.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::account::Part;
+use super::account::{Part, RuleFate};
 use super::addresses::Addresses;
-use super::admission::{egress, partly};
+use super::admission::egress;
 use super::conditions::RuleConditions;
 use super::names::{EntryNames, description};
-use super::origin::snat_of;
+use super::origin::{NewSource, changes_source, new_source};
+use super::outward_accept::{OutwardAccept, merged};
 use super::place::ImportedPlace;
 use super::remark::ImportRemark;
-use super::sides::KnownRoutes;
-use super::verdict::{RuleVerdict, verdict};
+use super::sides::{KnownRoutes, SaidSides};
 use super::walk::Met;
-use crate::forwards::{
-    Destinations, GUARDED, Nets, Outbound, OutboundProtocol, Snat, not_internet_v4,
-};
-use crate::net::{Family, Interface, PortRange};
-use crate::netfilter::matches::Match;
+use crate::forwards::{Nets, Outbound, Snat, not_internet_v4};
+use crate::net::{Family, Interface};
 use crate::netfilter::names::Policy;
 use crate::netfilter::negatable::Negatable::{Is, Not};
-use crate::netfilter::protocol::{IcmpType, IpProtocol};
 use crate::netfilter::target::Target;
 
 /// The outbound entries that some rules say.
@@ -30,9 +27,11 @@ use crate::netfilter::target::Target;
 pub struct OutwardEntries {
     pub entries: Vec<Outbound>,
     pub rules: BTreeSet<(ImportedPlace, Part, usize)>,
+    /// The jumps on the way to these rules, each with the rule.
+    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
     pub remarks: Vec<(usize, ImportedPlace, ImportRemark)>,
-    /// The SNAT rules that a spec cannot say, with the reason.
-    pub unsaid: Vec<(ImportedPlace, String)>,
+    /// The SNAT rules of which no entry came.
+    pub unsaid: Vec<(ImportedPlace, RuleFate)>,
 }
 
 /// The rules of one family that an outbound entry may come of.
@@ -46,25 +45,29 @@ pub struct Outgoing<'a, 'r> {
     /// The interfaces by which clients of forwards come in.
     pub entrances: &'a [Interface],
     pub routes: &'a KnownRoutes,
+    pub sides: &'a SaidSides,
+    /// The targets of redirections.
+    pub targets: &'a BTreeSet<IpAddr>,
 }
 
-impl Outgoing<'_, '_> {
+impl<'r> Outgoing<'_, 'r> {
     /// Reads the outbound entries, in the order of their source rules.
     pub fn read(&self, names: &mut EntryNames) -> OutwardEntries {
         let mut found = OutwardEntries::default();
-        for (number, met) in self.postrouting.iter().enumerate() {
-            if self.taken.contains(&met.place) || met.conditions.for_replies {
+        for (at, met) in self.postrouting.iter().enumerate() {
+            if self.taken.contains(&met.place)
+                || met.conditions.for_replies
+                || met.conditions.redirected == Some(true)
+                || met.program.is_some()
+            {
                 continue;
             }
-            let Some(snat) = snat_of(met).filter(|snat| *snat != Snat::Client) else {
+            let Some(source) = new_source(met).filter(|one| one.snat != Snat::Client) else {
                 continue;
             };
-            let source = SourceRule {
-                met,
-                snat,
-                before: &self.postrouting[..number],
-            };
-            self.read_source(&source, names, &mut found);
+            if let Err(fate) = self.read_source(at, met, source, names, &mut found) {
+                found.unsaid.push((met.place.clone(), fate));
+            }
         }
         found
     }
@@ -72,351 +75,184 @@ impl Outgoing<'_, '_> {
     /// Reads one SNAT or MASQUERADE rule, and the accepts of its connections.
     fn read_source(
         &self,
-        source: &SourceRule<'_, '_>,
+        at: usize,
+        met: &Met<'r>,
+        source: NewSource,
         names: &mut EntryNames,
         found: &mut OutwardEntries,
-    ) {
-        let SourceRule { met, snat, .. } = *source;
+    ) -> Result<(), RuleFate> {
         let conditions = &met.conditions;
-        let Some(out) =
-            egress(conditions).or_else(|| self.routes.default_side(self.family).cloned())
-        else {
-            let why = "it names no interface by which the packets leave";
-            found.unsaid.push((met.place.clone(), why.to_owned()));
-            return;
-        };
-        if !conditions.beyond.is_empty() || conditions.redirected == Some(true) {
-            if conditions.redirected != Some(true) {
-                let why = format!(
-                    "it asks for {}, which a spec has no words for",
-                    conditions.beyond_words()
-                );
-                found.unsaid.push((met.place.clone(), why));
-            }
-            return;
+        let not_said = |why: &str| RuleFate::NotSaid(why.to_owned());
+        if !conditions.is_plain() {
+            let words = conditions.beyond_words();
+            return Err(not_said(&format!(
+                "it asks for {words}, which a spec has no words for"
+            )));
         }
-        let passing = self.passing(&out, conditions);
+        if conditions
+            .host()
+            .is_some_and(|host| self.targets.contains(&host))
+        {
+            let why = "it is for connections that the spec cannot redirect";
+            return Err(RuleFate::LeftAlone(why.to_owned()));
+        }
+        let out = egress(conditions).or_else(|| self.routes.default_side(self.family).cloned());
+        let out =
+            out.ok_or_else(|| not_said("it names no interface by which the packets leave"))?;
+        let mut passings = Vec::new();
+        for ingress in self.ingresses(&out, conditions) {
+            passings.push(self.passing(&out, conditions, ingress));
+        }
         let before = found.entries.len();
-        for accept in &passing.accepts {
-            let its_own = accept.conditions.sources(self.family);
-            let sources = its_own.common(&conditions.sources(self.family));
-            let allow_to = accept.destinations(self.family, conditions);
-            let sources = match self.without_exempt(source, &out, &sources, &allow_to) {
-                Ok(sources) => sources,
-                Err(why) => {
-                    found.entries.truncate(before);
-                    found.rules.retain(|(_, _, number)| *number < before);
-                    found.remarks.retain(|(number, _, _)| *number < before);
-                    found.unsaid.push((met.place.clone(), why));
-                    return;
-                }
-            };
-            let allow_from = self.networks(&sources, accept.ingress.as_ref());
-            let (Some(allow_from), Some(ingress)) = (allow_from, accept.ingress.clone()) else {
-                continue;
-            };
-            let Some((protocols, ports)) = accept.protocols(conditions) else {
-                continue;
-            };
-            let number = found.entries.len();
-            if allow_to.internet || allow_to.nets.are_all() {
-                found
-                    .remarks
-                    .push((number, met.place.clone(), ImportRemark::PrivateNetworks));
-            }
-            let comment = accept.comment().or(conditions.comment);
-            found.entries.push(Outbound {
-                name: names.of_entry(comment),
-                description: description(comment),
-                family: self.family,
-                ingress: vec![ingress],
-                egress: out.clone(),
-                allow_from,
-                allow_to,
-                deny_from: Nets::default(),
-                deny_to: accept.refused.clone(),
-                protocols,
-                ports,
-                snat,
-                limits: None,
-                log: None,
-            });
-            found
-                .rules
-                .insert((met.place.clone(), Part::Source, number));
-            if let Some(place) = &accept.place {
-                found.rules.insert((place.clone(), Part::Accept, number));
-            }
-            for place in &accept.refusing {
-                found.rules.insert((place.clone(), Part::Refuse, number));
-            }
+        for accept in merged(passings.iter().flat_map(|one| &one.accepts)) {
+            self.add(at, met, source, &out, &accept, names, found)?;
         }
-        if found.entries.len() == before {
-            found
-                .unsaid
-                .push((met.place.clone(), passing.reason(conditions)));
+        if found.entries.len() > before {
+            return Ok(());
         }
+        Err(if passings.iter().any(|one| one.has_unsaid) {
+            not_said(
+                "the rules that accept its connections have conditions that a spec has no words for",
+            )
+        } else if passings.is_empty() && self.accepts_some(&out) {
+            let nets = conditions.source.iter().find_map(|net| net.wanted());
+            let nets = nets.map_or("the sources are".to_owned(), |net| format!("{net} is"));
+            not_said(&format!(
+                "no rule names the interface behind which {nets}; `nvactl import live` knows it by the routes"
+            ))
+        } else if passings.iter().all(|one| one.accepts.is_empty()) {
+            RuleFate::LeftAlone(
+                "FORWARD accepts no connection whose source it rewrites, but for those of forwards"
+                    .to_owned(),
+            )
+        } else {
+            not_said("no rule names the networks that the connections come from")
+        })
     }
 
-    /// Returns the sources without those whose packets an earlier rule leaves alone.
-    ///
-    /// # Errors
-    /// The reason why a spec cannot say it.
-    fn without_exempt(
+    /// Returns whether FORWARD accepts connections that leave by an interface.
+    fn accepts_some(&self, out: &Interface) -> bool {
+        let mut accepts = self.forward.iter().filter(|met| {
+            met.rule.target == Some(Target::Accept)
+                && met.conditions.leave_by(out)
+                && !met.conditions.for_replies
+                && met.conditions.redirected != Some(true)
+                && !self.taken.contains(&met.place)
+        });
+        self.policy == Policy::Accept || accepts.next().is_some()
+    }
+
+    /// Adds the entry of one source rule and one accept.
+    #[expect(clippy::too_many_arguments, reason = "each is one part of the entry")]
+    fn add(
         &self,
-        source: &SourceRule<'_, '_>,
+        at: usize,
+        met: &Met<'r>,
+        source: NewSource,
+        out: &Interface,
+        accept: &OutwardAccept<'_, '_>,
+        names: &mut EntryNames,
+        found: &mut OutwardEntries,
+    ) -> Result<(), RuleFate> {
+        let conditions = &met.conditions;
+        let sources = accept.sources.common(&conditions.sources(self.family));
+        let Some(allow_from) = self.networks(&sources, &accept.ingress[0]) else {
+            return Ok(());
+        };
+        let Some((protocols, ports)) = accept.protocols(conditions) else {
+            return Ok(());
+        };
+        let to = accept.destinations(self.family, conditions)?;
+        let Some(to) = to else {
+            return Ok(());
+        };
+        let number = found.entries.len();
+        let mut remark = |remark| found.remarks.push((number, met.place.clone(), remark));
+        if to.allow.internet || to.allow.nets.are_all() || to.is_of_negations {
+            remark(ImportRemark::PrivateNetworks);
+        }
+        if source.chooses_ports {
+            remark(ImportRemark::SourcePorts);
+        }
+        if accept.place.is_some() && !accept.sources.without(&sources).is_empty() {
+            remark(ImportRemark::MoreSources);
+        }
+        for by in self.keep_source(at, met, out, &sources) {
+            remark(ImportRemark::KeptSource(by));
+        }
+        let comment = accept.comment().or(conditions.comment);
+        let refused = accept.refused.iter().copied().chain(to.deny);
+        found.entries.push(Outbound {
+            name: names.of_entry(comment),
+            description: description(comment),
+            family: self.family,
+            ingress: accept.ingress.clone(),
+            egress: out.clone(),
+            allow_from,
+            allow_to: to.allow,
+            deny_from: Nets::default(),
+            deny_to: Nets::new(refused.collect()),
+            protocols,
+            ports,
+            snat: source.snat,
+            limits: None,
+            log: None,
+        });
+        let refusing = accept.refusing.iter().map(|met| (*met, Part::Refuse));
+        let accepting = accept.place.iter().map(|met| (*met, Part::Accept));
+        for (met, part) in refusing.chain(accepting).chain([(met, Part::Source)]) {
+            found.rules.insert((met.place.clone(), part, number));
+            let jumps = met.via.iter().cloned();
+            found
+                .paths
+                .extend(jumps.map(|jump| (jump, met.place.clone())));
+        }
+        Ok(())
+    }
+
+    /// Returns the rules before a source rule that keep the source of some of its connections.
+    fn keep_source(
+        &self,
+        at: usize,
+        met: &Met<'r>,
         out: &Interface,
         sources: &Addresses,
-        allow_to: &Destinations,
-    ) -> Result<Addresses, String> {
-        let mut left = sources.clone();
-        let to = self.reached(allow_to);
-        for met in source.before {
-            let conditions = &met.conditions;
-            let leaves = match verdict(met.rule) {
-                RuleVerdict::Accept => true,
-                RuleVerdict::Return => met.resumes > source.before.len(),
-                _ => false,
-            };
-            let asked = conditions.destinations(self.family);
-            let hit = left.common(&conditions.sources(self.family));
-            if !leaves
-                || conditions.for_replies
-                || conditions.redirected == Some(true)
-                || !conditions.leave_by(out)
-                || hit.is_empty()
-                || asked.common(&to).is_empty()
-            {
-                continue;
-            }
-            let is_said = conditions.are_said()
-                && !conditions.are_limited()
-                && conditions.protocol.is_none()
-                && conditions.ports.is_none()
-                && to.without(&asked).is_empty();
-            if !is_said {
-                return Err(format!(
-                    "{} {}, which a spec has no words for",
-                    met.place,
-                    partly("keeps the source of", conditions)
-                ));
-            }
-            left = left.without(&hit);
-        }
-        Ok(left)
-    }
-
-    /// Returns the addresses that an entry reaches.
-    fn reached(&self, to: &Destinations) -> Addresses {
-        let each = to.nets.as_slice().iter();
-        let nets = each.fold(Addresses::none(self.family), |all, net| {
-            all.with(&Addresses::of(*net))
+    ) -> Vec<ImportedPlace> {
+        let private = not_internet_v4();
+        let meets = |conditions: &RuleConditions<'_>| {
+            let has_public = conditions.destination.is_empty()
+                || conditions.destination.iter().any(|net| match net {
+                    Is(net) => net.addr().is_ipv6() || private.holding(*net).is_none(),
+                    Not(_) => true,
+                });
+            conditions.leave_by(out)
+                && !conditions.for_replies
+                && conditions.redirected != Some(true)
+                && has_public
+                && !conditions.sources(self.family).common(sources).is_empty()
+        };
+        let earlier = self.postrouting[..at].iter();
+        let earlier = earlier.filter(|one| {
+            let keeps = new_source(one).is_some_and(|one| one.snat == Snat::Client);
+            let is_unsaid =
+                changes_source(one) || new_source(one).is_some() && !one.conditions.is_plain();
+            (keeps || is_unsaid) && !self.taken.contains(&one.place)
         });
-        if !to.internet {
-            return nets;
-        }
-        let private = not_internet_v4().as_slice().iter();
-        let internet = private.fold(Addresses::all(self.family), |all, net| {
-            all.without(&Addresses::of(*net))
-        });
-        nets.with(&internet)
+        let earlier = earlier.map(|one| (&one.place, &one.conditions));
+        let gone = met.conditions.exceptions.iter();
+        let gone = gone.map(|(place, conditions)| (place, conditions));
+        let all = earlier
+            .chain(gone)
+            .filter(|(_, conditions)| meets(conditions));
+        all.map(|(place, _)| place.clone()).collect()
     }
 
     /// Returns the networks of an entry: those that rules name, or those behind its ingress.
-    fn networks(&self, sources: &Addresses, ingress: Option<&Interface>) -> Option<Nets> {
+    fn networks(&self, sources: &Addresses, ingress: &Interface) -> Option<Nets> {
         if !sources.are_all() {
             return (!sources.is_empty()).then(|| Nets::new(sources.nets()));
         }
-        let behind: Vec<IpNet> = self.routes.behind(ingress?, self.family).collect();
+        let behind: Vec<IpNet> = self.routes.behind(ingress, self.family).collect();
         (!behind.is_empty()).then(|| Nets::new(behind))
     }
-
-    /// Follows the FORWARD chain for packets that leave by an interface with the sources of a rule.
-    fn passing<'s>(&'s self, out: &Interface, source: &RuleConditions<'_>) -> Passing<'s> {
-        let mut passing = Passing::default();
-        let all = source.sources(self.family);
-        let mut left = all.clone();
-        for met in self.forward {
-            let conditions = &met.conditions;
-            let is_outward = conditions.leave_by(out)
-                && conditions.redirected != Some(true)
-                && !conditions.for_replies
-                && !conditions.to_machine
-                && !self.taken.contains(&met.place);
-            let from = conditions.sources(self.family);
-            if !is_outward || left.common(&from).is_empty() {
-                continue;
-            }
-            let ingress = self.ingress(conditions, out, &from);
-            match &met.rule.target {
-                Some(Target::Accept) => {
-                    if !conditions.beyond.iter().all(|one| is_ping(one))
-                        || conditions.limit.is_some()
-                    {
-                        passing.has_unsaid = true;
-                        continue;
-                    }
-                    passing.accepts.push(Accept {
-                        place: is_of_sources(conditions).then(|| met.place.clone()),
-                        conditions: conditions.clone(),
-                        ingress,
-                        refused: Nets::new(passing.refused.clone()),
-                        refusing: passing.refusing.clone(),
-                    });
-                    if conditions.protocol.is_none()
-                        && conditions.ports.is_none()
-                        && conditions.destination.is_empty()
-                    {
-                        left = left.without(&from);
-                    }
-                }
-                Some(Target::Drop | Target::Reject(_)) => {
-                    if let ([Is(net)], None, true) = (
-                        conditions.destination.as_slice(),
-                        conditions.protocol,
-                        conditions.beyond.is_empty(),
-                    ) {
-                        passing.refused.push(*net);
-                        if is_of_sources(conditions) {
-                            passing.refusing.push(met.place.clone());
-                        }
-                    } else if conditions.protocol.is_none()
-                        && conditions.destination.is_empty()
-                        && conditions.beyond.is_empty()
-                    {
-                        left = left.without(&from);
-                    } else {
-                        passing.has_unsaid = true;
-                    }
-                }
-                _ => {}
-            }
-        }
-        if self.policy == Policy::Accept && !left.is_empty() {
-            let conditions = RuleConditions::default();
-            passing.accepts.push(Accept {
-                place: None,
-                ingress: self.ingress(&conditions, out, &left),
-                conditions,
-                refused: Nets::new(passing.refused.clone()),
-                refusing: passing.refusing.clone(),
-            });
-        }
-        passing
-    }
-
-    /// Returns the interface on which the packets of a rule arrive.
-    fn ingress(
-        &self,
-        conditions: &RuleConditions<'_>,
-        out: &Interface,
-        from: &Addresses,
-    ) -> Option<Interface> {
-        let named = conditions.ingress.iter().find_map(|pattern| match pattern {
-            Is(pattern) => pattern.exact().cloned(),
-            Not(_) => None,
-        });
-        let by_route = || {
-            let first = from.nets().first().map(IpNet::addr)?;
-            self.routes.side(first).filter(|_| !from.are_all()).cloned()
-        };
-        named.or_else(by_route).or_else(|| {
-            // On a machine with one interface everything comes in there.
-            (self.entrances == [out.clone()]).then(|| out.clone())
-        })
-    }
-}
-
-/// A rule that gives packets their source, and the rules before it.
-struct SourceRule<'a, 'r> {
-    met: &'a Met<'r>,
-    snat: Snat,
-    before: &'a [Met<'r>],
-}
-
-/// Returns whether a rule names the sources or the interfaces of outbound connections.
-fn is_of_sources(conditions: &RuleConditions<'_>) -> bool {
-    !conditions.source.is_empty() || !conditions.ingress.is_empty()
-}
-
-#[derive(Default)]
-struct Passing<'r> {
-    accepts: Vec<Accept<'r>>,
-    refused: Vec<IpNet>,
-    refusing: Vec<ImportedPlace>,
-    has_unsaid: bool,
-}
-
-impl Passing<'_> {
-    fn reason(&self, source: &RuleConditions<'_>) -> String {
-        if self.has_unsaid {
-            "the rules that accept its connections have conditions that a spec has no words for"
-                .to_owned()
-        } else if self.accepts.is_empty() {
-            "FORWARD accepts no connection that it is for, but those of forwards".to_owned()
-        } else if source.source.is_empty() {
-            "no rule names the networks that the connections come from".to_owned()
-        } else {
-            "no rule names the interface by which the connections come in".to_owned()
-        }
-    }
-}
-
-/// A rule that accepts outbound connections.
-struct Accept<'r> {
-    /// `None` for the policy, and for a rule that is not for these connections alone.
-    place: Option<ImportedPlace>,
-    conditions: RuleConditions<'r>,
-    ingress: Option<Interface>,
-    refused: Nets,
-    refusing: Vec<ImportedPlace>,
-}
-
-impl Accept<'_> {
-    fn comment(&self) -> Option<&str> {
-        self.conditions.comment
-    }
-
-    /// Returns the protocols and ports that this rule and the source rule both take; `None` if a spec cannot say them.
-    fn protocols(
-        &self,
-        source: &RuleConditions<'_>,
-    ) -> Option<(Vec<OutboundProtocol>, Vec<PortRange>)> {
-        let of = |conditions: &RuleConditions<'_>| match conditions.protocol {
-            None => Some(OutboundProtocol::ALL.to_vec()),
-            Some(Is(protocol)) => Some(vec![match protocol {
-                IpProtocol::Icmp | IpProtocol::Icmp6 => OutboundProtocol::Ping,
-                other => other.transport()?.into(),
-            }]),
-            Some(_) => None,
-        };
-        let (own, other) = (of(&self.conditions)?, of(source)?);
-        let both: Vec<_> = own.into_iter().filter(|one| other.contains(one)).collect();
-        let ports = self
-            .conditions
-            .ports
-            .clone()
-            .or_else(|| source.ports.clone());
-        (!both.is_empty()).then(|| (both, ports.unwrap_or_default()))
-    }
-
-    fn destinations(&self, family: Family, source: &RuleConditions<'_>) -> Destinations {
-        let all = self.conditions.destinations(family);
-        let all = all.common(&source.destinations(family));
-        if all.are_all() {
-            return Destinations::new(family, true, Nets::default(), &[]);
-        }
-        let nets = all.nets();
-        let exact = GUARDED
-            .into_iter()
-            .filter(|one| nets.contains(&IpNet::from(*one)));
-        let exact: Vec<_> = exact.collect();
-        Destinations::new(family, false, Nets::new(nets), &exact)
-    }
-}
-
-/// Returns whether a condition asks for pings.
-fn is_ping(condition: &Match) -> bool {
-    let request = |kind: &IcmpType| matches!(kind, IcmpType::Type(8 | 128));
-    matches!(condition, Match::Icmp(Is(kind)) | Match::Icmp6(Is(kind)) if request(kind))
 }

@@ -19,6 +19,8 @@ use crate::netfilter::token::Token;
 #[derive(Debug, Clone)]
 pub struct Redirect<'r> {
     pub places: Vec<ImportedPlace>,
+    /// The jumps on the way to these rules, each with the rule.
+    pub paths: Vec<(ImportedPlace, ImportedPlace)>,
     pub listens: Vec<Listen>,
     /// At least one.
     pub protocols: Vec<Protocol>,
@@ -31,8 +33,65 @@ pub struct Redirect<'r> {
     pub by_client: bool,
     pub comment: Option<&'r str>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
-    /// The rules before it that leave some of its clients alone, and nothing else.
-    pub exempting: Vec<ImportedPlace>,
+}
+
+impl Redirect<'_> {
+    /// Returns the redirection of some of its ports, which lie in `listen`; `None` if the ports of its targets depend on
+    /// theirs in a way that a forward cannot say.
+    pub fn of_ports(&self, listen: Listen, ports: PortRange) -> Option<Vec<Destination>> {
+        let each = self.destinations.iter().map(|to| {
+            let ports = match to.ports {
+                TargetPorts::Range(all) if !all.is_single() => {
+                    TargetPorts::Range(shifted_part(all, listen.ports, ports)?)
+                }
+                other => other,
+            };
+            Some(Destination { ports, ..*to })
+        });
+        each.collect()
+    }
+
+    /// Leaves ports out. Returns `None`, and leaves the redirection as it is, if its targets' ports depend on theirs.
+    pub fn leave_ports(&mut self, ports: &[PortRange]) -> Option<()> {
+        let is_shifted = self.destinations.iter().any(|to| match to.ports {
+            TargetPorts::Kept => false,
+            TargetPorts::Range(ports) => !ports.is_single(),
+        });
+        let left = self.listens.iter().flat_map(|listen| {
+            let left = ports.iter().fold(vec![listen.ports], |left, taken| {
+                left.into_iter()
+                    .flat_map(|one| one.without(*taken))
+                    .collect()
+            });
+            left.into_iter().map(|ports| Listen { ports, ..*listen })
+        });
+        let left: Vec<Listen> = left.collect();
+        if is_shifted && !left.is_empty() && left != self.listens {
+            return None;
+        }
+        self.listens = left;
+        Some(())
+    }
+
+    /// Returns the ports at its targets to which some of its ports lead.
+    pub fn target_ports(&self, listen: Listen, ports: PortRange) -> Vec<PortRange> {
+        let each = self.of_ports(listen, ports).unwrap_or_default();
+        each.into_iter()
+            .map(|to| match to.ports {
+                TargetPorts::Kept => ports,
+                TargetPorts::Range(ports) => ports,
+            })
+            .collect()
+    }
+}
+
+/// Returns the part of a shifted range that belongs to a part of the listener's ports.
+fn shifted_part(to: PortRange, listen: PortRange, part: PortRange) -> Option<PortRange> {
+    let at = |port: Port| {
+        let from_first = port.number().checked_sub(listen.first().number())?;
+        Port::new(to.first().number().checked_add(from_first)?)
+    };
+    PortRange::new(at(part.first())?, at(part.last())?).ok()
 }
 
 /// Reads a DNAT rule.
@@ -41,6 +100,7 @@ pub struct Redirect<'r> {
 /// The reason why a spec cannot say it.
 pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, String> {
     let conditions = &met.conditions;
+    let protocols = protocols(conditions)?;
     if !conditions.beyond.is_empty() {
         return Err(format!(
             "it asks for {}, which a spec has no words for",
@@ -65,7 +125,6 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     if address.is_none() && !conditions.to_machine {
         remark(ImportRemark::TakesTransit);
     }
-    let protocols = protocols(conditions)?;
     let ranges = match (&conditions.ports, address) {
         (Some(ranges), _) => ranges.clone(),
         (None, Some(_)) => {
@@ -85,11 +144,23 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
         remark(ImportRemark::OthersReachedMachine);
     }
     let target = target(met, &ranges)?;
+    if target
+        .destinations
+        .iter()
+        .any(|to| to.address.is_loopback())
+    {
+        return Err("its target is the machine itself; a forward leads to another host".to_owned());
+    }
     if target.is_chosen_otherwise {
         remark(ImportRemark::OtherShares);
     }
     Ok(Redirect {
         places: vec![met.place.clone()],
+        paths: met
+            .via
+            .iter()
+            .map(|jump| (jump.clone(), met.place.clone()))
+            .collect(),
         listens: ranges
             .into_iter()
             .map(|ports| Listen { address, ports })
@@ -102,7 +173,6 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
         by_client: target.by_client,
         comment: conditions.comment,
         remarks,
-        exempting: Vec::new(),
     })
 }
 

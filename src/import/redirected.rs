@@ -2,10 +2,9 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
+use super::walk::Met;
 use crate::net::{Family, Interface, PortRange, Protocol};
 
 /// The redirected connections to one target, as a later chain sees them.
@@ -41,6 +40,22 @@ impl Redirected<'_> {
         ingress.any(|one| self.egress.as_ref().is_none_or(|egress| one == egress))
     }
 
+    /// Returns the clients that meet a rule, of some; `None` if that cannot be said, since some left its way before.
+    pub fn clients(&self, met: &Met<'_>, of: &Addresses) -> Option<Addresses> {
+        let mut hit = of.common(&met.conditions.sources(self.family));
+        for (_, gone) in &met.conditions.exceptions {
+            match self.fit(gone) {
+                Fit::No => {}
+                Fit::Whole if gone.is_plain() && gone.exceptions.is_empty() => {
+                    hit = hit.without(&gone.sources(self.family));
+                }
+                Fit::Whole | Fit::Part if hit.common(&gone.sources(self.family)).is_empty() => {}
+                Fit::Whole | Fit::Part => return None,
+            }
+        }
+        Some(hit)
+    }
+
     /// Returns whether a rule is for these connections, whatever their source is.
     pub fn fit(&self, conditions: &RuleConditions<'_>) -> Fit {
         let is_protocol = match conditions.protocol {
@@ -48,11 +63,8 @@ impl Redirected<'_> {
             Some(protocol) => protocol.holds(|one| one.transport() == Some(self.protocol)),
         };
         let is_redirected = conditions.redirected != Some(false);
-        let target = Addresses::of(IpNet::from(self.target));
-        let reaches = !conditions
-            .destinations(self.family)
-            .common(&target)
-            .is_empty();
+        let mut destinations = conditions.destination.iter();
+        let reaches = destinations.all(|net| net.holds(|net| net.contains(&self.target)));
         let leaves = self
             .egress
             .as_ref()
@@ -100,7 +112,7 @@ impl Redirected<'_> {
 }
 
 /// Returns how much of some ports lies in others.
-pub fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
+fn coverage(ports: &[PortRange], within: &[PortRange]) -> Fit {
     let is_in = |one: &PortRange| {
         let mut next = u32::from(one.first().number());
         let last = u32::from(one.last().number());

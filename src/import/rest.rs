@@ -1,24 +1,47 @@
 //! The accounts of all rules, those included that no entry came of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::account::{Account, Part, RuleFate};
 use super::conditions::RuleConditions;
 use super::place::ImportedPlace;
 use super::sides::is_dnat;
+use super::walk::Met;
 use crate::net::Family;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::programs::owner_of;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::netfilter::tracking::CtState;
 
-/// Returns an account for each rule. `known` are those that have one already.
-pub fn accounts(
-    family: Family,
-    rules: &Ruleset,
-    mut known: BTreeMap<ImportedPlace, RuleFate>,
-) -> Vec<Account> {
+/// The chain that Docker makes for rules of the user's.
+const DOCKER_USER: &str = "DOCKER-USER";
+
+/// What the entries say of the rules.
+pub struct Settled<'a> {
+    /// The rules that have a fate already.
+    pub fates: BTreeMap<ImportedPlace, RuleFate>,
+    /// The jumps on the way to rules that are taken over, each with the rule.
+    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
+    /// The rules that forwarded packets meet.
+    pub forward: &'a [Met<'a>],
+    /// The targets of redirections that cannot be said.
+    pub unsaid_targets: &'a BTreeSet<IpAddr>,
+}
+
+/// Returns an account for each rule.
+pub fn accounts(family: Family, rules: &Ruleset, settled: Settled<'_>) -> Vec<Account> {
+    let Settled {
+        mut fates,
+        paths,
+        forward,
+        unsaid_targets,
+    } = settled;
+    let hooks = hooks(rules);
     let mut accounts = Vec::new();
     for (table, name, chain) in rules.chains() {
         for (at, rule) in chain.rules.iter().enumerate() {
@@ -28,86 +51,208 @@ pub fn accounts(
                 chain: name.clone(),
                 at,
             };
-            let fate = known
-                .remove(&place)
-                .unwrap_or_else(|| fate(table, name, rule));
+            let fate = fates.remove(&place).unwrap_or_else(|| {
+                let hooks = hooks.get(&(table, name)).cloned().unwrap_or_default();
+                fate(&place, rule, &hooks, unsaid_targets)
+            });
             accounts.push(Account { place, fate });
         }
     }
-    settle_jumps(rules, &mut accounts);
+    settle_jumps(rules, &paths, &mut accounts);
+    settle_replies(rules, forward, &mut accounts);
     accounts
 }
 
+/// Returns the built-in chains from which packets get to each chain.
+fn hooks(rules: &Ruleset) -> BTreeMap<(TableName, &ChainName), BTreeSet<&ChainName>> {
+    let mut hooks: BTreeMap<(TableName, &ChainName), BTreeSet<&ChainName>> = BTreeMap::new();
+    for (table, name, _) in rules.chains().filter(|(_, name, _)| name.is_builtin()) {
+        let mut open = vec![name];
+        while let Some(chain) = open.pop() {
+            if !hooks.entry((table, chain)).or_default().insert(name) {
+                continue;
+            }
+            let chain = rules.chain(table, chain);
+            open.extend(
+                chain
+                    .into_iter()
+                    .flat_map(|chain| &chain.rules)
+                    .filter_map(Rule::leads_to),
+            );
+        }
+    }
+    hooks
+}
+
 /// Returns what becomes of a rule of which no entry came.
-fn fate(table: TableName, chain: &ChainName, rule: &Rule) -> RuleFate {
-    if chain.is_own() {
+fn fate(
+    place: &ImportedPlace,
+    rule: &Rule,
+    hooks: &BTreeSet<&ChainName>,
+    unsaid_targets: &BTreeSet<IpAddr>,
+) -> RuleFate {
+    let ImportedPlace { table, chain, .. } = place;
+    let leads_to = rule.leads_to();
+    if chain.is_own() || leads_to.is_some_and(ChainName::is_own) {
         return RuleFate::own();
     }
-    if rule.leads_to().is_some_and(ChainName::is_own) {
-        return RuleFate::own();
+    if chain.as_str() == DOCKER_USER {
+        let why = "Docker leads packets to this chain of yours, so it stays with Docker";
+        return RuleFate::LeftAlone(why.to_owned());
     }
     if let Some(program) = owner_of(table.as_str(), chain.as_str()) {
         return RuleFate::LeftAlone(format!("{program} writes it"));
     }
-    let target = rule
-        .leads_to()
-        .map(|to| owner_of(table.as_str(), to.as_str()));
-    if let Some(Some(program)) = target {
+    if let Some(program) = leads_to.and_then(|to| owner_of(table.as_str(), to.as_str())) {
         return RuleFate::LeftAlone(format!("it leads to the rules of {program}"));
     }
-    let replies = RuleConditions::default().and(rule).for_replies;
-    match (table, chain) {
-        (TableName::Filter, ChainName::Forward)
-            if replies && rule.target == Some(Target::Accept) =>
-        {
-            RuleFate::NotNeeded("nvactl accepts the replies of its own connections".to_owned())
+    let of_machine = |hook: &&&ChainName| match table {
+        TableName::Filter | TableName::Nat => {
+            matches!(hook, ChainName::Input | ChainName::Output)
         }
-        (TableName::Filter, ChainName::Input | ChainName::Output)
-        | (TableName::Nat, ChainName::Input) => {
-            RuleFate::LeftAlone("it is about the machine's own connections".to_owned())
+        _ => false,
+    };
+    let why = if hooks.is_empty() && matches!(table, TableName::Filter | TableName::Nat) {
+        "no rule leads to its chain"
+    } else if *table == TableName::Nat && hooks.contains(&ChainName::Output) && is_dnat(rule) {
+        "it redirects the machine's own connections"
+    } else if !hooks.is_empty() && hooks.iter().all(|hook| of_machine(&hook)) {
+        "it is about the machine's own connections"
+    } else if is_for(rule, unsaid_targets) {
+        "it is for connections that the spec cannot redirect"
+    } else {
+        match (table, chain) {
+            (TableName::Nat, _) if hooks.contains(&ChainName::Prerouting) => {
+                "it redirects nothing to another host"
+            }
+            (TableName::Filter | TableName::Nat, _) => {
+                "it is for other connections than those of the entries, or for more"
+            }
+            (table, _) => {
+                return RuleFate::LeftAlone(format!("a spec says nothing about the table {table}"));
+            }
         }
-        (TableName::Nat, ChainName::Output) if is_dnat(rule) => {
-            RuleFate::LeftAlone("it redirects the machine's own connections".to_owned())
+    };
+    RuleFate::LeftAlone(why.to_owned())
+}
+
+/// Returns whether a rule names one of some hosts as destination.
+fn is_for(rule: &Rule, hosts: &BTreeSet<IpAddr>) -> bool {
+    let conditions = RuleConditions::default().and(rule);
+    conditions.host().is_some_and(|host| hosts.contains(&host))
+}
+
+/// A jump is taken over if each rule that it leads to is taken over by way of it.
+fn settle_jumps(
+    rules: &Ruleset,
+    paths: &BTreeSet<(ImportedPlace, ImportedPlace)>,
+    accounts: &mut [Account],
+) {
+    loop {
+        let taken: BTreeSet<ImportedPlace> = accounts
+            .iter()
+            .filter(|one| matches!(one.fate, RuleFate::Taken { .. }))
+            .map(|one| one.place.clone())
+            .collect();
+        let mut has_changed = false;
+        for account in accounts.iter_mut() {
+            let place = &account.place;
+            let rule = rules
+                .chain(place.table, &place.chain)
+                .and_then(|chain| chain.rules.get(place.at));
+            let Some(to) = rule.and_then(Rule::leads_to).filter(|to| !to.is_own()) else {
+                continue;
+            };
+            if !matches!(account.fate, RuleFate::LeftAlone(_))
+                || owner_of(place.table.as_str(), to.as_str()).is_some()
+                || owner_of(place.table.as_str(), place.chain.as_str()).is_some()
+            {
+                continue;
+            }
+            let count = rules
+                .chain(place.table, to)
+                .map_or(0, |chain| chain.rules.len());
+            let mut all = (0..count).map(|at| ImportedPlace {
+                chain: to.clone(),
+                at,
+                ..place.clone()
+            });
+            let goes = |one: &ImportedPlace| {
+                let is_jump = rules
+                    .chain(one.table, &one.chain)
+                    .and_then(|chain| chain.rules.get(one.at)?.leads_to())
+                    .is_some();
+                taken.contains(one) && (is_jump || paths.contains(&(place.clone(), one.clone())))
+            };
+            let is_whole = count > 0 && all.all(|one| goes(&one));
+            let fate = if is_whole {
+                RuleFate::Taken {
+                    part: Part::Jump,
+                    entries: Vec::new(),
+                }
+            } else {
+                RuleFate::LeftAlone(format!("it leads to rules of {to} that stay"))
+            };
+            has_changed |= is_whole;
+            account.fate = fate;
         }
-        (TableName::Filter, _) | (TableName::Nat, ChainName::Postrouting) => {
-            RuleFate::LeftAlone("it is not for the connections of a forward alone".to_owned())
+        if !has_changed {
+            return;
         }
-        (TableName::Nat, _) => {
-            RuleFate::LeftAlone("it redirects nothing to another host".to_owned())
-        }
-        (table, _) => RuleFate::LeftAlone(format!("a spec says nothing about the table {table}")),
     }
 }
 
-/// A jump is taken over with all rules that it leads to.
-fn settle_jumps(rules: &Ruleset, accounts: &mut [Account]) {
-    let is_gone = |fate: &RuleFate| matches!(fate, RuleFate::Taken { .. });
-    let mut whole: BTreeMap<(TableName, ChainName), bool> = BTreeMap::new();
-    for Account { place, fate } in accounts.iter() {
-        let all = whole
-            .entry((place.table, place.chain.clone()))
-            .or_insert(true);
-        *all &= is_gone(fate);
-    }
+/// The rules for replies are not needed once no other rule accepts connections.
+fn settle_replies(rules: &Ruleset, forward: &[Met<'_>], accounts: &mut [Account]) {
+    let stays: BTreeSet<ImportedPlace> = accounts
+        .iter()
+        .filter(|one| !matches!(one.fate, RuleFate::Taken { .. }))
+        .map(|one| one.place.clone())
+        .collect();
+    let others_stay = forward.iter().any(|met| {
+        met.rule.target == Some(Target::Accept)
+            && !met.conditions.for_replies
+            && stays.contains(&met.place)
+    });
     for account in accounts {
         let place = &account.place;
+        let is_of_forward = (place.table, &place.chain) == (TableName::Filter, &ChainName::Forward);
         let rule = rules
             .chain(place.table, &place.chain)
             .and_then(|chain| chain.rules.get(place.at));
-        let Some(to) = rule.and_then(Rule::leads_to).filter(|to| !to.is_own()) else {
+        let Some(rule) = rule.filter(|rule| rule.target == Some(Target::Accept)) else {
             continue;
         };
-        if !matches!(account.fate, RuleFate::LeftAlone(_))
-            || owner_of(place.table.as_str(), to.as_str()).is_some()
+        if !is_of_forward
+            || !RuleConditions::default().and(rule).for_replies
+            || matches!(account.fate, RuleFate::Taken { .. })
         {
             continue;
         }
-        account.fate = match whole.get(&(place.table, to.clone())) {
-            Some(true) => RuleFate::Taken {
-                part: Part::Jump,
-                entries: Vec::new(),
-            },
-            _ => RuleFate::LeftAlone(format!("it leads to rules of {to} that stay")),
+        account.fate = if is_for_untracked(rule) {
+            RuleFate::LeftAlone("it accepts packets that belong to no connection, too".to_owned())
+        } else if others_stay {
+            RuleFate::LeftAlone(
+                "it accepts the replies of connections that other rules accept".to_owned(),
+            )
+        } else {
+            RuleFate::NotNeeded("nvactl accepts the replies of its own connections".to_owned())
         };
     }
+}
+
+/// Returns whether a rule is for packets without a connection.
+fn is_for_untracked(rule: &Rule) -> bool {
+    rule.matches.iter().any(|condition| {
+        let states = match condition {
+            Match::Conntrack(conntrack) => conntrack.states,
+            Match::State(states) => Some(*states),
+            _ => None,
+        };
+        match states {
+            Some(Is(states)) => states.contains(CtState::Untracked),
+            Some(Not(states)) => !states.contains(CtState::Untracked),
+            None => false,
+        }
+    })
 }

@@ -34,7 +34,7 @@ pub fn joined(all: Vec<Redirect<'_>>) -> Vec<Redirect<'_>> {
             Some(other) => {
                 other.sources = other.sources.with(&one.sources);
                 other.places.extend(one.places);
-                other.exempting.extend(one.exempting);
+                other.paths.extend(one.paths);
                 other.remarks.extend(one.remarks);
                 other.remarks.dedup_by(|a, b| a.1 == b.1);
                 for interface in one.ingress {
@@ -91,8 +91,10 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
         .any(|one| matches!(one.share, Some(Share::Nth(_))));
     let mut group = group.into_iter();
     let mut first = group.next().expect("a group has a first rule");
-    first.share = None;
-    if !is_equal {
+    if is_whole {
+        first.share = None;
+    }
+    if is_whole && !is_equal {
         let place = first.places[0].clone();
         first.remarks.push((place, ImportRemark::UnequalShares));
     }
@@ -102,7 +104,7 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
     }
     for one in group {
         first.places.extend(one.places);
-        first.exempting.extend(one.exempting);
+        first.paths.extend(one.paths);
         for to in one.destinations {
             if !first.destinations.contains(&to) {
                 first.destinations.push(to);

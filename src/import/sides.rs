@@ -1,15 +1,22 @@
 //! The interfaces behind which networks are, as far as rules do not say it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::admission::egress;
+use super::conditions::RuleConditions;
+use super::verdict::{RuleVerdict, verdict};
+use super::walk::Met;
+
 use crate::net::{Family, Interface};
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
-use crate::netfilter::negatable::Negatable::Is;
+use crate::netfilter::negatable::Negatable::{Is, Not};
+use crate::netfilter::programs::owner_of;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::ruleset::{Chain, Ruleset};
 use crate::netfilter::target::Target;
 
 /// The interface of a machine whose rules name none.
@@ -46,17 +53,133 @@ impl KnownRoutes {
     }
 }
 
-/// Returns the interface by which clients come in: that of the default route, else of the first DNAT rule with `-i`,
-/// else any that a rule names. The second value says whether rules or routes name it.
-pub fn entrance(family: Family, rules: &Ruleset, routes: &KnownRoutes) -> (Interface, bool) {
+/// The networks that rules place behind interfaces: `-i eth1 -s NET`, `-o eth1 -d NET`.
+#[derive(Debug, Clone, Default)]
+pub struct SaidSides {
+    named: Vec<(IpNet, Interface)>,
+    /// The networks around named hosts, and around the machine's own addresses.
+    around: Vec<(IpNet, Interface)>,
+    /// The interfaces by which networks leave, so that they are behind others.
+    leaving: Vec<(IpNet, Interface)>,
+    interfaces: BTreeSet<Interface>,
+}
+
+impl SaidSides {
+    /// Reads the rules that packets meet. A rule that refuses packets may be there because they come in where they do not
+    /// belong, so it says nothing.
+    pub fn of(rules: &[&[Met<'_>]]) -> Self {
+        let mut said = Self::default();
+        for met in rules.iter().copied().flatten() {
+            if verdict(met.rule) == RuleVerdict::Refuse {
+                continue;
+            }
+            let conditions = &met.conditions;
+            if met.program.is_none() {
+                let both = [ingress_of(conditions), egress(conditions)];
+                said.interfaces.extend(both.into_iter().flatten());
+            }
+            if let (Some(out), TableName::Nat) = (egress(conditions), met.place.table) {
+                let nets = conditions.source.iter().filter_map(|net| net.wanted());
+                said.leaving.extend(nets.map(|net| (*net, out.clone())));
+            }
+            let sources = (ingress_of(conditions), &conditions.source);
+            let destinations = (egress(conditions), &conditions.destination);
+            for (interface, nets) in [sources, destinations] {
+                let Some(interface) = interface else {
+                    continue;
+                };
+                let nets = nets.iter().filter_map(|net| net.wanted());
+                for net in nets.filter(|net| net.prefix_len() > 0) {
+                    said.named.push((*net, interface.clone()));
+                    said.around
+                        .extend(around(*net).map(|net| (net, interface.clone())));
+                }
+            }
+            if let (Some(out), Some(Target::Snat { addresses, .. })) =
+                (egress(conditions), &met.rule.target)
+            {
+                let net = around(IpNet::from(addresses.first()));
+                said.around.extend(net.map(|net| (net, out.clone())));
+            }
+        }
+        said
+    }
+
+    /// Returns the interface behind which an address is, as far as rules say it and no two differ.
+    pub fn side(&self, address: IpAddr) -> Option<&Interface> {
+        only_narrowest(&self.named, address)
+            .or_else(|| only_narrowest(&self.around, address))
+            .or_else(|| self.only_other(address))
+    }
+
+    /// Returns the one interface by which the network of an address does not leave.
+    fn only_other(&self, address: IpAddr) -> Option<&Interface> {
+        let leaving = self
+            .leaving
+            .iter()
+            .filter(|(net, _)| net.contains(&address));
+        let leaving: BTreeSet<&Interface> = leaving.map(|(_, interface)| interface).collect();
+        let mut others = self.interfaces.iter().filter(|one| !leaving.contains(one));
+        let only = others.next().filter(|_| !leaving.is_empty())?;
+        others.next().is_none().then_some(only)
+    }
+}
+
+fn only_narrowest(nets: &[(IpNet, Interface)], address: IpAddr) -> Option<&Interface> {
+    let holding = || nets.iter().filter(|(net, _)| net.contains(&address));
+    let (net, first) = holding().max_by_key(|(net, _)| net.prefix_len())?;
+    let mut same = holding().filter(|(other, _)| other.prefix_len() == net.prefix_len());
+    same.all(|(_, other)| other == first).then_some(first)
+}
+
+/// Returns the network in which a host most probably is: a /24 of IPv4, a /64 of IPv6.
+fn around(net: IpNet) -> Option<IpNet> {
+    let prefix = match net {
+        IpNet::V4(_) => 24,
+        IpNet::V6(_) => 64,
+    };
+    (net.prefix_len() >= prefix)
+        .then(|| IpNet::new(net.addr(), prefix).ok())?
+        .map(|net| net.trunc())
+}
+
+/// Returns the one interface on which a rule's packets arrive.
+pub fn ingress_of(conditions: &RuleConditions<'_>) -> Option<Interface> {
+    conditions.ingress.iter().find_map(|pattern| match pattern {
+        Is(pattern) => pattern.exact().cloned(),
+        Not(_) => None,
+    })
+}
+
+/// Returns the interface by which clients come in, and whether rules or routes name it: that of the default route, else of
+/// the first DNAT rule with `-i`, else that by which networks are masqueraded, else any that a rule of the user's names
+/// and behind which no target is.
+pub fn entrance(
+    family: Family,
+    rules: &Ruleset,
+    prerouting: &[Met<'_>],
+    routes: &KnownRoutes,
+    targets: &BTreeSet<Interface>,
+) -> (Interface, bool) {
     let by_route = routes.default_side(family).cloned();
     let found = by_route.or_else(|| {
-        let chain = rules.chain(TableName::Nat, &ChainName::Prerouting);
-        let chain = chain.into_iter().flat_map(|chain| &chain.rules);
-        let dnat = chain.clone().filter(|rule| is_dnat(rule));
-        dnat.chain(rules.chains().flat_map(|(_, _, chain)| &chain.rules))
-            .find_map(ingress)
-            .cloned()
+        let is_of_user = |(table, name, _): &(TableName, &ChainName, &Chain)| {
+            owner_of(table.as_str(), name.as_str()).is_none()
+        };
+        let all = || {
+            rules
+                .chains()
+                .filter(is_of_user)
+                .flat_map(|(_, _, chain)| &chain.rules)
+        };
+        let is_target = |one: &&Interface| targets.contains(*one);
+        let mut dnat = prerouting
+            .iter()
+            .filter(|met| is_dnat(met.rule) && met.program.is_none());
+        let by_dnat = dnat.find_map(|met| ingress_of(&met.conditions));
+        let by_source = || all().filter_map(rewritten_by).find(|one| !is_target(one));
+        let by_any = || all().filter_map(ingress).find(|one| !is_target(one));
+        by_dnat.or_else(|| by_source().or_else(by_any).cloned())
     });
     match found {
         Some(interface) => (interface, true),
@@ -67,6 +190,22 @@ pub fn entrance(family: Family, rules: &Ruleset, routes: &KnownRoutes) -> (Inter
     }
 }
 
+/// Returns the interface by which a rule rewrites the source of a network.
+fn rewritten_by(rule: &Rule) -> Option<&Interface> {
+    let name = rule.target.as_ref().map(Target::name);
+    let has_source = rule
+        .matches
+        .iter()
+        .any(|one| matches!(one, Match::Source(Is(_))));
+    if !has_source || !matches!(name, Some("SNAT" | "MASQUERADE")) {
+        return None;
+    }
+    rule.matches.iter().find_map(|condition| match condition {
+        Match::Egress(Is(pattern)) => pattern.exact(),
+        _ => None,
+    })
+}
+
 pub fn is_dnat(rule: &Rule) -> bool {
     rule.target
         .as_ref()
@@ -74,7 +213,7 @@ pub fn is_dnat(rule: &Rule) -> bool {
         && !matches!(rule.target, Some(Target::Jump(_)))
 }
 
-/// Returns the one interface on which a rule's packets arrive.
+/// Returns the one interface on which the packets of a rule by itself arrive.
 fn ingress(rule: &Rule) -> Option<&Interface> {
     rule.matches.iter().find_map(|condition| match condition {
         Match::Ingress(Is(pattern)) => pattern.exact().filter(|one| one.as_str() != "lo"),

@@ -6,11 +6,15 @@ use super::account::RuleFate;
 use super::conditions::RuleConditions;
 use super::place::ImportedPlace;
 use crate::net::Family;
+use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::programs::owner_of;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{DEEPEST, Ruleset};
 use crate::netfilter::target::Target;
+
+/// The most rules that jumps are followed to. Chains that lead to one another many times multiply.
+const MOST_RULES: usize = 200_000;
 
 /// A rule on the way of a packet.
 #[derive(Debug, Clone)]
@@ -19,21 +23,22 @@ pub struct Met<'r> {
     pub rule: &'r Rule,
     /// Its own conditions, and those of the jumps that lead to it.
     pub conditions: RuleConditions<'r>,
-    /// The number of rules on the way before those behind its chain. A packet that returns from the chain goes on
-    /// there; behind the last rule it meets the policy.
-    pub resumes: usize,
+    /// The jumps that lead to it, from the built-in chain on.
+    pub via: Vec<ImportedPlace>,
+    /// The program that writes it; `None` for a rule of the user's.
+    pub program: Option<&'static str>,
 }
 
 /// The rules on the way from one built-in chain.
 #[derive(Debug, Default)]
 pub struct Walk<'r> {
     pub rules: Vec<Met<'r>>,
-    /// The jumps that are not followed, with the reason.
+    /// The jumps whose rules are not those of the user, with the reason.
     pub left: BTreeMap<ImportedPlace, RuleFate>,
 }
 
-/// Follows the jumps from a built-in chain. A rule with `-g` stands behind the rules that it leads to: packets that come
-/// to their end return from its own chain. Chains of nvactl and of programs that write their own rules are left out.
+/// Follows the jumps from a built-in chain. nvactl's own chains are left out. Chains of other programs are followed,
+/// since they decide about packets too.
 pub fn walk<'r>(
     family: Family,
     ruleset: &'r Ruleset,
@@ -46,8 +51,16 @@ pub fn walk<'r>(
         ruleset,
         table,
     };
-    walker.follow(chain, &RuleConditions::default(), 0, &mut walk);
+    walker.follow(chain, &Path::default(), &mut walk);
     walk
+}
+
+/// The jumps on the way to a chain.
+#[derive(Debug, Clone, Default)]
+struct Path<'r> {
+    conditions: RuleConditions<'r>,
+    via: Vec<ImportedPlace>,
+    program: Option<&'static str>,
 }
 
 struct Walker<'r> {
@@ -57,17 +70,12 @@ struct Walker<'r> {
 }
 
 impl<'r> Walker<'r> {
-    fn follow(
-        &self,
-        name: &ChainName,
-        conditions: &RuleConditions<'r>,
-        depth: usize,
-        walk: &mut Walk<'r>,
-    ) {
+    fn follow(&self, name: &ChainName, path: &Path<'r>, walk: &mut Walk<'r>) {
         let Some(chain) = self.ruleset.chain(self.table, name) else {
             return;
         };
-        let mut here = Vec::new();
+        // The packets that left this chain by an earlier rule.
+        let mut gone: Vec<(ImportedPlace, RuleConditions<'r>)> = Vec::new();
         for (at, rule) in chain.rules.iter().enumerate() {
             let place = ImportedPlace {
                 family: self.family,
@@ -75,44 +83,75 @@ impl<'r> Walker<'r> {
                 chain: name.clone(),
                 at,
             };
-            let all = conditions.and(rule);
-            if let Some(to) = rule.leads_to() {
-                match self.not_followed(to, depth) {
-                    Some(fate) => {
-                        walk.left.insert(place.clone(), fate);
-                    }
-                    None => self.follow(to, &all, depth + 1, walk),
+            let mut conditions = path.conditions.and(rule);
+            conditions.exceptions.extend(gone.iter().cloned());
+            let leaves = matches!(rule.target, Some(Target::Return | Target::Goto(_)));
+            match &rule.target {
+                Some(Target::Return) => {}
+                Some(Target::Jump(to) | Target::Goto(to)) => {
+                    self.jump(to, place.clone(), &conditions, path, walk);
                 }
-            }
-            if !matches!(rule.target, Some(Target::Jump(_))) {
-                here.push(walk.rules.len());
-                walk.rules.push(Met {
-                    place,
+                _ => walk.rules.push(Met {
+                    place: place.clone(),
                     rule,
-                    conditions: all,
-                    resumes: 0,
-                });
+                    conditions: conditions.clone(),
+                    via: path.via.clone(),
+                    program: path.program,
+                }),
             }
-        }
-        let behind = walk.rules.len();
-        for at in here {
-            walk.rules[at].resumes = behind;
+            if leaves {
+                if is_unconditional(rule) {
+                    return;
+                }
+                gone.push((place, conditions));
+            }
         }
     }
 
-    fn not_followed(&self, to: &ChainName, depth: usize) -> Option<RuleFate> {
+    fn jump(
+        &self,
+        to: &ChainName,
+        place: ImportedPlace,
+        conditions: &RuleConditions<'r>,
+        path: &Path<'r>,
+        walk: &mut Walk<'r>,
+    ) {
         if to.is_own() {
-            return Some(RuleFate::own());
+            walk.left.insert(place, RuleFate::own());
+            return;
         }
-        if let Some(program) = owner_of(self.table.as_str(), to.as_str()) {
-            return Some(RuleFate::LeftAlone(format!(
-                "it leads to the rules of {program}"
-            )));
+        let program = owner_of(self.table.as_str(), to.as_str());
+        if let Some(program) = program.filter(|_| path.program.is_none()) {
+            let why = format!("it leads to the rules of {program}");
+            walk.left.insert(place.clone(), RuleFate::LeftAlone(why));
         }
-        (depth >= DEEPEST).then(|| {
-            RuleFate::LeftAlone(format!(
+        let too_much = if path.via.iter().any(|jump| jump.chain == *to) || place.chain == *to {
+            Some("it leads back to its own chain, which no kernel loads".to_owned())
+        } else if path.via.len() >= DEEPEST {
+            Some(format!(
                 "it leads deeper than {DEEPEST} chains, which no kernel follows"
             ))
-        })
+        } else if walk.rules.len() >= MOST_RULES {
+            Some(format!(
+                "it leads to rules behind the first {MOST_RULES} on the way of a packet"
+            ))
+        } else {
+            None
+        };
+        if let Some(why) = too_much {
+            walk.left.insert(place, RuleFate::LeftAlone(why));
+            return;
+        }
+        let mut path = path.clone();
+        path.conditions = conditions.clone();
+        path.via.push(place);
+        path.program = path.program.or(program);
+        self.follow(to, &path, walk);
     }
+}
+
+/// Returns whether every packet that reaches a rule meets it.
+fn is_unconditional(rule: &Rule) -> bool {
+    let mut matches = rule.matches.iter();
+    matches.all(|one| matches!(one, Match::Comment(_)))
 }

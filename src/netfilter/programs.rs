@@ -38,7 +38,7 @@ const TABLES: [(&str, &str); 9] = [
 ];
 
 /// Further programs by the prefix of their chains' names.
-const CHAINS: [(&str, &str); 13] = [
+const CHAINS: [(&str, &str); 17] = [
     ("ufw6-", "ufw"),
     ("ts-", "Tailscale"),
     ("NETAVARK", "Podman"),
@@ -52,6 +52,10 @@ const CHAINS: [(&str, &str); 13] = [
     ("FWDI_", "firewalld"),
     ("FWDO_", "firewalld"),
     ("FORWARD_", "firewalld"),
+    ("PRE_", "firewalld"),
+    ("PREROUTING_", "firewalld"),
+    ("POST_", "firewalld"),
+    ("POSTROUTING_", "firewalld"),
 ];
 
 /// Returns the program that writes a table or a chain, by their names.

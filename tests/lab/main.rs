@@ -119,6 +119,7 @@ mod package;
 mod packet_tests;
 mod persistence;
 mod probe;
+mod programs;
 mod random_machine;
 mod random_specs;
 mod reach;

@@ -1,5 +1,6 @@
 //! `nvactl import`: writes a spec from rules that exist already.
 
+mod asking;
 mod change;
 mod checked;
 mod comments;

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::asking;
 use super::rules::{CopyRules, ImportedRules};
 use crate::commands::error::{Error, Result};
-use crate::forwards::{Forward, PacketTest, TestDestination, TestHost, suggested};
+use crate::forwards::{Forward, Outbound, PacketTest, TestDestination, TestHost};
 use crate::import::{Aside, Draft, Remarked};
 use crate::net::Port;
 use crate::twin::machine::Machine;
@@ -42,7 +43,7 @@ impl Proof {
 
 /// Opens connections through copies with the old rules, and through copies with the plan in their place.
 pub(super) fn prove(found: &ImportedRules, draft: &Draft) -> Result<Proof> {
-    let tests = suggested(&draft.set);
+    let tests = asking::tests(draft, &found.rules);
     let asked: Vec<&PacketTest> = tests.iter().collect();
     let (old, new) = (found.unchanged()?, found.changed(draft)?);
     let copies = found.machines(&asked, &draft.set)?;
@@ -115,37 +116,60 @@ fn explaining(draft: &Draft, test: &PacketTest) -> Vec<Remarked> {
             .iter()
             .filter(|entry| entry.name == one.entry);
         let asides = forwards.filter_map(|forward| aside(forward, test));
-        let outward = entries.filter(|entry| entry.allow_from.contains(test.from));
-        let mut asides = asides.chain(outward.map(|_| Aside::Outward));
+        let mut asides = asides.chain(entries.filter_map(|entry| outward(entry, test)));
         asides.any(|aside| one.remark.explains(aside))
     };
     draft.remarks.iter().filter(explains).cloned().collect()
 }
 
-/// Returns what a connection asks for beside a forward; `None` if the rules of the forward have nothing to do with it.
+/// Returns the place of a connection beside an outbound entry; `None` if it has nothing to do with it.
+fn outward(entry: &Outbound, test: &PacketTest) -> Option<Aside> {
+    if entry.family != test.family() {
+        return None;
+    }
+    if entry.allow_from.contains(test.from) {
+        return Some(Aside::Outward);
+    }
+    let comes_in = test
+        .ingress
+        .as_ref()
+        .is_none_or(|ingress| entry.ingress.contains(ingress));
+    comes_in.then_some(Aside::OutwardBeside)
+}
+
+/// Returns the place of a connection beside a forward; `None` if the rules of the forward have nothing to do with it.
 fn aside(forward: &Forward, test: &PacketTest) -> Option<Aside> {
     let protocol = test.protocol.transport();
-    // A rule without a protocol takes pings too.
+    let is_ping = protocol.is_none();
     if protocol.is_some_and(|protocol| protocol != forward.protocol)
         || test.family() != forward.family()
     {
         return None;
     }
-    let listens = |port: Option<Port>| port.is_none_or(|port| forward.listen.ports.contains(port));
+    let listens = |port: Option<Port>| port.is_some_and(|port| forward.listen.ports.contains(port));
+    let comes_in = test
+        .ingress
+        .as_ref()
+        .is_none_or(|ingress| forward.ingress.contains(ingress));
     let (address, port) = match test.to {
         TestDestination::Machine(port) => {
             return listens(Some(port)).then_some(Aside::Listener);
         }
         TestDestination::Host(TestHost { address, port }) => (address, port),
     };
-    if forward.listen.address == Some(address) && listens(port) {
+    if forward.listen.address == Some(address) && (listens(port) || is_ping) {
         return Some(Aside::Listener);
     }
     let mut targets = forward.target.destinations.iter();
     if targets.any(|to| to.address == address) {
-        return Some(Aside::Target);
+        return Some(Aside::Target { is_ping });
     }
     let mut targets = forward.target.destinations.iter();
     let is_port = |port: Port| targets.any(|to| forward.ports_at(to).contains(port));
-    (listens(port) || port.is_some_and(is_port)).then_some(Aside::Other)
+    let is_redirected = comes_in && listens(port);
+    let is_like = is_ping || listens(port) || port.is_some_and(is_port);
+    is_like.then_some(Aside::Other {
+        is_ping,
+        is_redirected,
+    })
 }

@@ -23,7 +23,9 @@ pub(super) use rule::read_rule;
 pub use rule::{first_destination, first_source};
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
-pub use untyped::{DnatRange, EveryNth, dnat_range, every_nth};
+pub use untyped::{
+    DnatRange, EveryNth, SnatRange, comes_from_port_0, dnat_range, every_nth, snat_range,
+};
 
 use crate::netfilter::counters::{Count, Counters};
 use crate::netfilter::names::{ChainName, Policy, TableName};

@@ -31,6 +31,45 @@ pub fn dnat_range(words: &[Token]) -> Option<DnatRange> {
     })
 }
 
+/// A change of the source address, with ports or flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnatRange {
+    /// `None` for MASQUERADE, which takes the address of the interface.
+    pub addresses: Option<AddressRange>,
+    /// Whether the rule has ports or flags beside `--persistent`: it chooses the source ports.
+    pub chooses_ports: bool,
+}
+
+/// Reads the words of `SNAT --to-source A-B:P-P` and `MASQUERADE --to-ports P-P`, from their name on. Returns `None` for
+/// another form.
+#[must_use]
+pub fn snat_range(words: &[Token]) -> Option<SnatRange> {
+    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
+    match words.as_slice() {
+        ["MASQUERADE", ..] => Some(SnatRange {
+            addresses: None,
+            chooses_ports: true,
+        }),
+        ["SNAT", "--to-source", to, flags @ ..] => {
+            let (addresses, ports) = split(to)?;
+            Some(SnatRange {
+                addresses: Some(addresses.parse().ok()?),
+                chooses_ports: ports.is_some() || flags.iter().any(|flag| *flag != "--persistent"),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Returns whether a match is for packets from port 0, from which no client opens a connection.
+#[must_use]
+pub fn comes_from_port_0(words: &[Token]) -> bool {
+    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
+    words
+        .windows(3)
+        .any(|words| words[0] != "!" && words[1..] == ["--sport", "0"])
+}
+
 /// Splits `A-B:P` or `[A]-[B]:P` into its addresses and ports.
 fn split(to: &str) -> Option<(String, Option<&str>)> {
     if let Some(rest) = to.strip_prefix('[') {

@@ -1,0 +1,268 @@
+//! What FORWARD and POSTROUTING do with each part of a redirection.
+
+use std::net::IpAddr;
+
+use super::account::RuleFate;
+use super::admission::{Admission, admission};
+use super::origin::{Origin, origin};
+use super::redirect::Redirect;
+use super::redirected::{Fit, Redirected};
+use super::walk::Met;
+use crate::forwards::{Listen, TargetPorts};
+use crate::net::{Family, Interface, Port, PortRange, Protocol};
+use crate::netfilter::names::Policy;
+
+/// The rules that redirected connections meet.
+pub struct Treatment<'r> {
+    pub family: Family,
+    pub forward: &'r [Met<'r>],
+    pub postrouting: &'r [Met<'r>],
+    pub policy: Policy,
+}
+
+/// What the rules do with redirected connections.
+#[derive(Debug)]
+pub struct RedirectedWay {
+    pub admission: Admission,
+    pub origin: Origin,
+    pub egress: Interface,
+    /// Whether no rule or route names the interface by which the packets leave.
+    pub is_egress_assumed: bool,
+}
+
+/// The connections of a redirection by one protocol, one interface, and some ports of one listener.
+#[derive(Debug, Clone)]
+pub struct RedirectPart {
+    pub protocol: Protocol,
+    pub ingress: Interface,
+    pub listen: Listen,
+    pub ports: PortRange,
+}
+
+/// The interfaces by which packets to a target may leave, the most certain first.
+pub struct TargetSide {
+    pub by_route: Option<Interface>,
+    /// As rules say of its network.
+    pub by_others: Option<Interface>,
+    pub else_by: Interface,
+}
+
+impl Treatment<'_> {
+    /// Follows each part of a redirection by one protocol and interface.
+    pub fn parts(
+        &self,
+        one: &Redirect<'_>,
+        protocol: Protocol,
+        ingress: &Interface,
+        side: &impl Fn(IpAddr) -> TargetSide,
+    ) -> Vec<(RedirectPart, Result<RedirectedWay, RuleFate>)> {
+        let mut parts = Vec::new();
+        for listen in &one.listens {
+            let whole = RedirectPart {
+                protocol,
+                ingress: ingress.clone(),
+                listen: *listen,
+                ports: listen.ports,
+            };
+            let cuts = self.cuts(one, &whole);
+            for ports in cut(listen.ports, &cuts) {
+                let part = RedirectPart {
+                    ports,
+                    ..whole.clone()
+                };
+                let way = self.way(one, &part, side);
+                parts.push((part, way));
+            }
+        }
+        parts
+    }
+
+    /// Returns the ports at which a rule's ports begin, or behind which they end.
+    fn cuts(&self, one: &Redirect<'_>, part: &RedirectPart) -> Vec<u32> {
+        let ports = part.ports;
+        let mut cuts = Vec::new();
+        for to in &one.destinations {
+            let listens = [ports];
+            let target_ports = one.target_ports(part.listen, ports);
+            let ingress = [part.ingress.clone()];
+            let redirected = Redirected {
+                family: self.family,
+                protocol: part.protocol,
+                listen_address: part.listen.address,
+                listen_ports: &listens,
+                target: to.address,
+                target_ports: &target_ports,
+                ingress: &ingress,
+                egress: None,
+                sources: &one.sources,
+            };
+            // Ports at the target count from the first one of the listener.
+            let back = match to.ports {
+                TargetPorts::Kept => Some(0),
+                TargetPorts::Range(range) if range.is_single() => None,
+                TargetPorts::Range(range) => Some(
+                    i64::from(part.listen.ports.first().number())
+                        - i64::from(range.first().number()),
+                ),
+            };
+            for met in self.forward.iter().chain(self.postrouting) {
+                let gone = met.conditions.exceptions.iter().map(|(_, gone)| gone);
+                for conditions in gone.chain([&met.conditions]) {
+                    if redirected.fit(conditions) != Fit::Part {
+                        continue;
+                    }
+                    let original = conditions.original_ports.iter();
+                    cuts.extend(original.flat_map(|range| ends(*range, 0)));
+                    let own = conditions.ports.iter().flatten();
+                    cuts.extend(
+                        own.flat_map(|range| back.map(|back| ends(*range, back)))
+                            .flatten(),
+                    );
+                }
+            }
+        }
+        cuts
+    }
+
+    /// Follows a part of a redirection to all its targets.
+    fn way(
+        &self,
+        one: &Redirect<'_>,
+        part: &RedirectPart,
+        side: &impl Fn(IpAddr) -> TargetSide,
+    ) -> Result<RedirectedWay, RuleFate> {
+        let listens = [part.ports];
+        let ingress = [part.ingress.clone()];
+        let destinations = one.of_ports(part.listen, part.ports).unwrap_or_default();
+        let mut found: Option<RedirectedWay> = None;
+        for to in destinations {
+            let target_ports = [match to.ports {
+                TargetPorts::Kept => part.ports,
+                TargetPorts::Range(ports) => ports,
+            }];
+            let redirected = Redirected {
+                family: self.family,
+                protocol: part.protocol,
+                listen_address: part.listen.address,
+                listen_ports: &listens,
+                target: to.address,
+                target_ports: &target_ports,
+                ingress: &ingress,
+                egress: None,
+                sources: &one.sources,
+            };
+            let way = self.way_to(redirected, side(to.address))?;
+            match &mut found {
+                None => found = Some(way),
+                Some(first) => first.join(way)?,
+            }
+        }
+        found.ok_or_else(|| {
+            RuleFate::NotSaid("its ports are shifted in a way that a forward cannot".to_owned())
+        })
+    }
+
+    fn way_to(
+        &self,
+        mut redirected: Redirected<'_>,
+        side: TargetSide,
+    ) -> Result<RedirectedWay, RuleFate> {
+        let named = side.by_route.or_else(|| {
+            let by_accept = admission(&redirected, self.forward, self.policy).egress;
+            let by_source = || origin(&redirected, self.postrouting).egress;
+            by_accept.or(side.by_others).or_else(by_source)
+        });
+        let is_egress_assumed = named.is_none();
+        let egress = named.unwrap_or(side.else_by);
+        redirected.egress = Some(egress.clone());
+        let admission = admission(&redirected, self.forward, self.policy);
+        if admission.clients.is_empty() {
+            return Err(match admission.unsaid.first() {
+                Some((place, words)) => RuleFate::NotSaid(format!(
+                    "{place} accepts its connections by {words}, which a spec has no words for"
+                )),
+                None => RuleFate::LeftAlone(
+                    "FORWARD drops every connection that it redirects".to_owned(),
+                ),
+            });
+        }
+        let admitted = Redirected {
+            sources: &admission.clients,
+            ..redirected
+        };
+        let origin = origin(&admitted, self.postrouting);
+        if let Some((place, does)) = admission.obstacle.as_ref().or(origin.obstacle.as_ref()) {
+            return Err(RuleFate::NotSaid(format!(
+                "{place} {does}, which a spec has no words for"
+            )));
+        }
+        Ok(RedirectedWay {
+            admission,
+            origin,
+            egress,
+            is_egress_assumed,
+        })
+    }
+}
+
+impl RedirectedWay {
+    /// Returns whether one forward can say both.
+    pub fn means_the_same(&self, other: &Self) -> bool {
+        self.admission.sources == other.admission.sources
+            && self.admission.limits == other.admission.limits
+            && self.admission.log == other.admission.log
+            && self.origin.snat == other.origin.snat
+            && self.origin.hairpin == other.origin.hairpin
+            && self.egress == other.egress
+    }
+
+    /// Adds what the rules do with connections to another target of the same listener.
+    fn join(&mut self, other: Self) -> Result<(), RuleFate> {
+        let same = self.admission.sources == other.admission.sources
+            && self.origin.snat == other.origin.snat
+            && self.egress == other.egress;
+        if !same {
+            return Err(RuleFate::NotSaid(
+                "the rules treat its targets differently".to_owned(),
+            ));
+        }
+        self.admission.rules.extend(other.admission.rules);
+        self.admission.paths.extend(other.admission.paths);
+        self.admission.remarks.extend(other.admission.remarks);
+        self.origin.rules.extend(other.origin.rules);
+        self.origin.paths.extend(other.origin.paths);
+        self.origin.remarks.extend(other.origin.remarks);
+        self.origin.hairpin |= other.origin.hairpin;
+        Ok(())
+    }
+}
+
+/// Returns the first port of a range and the one behind it, moved.
+fn ends(range: PortRange, by: i64) -> [u32; 2] {
+    let at = |number: u32| u32::try_from(i64::from(number) + by).unwrap_or_default();
+    [
+        at(range.first().number().into()),
+        at(u32::from(range.last().number()) + 1),
+    ]
+}
+
+/// Cuts a range before ports.
+fn cut(range: PortRange, before: &[u32]) -> Vec<PortRange> {
+    let (first, last) = (
+        u32::from(range.first().number()),
+        u32::from(range.last().number()),
+    );
+    let mut starts: Vec<u32> = before
+        .iter()
+        .copied()
+        .filter(|at| (first + 1..=last).contains(at))
+        .collect();
+    starts.push(first);
+    starts.sort_unstable();
+    starts.dedup();
+    let lasts = starts.iter().skip(1).map(|next| next - 1).chain([last]);
+    let port = |number: u32| Port::new(u16::try_from(number).ok()?);
+    let all = starts.iter().zip(lasts);
+    all.filter_map(|(from, to)| PortRange::new(port(*from)?, port(to)?).ok())
+        .collect()
+}
