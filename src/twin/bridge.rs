@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde_json::Value;
 
 use super::known_path::KnownPath;
 use super::machine::{Address, LinkKind, Machine, MachineLink};
@@ -51,14 +50,6 @@ pub fn join(machine: &Machine, port: &str, bridge: &str) -> String {
         String::new()
     };
     format!("link set dev {port} master {bridge}\n{hairpin}link set dev {port} up\n")
-}
-
-/// The port of a bridge behind which a neighbour of the machine is. `fdb` is the list of `bridge fdb show`.
-#[must_use]
-pub fn port_of(fdb: &[Value], mac: &str) -> Option<String> {
-    let mut entries = fdb.iter();
-    let entry = entries.find(|entry| entry["mac"] == mac && entry["master"].is_string())?;
-    entry["ifname"].as_str().map(str::to_owned)
 }
 
 /// A bridge with several ports, and the packets from port to port that its copy may not treat as it does.
@@ -250,20 +241,5 @@ mod tests {
             assert!(!may_change(&machine, "172.17.0.2", own, None));
             assert!(!may_change(&machine, "172.17.0.2", "192.0.2.7", None));
         }
-    }
-
-    #[test]
-    fn a_host_is_behind_the_port_at_which_its_address_was_seen() {
-        let listed = serde_json::json!([
-            {"mac":"33:33:00:00:00:01","ifname":"br0","flags":["self"],"state":"permanent"},
-            {"mac":"02:00:00:00:00:02","ifname":"eth0","flags":["self"],"state":"permanent"},
-            {"mac":"02:00:00:00:00:02","ifname":"veth1","flags":[],"master":"br0","state":""},
-        ]);
-        let listed = listed.as_array().expect("a list");
-        assert_eq!(
-            port_of(listed, "02:00:00:00:00:02").as_deref(),
-            Some("veth1")
-        );
-        assert_eq!(port_of(listed, "33:33:00:00:00:01"), None);
     }
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::batch::{self, IpError};
-use super::bridge;
+use super::fdb;
 use super::proxied::ProxiedAddress;
 use super::routes;
 use super::switches::Switches;
@@ -141,7 +141,12 @@ impl Machine {
                 .extend(rules.into_iter().map(|one| (family, one)));
         }
         machine.neighbours = neighbours(&machine.links)?;
-        machine.proxied = ProxiedAddress::list()?;
+        for option in ["-4", "-6"] {
+            let proxied = list(&[option, "neigh", "show", "proxy"])?;
+            machine
+                .proxied
+                .extend(proxied.iter().filter_map(ProxiedAddress::of));
+        }
         machine.filtered = filtered();
         machine.policies = policies();
         Ok(machine)
@@ -405,7 +410,7 @@ fn neighbours(links: &[MachineLink]) -> Result<Vec<Neighbour>, IpError> {
         .collect())
 }
 
-fn neighbour(value: &Value, fdb: &[Value]) -> Option<Neighbour> {
+fn neighbour(value: &Value, listed: &[Value]) -> Option<Neighbour> {
     let is = |state: &str| {
         let mut states = value["state"].as_array().into_iter().flatten();
         states.any(|one| one == state)
@@ -417,7 +422,7 @@ fn neighbour(value: &Value, fdb: &[Value]) -> Option<Neighbour> {
         failed: is("FAILED") || is("INCOMPLETE"),
         bridge_port: value["lladdr"]
             .as_str()
-            .and_then(|mac| bridge::port_of(fdb, mac)),
+            .and_then(|mac| fdb::port_of(listed, mac)),
     })
 }
 

@@ -35,6 +35,7 @@ pub mod cure;
 pub mod doubt;
 mod doubted;
 pub mod explain;
+mod fdb;
 pub mod judge;
 mod known_path;
 pub mod machine;
