@@ -25,7 +25,7 @@ pub(super) struct CopySource {
     filter: PacketFilter,
     /// The interfaces with their addresses and networks, if the machine is made up.
     pub(super) words: Vec<String>,
-    /// Private addresses that connections go to, and that the made-up machine neither has nor knows.
+    /// Private addresses that connections go to, and that nothing in the spec or the rules names.
     pub(super) strangers: Vec<IpAddr>,
     origin: RuleOrigin,
 }
@@ -88,10 +88,11 @@ impl CopySource {
     }
 
     /// Makes up a machine with the rules of an iptables-save text, as [`CopySource::of_spec`] does. A text without a sign
-    /// of its family is taken for one of the client's. `sides` are networks whose interfaces are known.
+    /// of its family is taken for one of the client's. `to` is the address that the client connects to, `None` for the
+    /// machine itself. `sides` are networks whose interfaces are known.
     pub(super) fn of_rules(
         text: &[u8],
-        client: Family,
+        (client, to): (Family, Option<IpAddr>),
         sides: &[(IpNet, Interface)],
         backend: Backend,
     ) -> Result<Self> {
@@ -101,11 +102,17 @@ impl CopySource {
             return Err(TraceError::OtherRules { client, family }.into());
         }
         let filter = PacketFilter::of_texts(backend, [(family, text)])?;
-        Ok(Self::of(
-            MadeUp::of_rules(&[(family, rules)], sides),
-            filter,
-            RuleOrigin::Foreign,
-        ))
+        let rules = [(family, rules)];
+        let named = MadeUp::of_rules(&rules, sides);
+        let is_stranger = |to: &IpAddr| is_private(*to) && !named.knows(*to);
+        Ok(Self {
+            strangers: to.filter(is_stranger).into_iter().collect(),
+            ..Self::of(
+                MadeUp::of_rules_to(&rules, to, sides),
+                filter,
+                RuleOrigin::Foreign,
+            )
+        })
     }
 
     /// Reads the forwards and outbound entries of nvactl's own rules.
@@ -145,11 +152,11 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Says that a made-up machine does not have an address that a connection goes to.
-pub(super) fn stranger(address: IpAddr) -> String {
+/// Says that a spec or a file of rules does not name an address that a connection goes to.
+pub(super) fn stranger(subject: &str, address: IpAddr) -> String {
     format!(
-        "nothing in the spec names {address}, so it is a host somewhere behind the machine that is made up. \
-         A port of the machine itself is written alone, such as `443`"
+        "`{subject}` does not name {address}, so the interface that leads to it is a guess. A port of the machine itself is \
+         written alone, such as `443`"
     )
 }
 

@@ -82,9 +82,11 @@ pub fn text(traced: &TracedConnection) -> String {
             let _ = writeln!(text, "not answered: {}", why(taken.as_ref(), &traced.end));
         }
         TracedEnd::Machine => {
-            text.push_str(
-                "not forwarded: the packet ends at the machine itself, where a copy has no programs\n",
-            );
+            text.push_str(if traced.connection.port.is_some() {
+                "not forwarded: the packet ends at the machine itself, where a copy has no programs\n"
+            } else {
+                "not forwarded: the ping ends at the machine itself\n"
+            });
         }
         TracedEnd::Refused(kind, taken) => {
             let word = match kind {

@@ -1,7 +1,8 @@
-//! `ip -batch`: one program that runs many commands.
+//! The program `ip`: lists that it prints, and `ip -batch`, one program that runs many commands.
 
 use std::time::Duration;
 
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::host::child::{self, ChildError};
@@ -9,6 +10,8 @@ use crate::net::Family;
 
 /// 100,000 routes take seconds.
 const LIMIT: Duration = Duration::from_mins(1);
+/// A list takes less.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Error)]
 pub enum IpError {
@@ -31,6 +34,25 @@ impl IpError {
             _ => None,
         }
     }
+}
+
+/// Returns the list that `ip -json` prints.
+pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, IpError> {
+    let command = || args.join(" ");
+    let all = [&["-json"], args].concat();
+    let output = child::read("ip", &all, b"", LIST_LIMIT)?;
+    if !output.status.success() {
+        return Err(IpError::Failed {
+            command: command(),
+            words: output.stderr,
+        });
+    }
+    // Older versions print nothing for an empty list.
+    if output.stdout.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Vec::new());
+    }
+    let listed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
+    listed.map_err(|_| IpError::Unreadable { command: command() })
 }
 
 /// A command that failed.

@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::sniff::Sighting;
-
 /// The end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionEnd {
@@ -41,15 +39,4 @@ pub struct Reached {
     /// The source that the target saw.
     pub source: SocketAddr,
     pub target: SocketAddr,
-}
-
-/// The place where the first packet of a connection came out of the machine.
-impl From<&Sighting> for Reached {
-    fn from(came: &Sighting) -> Self {
-        Self {
-            world: came.world,
-            source: came.source,
-            target: came.destination,
-        }
-    }
 }

@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::batch::{self, IpError};
-use super::fdb;
 use super::proxied::ProxiedAddress;
 use super::routes;
 use super::switches::Switches;
@@ -120,7 +119,7 @@ impl Machine {
     /// # Errors
     /// If `ip` is missing or fails.
     pub fn read() -> Result<Self, IpError> {
-        let links = list(&["-details", "address"])?;
+        let links = batch::list(&["-details", "address"])?;
         let links = links.iter().filter_map(link);
         let (links, unnamable): (Vec<MachineLink>, Vec<MachineLink>) =
             links.partition(|link| is_namable(&link.name));
@@ -131,8 +130,8 @@ impl Machine {
             ..Self::default()
         };
         for (family, option) in [(Family::V4, "-4"), (Family::V6, "-6")] {
-            let routes = list(&[option, "-details", "route", "show", "table", "all"])?;
-            let rules = list(&[option, "rule"])?;
+            let routes = batch::list(&[option, "-details", "route", "show", "table", "all"])?;
+            let rules = batch::list(&[option, "rule"])?;
             machine
                 .routes
                 .extend(routes.into_iter().map(|one| (family, one)));
@@ -141,12 +140,7 @@ impl Machine {
                 .extend(rules.into_iter().map(|one| (family, one)));
         }
         machine.neighbours = neighbours(&machine.links)?;
-        for option in ["-4", "-6"] {
-            let proxied = list(&[option, "neigh", "show", "proxy"])?;
-            machine
-                .proxied
-                .extend(proxied.iter().filter_map(ProxiedAddress::of));
-        }
+        machine.proxied = ProxiedAddress::list()?;
         machine.filtered = filtered();
         machine.policies = policies();
         Ok(machine)
@@ -403,14 +397,14 @@ fn neighbours(links: &[MachineLink]) -> Result<Vec<Neighbour>, IpError> {
     let fdb: Vec<Value> = fdb
         .and_then(|listed| serde_json::from_str(&listed).ok())
         .unwrap_or_default();
-    let listed = list(&["neigh"])?;
+    let listed = batch::list(&["neigh"])?;
     Ok(listed
         .iter()
         .filter_map(|one| neighbour(one, &fdb))
         .collect())
 }
 
-fn neighbour(value: &Value, listed: &[Value]) -> Option<Neighbour> {
+fn neighbour(value: &Value, fdb: &[Value]) -> Option<Neighbour> {
     let is = |state: &str| {
         let mut states = value["state"].as_array().into_iter().flatten();
         states.any(|one| one == state)
@@ -420,9 +414,7 @@ fn neighbour(value: &Value, listed: &[Value]) -> Option<Neighbour> {
         interface: value["dev"].as_str()?.to_owned(),
         permanent: is("PERMANENT"),
         failed: is("FAILED") || is("INCOMPLETE"),
-        bridge_port: value["lladdr"]
-            .as_str()
-            .and_then(|mac| fdb::port_of(listed, mac)),
+        bridge_port: value["lladdr"].as_str().and_then(|mac| port_of(fdb, mac)),
     })
 }
 
@@ -471,30 +463,18 @@ fn selectors(listed: &str) -> Vec<(IpNet, IpNet)> {
     found
 }
 
+/// Returns the port of a bridge behind which a neighbour of the machine is. `fdb` is the list of `bridge fdb show`.
+fn port_of(fdb: &[Value], mac: &str) -> Option<String> {
+    let mut entries = fdb.iter();
+    let entry = entries.find(|entry| entry["mac"] == mac && entry["master"].is_string())?;
+    entry["ifname"].as_str().map(str::to_owned)
+}
+
 /// Returns a program's output; `None` if the program is missing or fails.
 fn printed(program: &str, args: &[&str]) -> Option<String> {
     let output = child::read(program, args, b"", LIMIT).ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     output.status.success().then_some(text)
-}
-
-/// Returns the list that `ip -json` prints.
-pub(super) fn list(args: &[&str]) -> Result<Vec<Value>, IpError> {
-    let command = || args.join(" ");
-    let all = [&["-json"], args].concat();
-    let output = child::read("ip", &all, b"", LIMIT)?;
-    if !output.status.success() {
-        return Err(IpError::Failed {
-            command: command(),
-            words: output.stderr,
-        });
-    }
-    // Older versions print nothing for an empty list.
-    if output.stdout.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Vec::new());
-    }
-    let listed: Result<Vec<Value>, _> = serde_json::from_slice(&output.stdout);
-    listed.map_err(|_| IpError::Unreadable { command: command() })
 }
 
 #[cfg(test)]
@@ -539,5 +519,20 @@ mod tests {
             .map(|(source, destination)| format!("{source} {destination}"))
             .collect();
         assert_eq!(found, ["10.1.0.0/16 10.2.0.0/16", "::/0 fd00::/8"]);
+    }
+
+    #[test]
+    fn a_host_is_behind_the_port_at_which_its_address_was_seen() {
+        let listed = serde_json::json!([
+            {"mac":"33:33:00:00:00:01","ifname":"br0","flags":["self"],"state":"permanent"},
+            {"mac":"02:00:00:00:00:02","ifname":"eth0","flags":["self"],"state":"permanent"},
+            {"mac":"02:00:00:00:00:02","ifname":"veth1","flags":[],"master":"br0","state":""},
+        ]);
+        let listed = listed.as_array().expect("a list");
+        assert_eq!(
+            port_of(listed, "02:00:00:00:00:02").as_deref(),
+            Some("veth1")
+        );
+        assert_eq!(port_of(listed, "33:33:00:00:00:01"), None);
     }
 }

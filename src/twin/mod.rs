@@ -35,7 +35,6 @@ pub mod cure;
 pub mod doubt;
 mod doubted;
 pub mod explain;
-mod fdb;
 pub mod judge;
 mod known_path;
 pub mod machine;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::connection_end::Reached;
 use super::world::World;
 
 /// Protocols in `linux/if_ether.h`, for packet(7): `ETH_P_ALL`, `ETH_P_IP`, `ETH_P_IPV6`.
@@ -37,6 +38,17 @@ pub struct Sighting {
     /// The ports are 0 if the protocol has none.
     pub source: SocketAddr,
     pub destination: SocketAddr,
+}
+
+/// The place where the first packet of a connection came out of the machine.
+impl From<&Sighting> for Reached {
+    fn from(came: &Sighting) -> Self {
+        Self {
+            world: came.world,
+            source: came.source,
+            target: came.destination,
+        }
+    }
 }
 
 /// A kind of packet that tells how a connection goes on.

@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::batch::IpError;
 use super::batch::{self, RefusedCommand};
 use super::bridge;
-use super::machine::{self, Address, LinkKind, Machine, MachineLink};
+use super::machine::{Address, LinkKind, Machine, MachineLink};
 use super::netns::Netns;
 use super::proxied::ProxiedAddress;
 use super::world::{NO_MAC, World};
@@ -506,8 +506,8 @@ fn differences(machine: &Machine, family: Family) -> Result<Vec<RefusedCommand>,
         Family::V4 => "-4",
         Family::V6 => "-6",
     };
-    let routes = machine::list(&[option, "-details", "route", "show", "table", "all"])?;
-    let rules = machine::list(&[option, "rule"])?;
+    let routes = batch::list(&[option, "-details", "route", "show", "table", "all"])?;
+    let rules = batch::list(&[option, "rule"])?;
     let wanted = copied_routes(machine, family);
     let here = routes.iter().filter(|route| !routes::is_automatic(route));
     let mut found = different(family, "route append ", routes::route, wanted, here);

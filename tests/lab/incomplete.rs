@@ -307,7 +307,7 @@ fn a_failing_test_is_reported_without_a_change(backend: Backend) {
 lab_test!(either a_private_address_that_nothing_names_is_noted);
 fn a_private_address_that_nothing_names_is_noted(backend: Backend) {
     let host = host_with(backend);
-    let note = "nothing in the spec names 10.3.0.4";
+    let note = "`<stdin>` does not name 10.3.0.4, so the interface that leads to it is a guess";
     let spec = SPEC.replace("to: 22", "to: '10.3.0.4:22'");
     for (spec, is_noted) in [(SPEC, false), (spec.as_str(), true)] {
         let said = test(&host, spec);

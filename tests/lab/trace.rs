@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::lab::{Backend, CLIENT, CLIENT_V6, Lab, host_with};
 use crate::nvactl;
+use crate::traffic::serve_tcp;
 
 const SPEC: &str = "
 firewall: {interface: {ingress: eth0, egress: eth1}, snat: {v4: 10.4.0.4, v6: \"fd00:4::4\"}}
@@ -296,6 +297,36 @@ COMMIT
 ",
         host = to.split(':').next().expect("it has an address"),
     )
+}
+
+lab_test!(either a_target_that_listens_on_another_port_is_found_on_the_live_machine);
+/// Rules cannot tell it: the port of the article's Service is 49180.
+fn a_target_that_listens_on_another_port_is_found_on_the_live_machine(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    serve_tcp(&lab.pod, "pod", 49180);
+    let spec = "
+firewall: {interface: eth0, snat: 10.3.0.4}
+forwards: [{name: web, listen: 49181, target: {pod: 10.224.0.118:49181}}]
+";
+    lab.apply(spec);
+    let said = lab.nvactl(&["trace", "live", "--from", CLIENT, "--to", "49181"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let note =
+        "rules cannot tell whether 10.224.0.118:49181 does; `nvactl doctor` and `nvactl probe` try";
+    assert!(said.stderr.contains(note), "{said:?}");
+    for (command, words) in [
+        ("doctor", "10.224.0.118:49181 refuses"),
+        ("probe", "refused"),
+    ] {
+        let said = lab.nvactl_with(&[command, "-"], spec);
+        assert_eq!(said.code, 1, "{command}: {said:?}");
+        assert!(said.stdout.contains(words), "{command}: {said:?}");
+        let right = spec.replace(":49181}", ":49180}");
+        lab.apply(&right);
+        let said = lab.nvactl_with(&[command, "-"], &right);
+        assert_eq!(said.code, 0, "{command}: {said:?}");
+        lab.apply(spec);
+    }
 }
 
 lab_test!(the_article_s_rules_lead_where_they_say);

@@ -6,6 +6,7 @@ mod run;
 mod suggest;
 
 use super::console::Console;
+use super::copy_source::stranger;
 use super::error::Result;
 use super::exit::Exit;
 use super::failure::CommandRefusal;
@@ -46,8 +47,8 @@ pub fn run(args: &TestArgs, on: HostAccess<'_>, console: &mut Console) -> Result
         enter_own_namespaces()?;
         run::on_made_up_machine(&set, &tests, on.backend)?
     };
-    for note in &report.notes {
-        console.note(note);
+    for address in &report.strangers {
+        console.note(stranger(&source.name, *address));
     }
     match args.format {
         TestFormat::Text => report.say(&source.name, console),

@@ -1,5 +1,8 @@
 //! The results of tests, for people, for programs and for a pull request.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use serde::Serialize;
 
 use crate::commands::console::Console;
@@ -16,8 +19,8 @@ pub struct TestReport {
     pub made_up: Vec<String>,
     /// The parts of the machine that the copy lacks and that may decide about packets.
     pub doubts: Vec<String>,
-    /// Facts about the machine that was made up, for people.
-    pub notes: Vec<String>,
+    /// Private addresses that tests go to, and that the spec of the made-up machine does not name.
+    pub strangers: BTreeSet<IpAddr>,
 }
 
 /// The results as JSON. docs/json.md documents the fields.
@@ -168,7 +171,7 @@ mod tests {
             ],
             made_up: vec![HOSTILE.to_owned()],
             doubts: vec![lines],
-            notes: Vec::new(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -227,9 +230,11 @@ forward.yaml: 4 tests, 1 passed, 1 failed, 1 unknown, 1 not opened
             .iter()
             .map(|line| line.split("::").take(2).last().unwrap_or_default())
             .collect();
-        let at = "error file=forward.yaml,line=7,title=test failed";
+        let at = |outcome| format!("error file=forward.yaml,line=7,title=test {outcome}");
+        let [failed, unknown, late] = ["failed", "unknown", "not opened"].map(at);
         let last = "forward.yaml: 4 tests, 1 passed, 1 failed, 1 unknown, 1 not opened";
-        assert_eq!(begins, [at, at, at, "notice title=nvactl", last], "{text}");
+        let wanted = [&failed, &unknown, &late, "notice title=nvactl", last];
+        assert_eq!(begins, wanted, "{text}");
         assert!(lines[0].contains("]]>%250A::error::x"), "{text}");
     }
 

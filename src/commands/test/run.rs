@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::report::TestReport;
-use crate::commands::copy_source::{Asked, CopySource, stranger};
+use crate::commands::copy_source::{Asked, CopySource};
 use crate::commands::error::{Error, Result};
 use crate::forwards::{ForwardSet, PacketTest};
 use crate::health::test_result::TestResult;
@@ -144,7 +144,7 @@ impl<'t> RunTests<'t> {
             results: self.results.into_values().collect(),
             made_up: self.made_up,
             doubts: self.doubts,
-            notes: self.strangers.into_iter().map(stranger).collect(),
+            strangers: self.strangers,
         }
     }
 }

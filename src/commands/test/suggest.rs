@@ -17,6 +17,13 @@ pub fn suggest(source: &SpecSource, console: &mut Console) -> Result<Exit> {
     let list = reading.test_list(&places(source));
     let set = spec_of(source, reading, console)?;
     let mut tests = suggested(&set);
+    if tests.is_empty() {
+        console.note(format_args!(
+            "`{}` has no forward and no outbound entry that is enabled, so there are no tests to suggest",
+            source.name
+        ));
+        return Ok(Exit::Done);
+    }
     let Some(list) = list else {
         console.print(&yaml::tests_text(&tests));
         return Ok(Exit::Done);

@@ -49,7 +49,7 @@ pub fn run(args: &TraceArgs, on: HostAccess<'_>, console: &mut Console) -> Resul
         TraceFormat::Json => console.say_json(&json::object(&traced))?,
     }
     for address in &traced.strangers {
-        console.note(stranger(*address));
+        console.note(stranger(subject.name(), *address));
     }
     for rule in &traced.left_out {
         console.warn(format_args!("the copy lacks this: {rule}"));

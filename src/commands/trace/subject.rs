@@ -118,7 +118,8 @@ impl TraceSubject {
                 CopySource::of_spec(set, &asked, on.backend)
             }
             Self::Rules { name, text } => {
-                let copied = CopySource::of_rules(text, Family::of(client), &sides, on.backend);
+                let copied =
+                    CopySource::of_rules(text, (Family::of(client), to), &sides, on.backend);
                 copied.map_err(|error| match error {
                     Error::Trace(_) => error,
                     error => Error::RulesFile {

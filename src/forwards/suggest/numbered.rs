@@ -25,6 +25,17 @@ pub fn shifted(address: IpAddr, by: i64) -> Option<IpAddr> {
     }
 }
 
+/// The most networks of a list that get tests.
+const MOST_NETS: usize = 8;
+
+/// Returns the networks of a list that get tests: all if they are few, else some from all parts of the list, which are in
+/// different chains of a plan.
+pub fn spread(nets: &[IpNet]) -> impl Iterator<Item = &IpNet> {
+    let count = nets.len().min(MOST_NETS);
+    let last = nets.len().saturating_sub(1);
+    (0..count).map(move |number| &nets[number * last / (count - 1).max(1)])
+}
+
 /// An end of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetEnd {
@@ -101,4 +112,27 @@ pub fn near_own(own: IpAddr) -> impl Iterator<Item = IpAddr> {
 pub fn next_to(host: IpAddr) -> impl Iterator<Item = IpAddr> {
     let numbers = (1..=MOST).flat_map(|by| [by, -by]);
     numbers.filter_map(move |by| shifted(host, by))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_networks_with_tests_are_from_all_parts_of_a_list() {
+        for (count, numbers) in [
+            (0, vec![]),
+            (1, vec![0]),
+            (2, vec![0, 1]),
+            (8, vec![0, 1, 2, 3, 4, 5, 6, 7]),
+            (9, vec![0, 1, 2, 3, 4, 5, 6, 8]),
+            (100, vec![0, 14, 28, 42, 56, 70, 84, 99]),
+        ] {
+            let net = |number| format!("10.{number}.0.0/16").parse().expect("a network");
+            let nets: Vec<IpNet> = (0..count).map(net).collect();
+            let expected: Vec<IpNet> = numbers.into_iter().map(net).collect();
+            let found: Vec<IpNet> = spread(&nets).copied().collect();
+            assert_eq!(found, expected, "{count}");
+        }
+    }
 }

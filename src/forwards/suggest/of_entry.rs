@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::attempt::{About, Attempt};
 use super::hosts::{clients, servers};
-use super::numbered::{NetEnd, beside, near_own, within};
+use super::numbered::{NetEnd, beside, near_own, spread, within};
 use super::suggestion::Suggestion;
 use crate::forwards::outbound::{
     GUARDED, Outbound, OutboundProtocol, internet_v6, not_internet_v4,
@@ -14,7 +14,7 @@ use crate::forwards::outbound::{
 use crate::forwards::packet_test::{TestDestination, TestHost};
 use crate::net::{Family, Interface, Port};
 
-/// The most networks of a list that get a test each.
+/// The most ranges of ports that get tests.
 const MOST: usize = 8;
 
 /// The port of a test if the entry names none.
@@ -65,7 +65,7 @@ pub fn suggest<'s>(entry: &'s Outbound, suggestion: &mut Suggestion<'s>) {
         };
         tests.passes(attempt, words);
     }
-    tests.refused_services(plain, &servers);
+    tests.refused_services(plain, &senders, &servers);
     tests.entrances(plain);
     tests.refused_senders(plain);
     tests.refused_servers(plain, port);
@@ -81,7 +81,7 @@ struct EntryTests<'t, 's> {
 impl<'s> EntryTests<'_, 's> {
     /// Returns hosts of both ends of each network that the entry lets out, with words.
     fn senders(&mut self, by: &'s Interface) -> Vec<(String, IpAddr)> {
-        let nets = self.entry.allow_from.as_slice().iter().take(MOST);
+        let nets = spread(self.entry.allow_from.as_slice());
         let mut senders = Vec::new();
         for (net, end) in ends_of(nets) {
             if let Some(sender) = self.sender(by, within(net, end)) {
@@ -129,7 +129,7 @@ impl<'s> EntryTests<'_, 's> {
             let server = hosts.server(within(net, NetEnd::Last), is_meant);
             found.extend(server.map(|server| (format!("to {}", NetEnd::Last.of(net)), server)));
         }
-        for (net, end) in ends_of(nets.iter().take(MOST)) {
+        for (net, end) in ends_of(spread(&nets)) {
             let server = hosts.server(within(net, end), is_meant);
             found.extend(server.map(|server| (format!("to {}", end.of(net)), server)));
         }
@@ -203,8 +203,13 @@ impl<'s> EntryTests<'_, 's> {
         }
     }
 
-    /// Adds a protocol or a port that the entry does not name, for each of its networks but the first.
-    fn refused_services(&mut self, plain: Attempt<'s>, servers: &[(String, IpAddr)]) {
+    /// Adds a protocol or a port that the entry does not name, for each of its networks, sources too, but the first.
+    fn refused_services(
+        &mut self,
+        plain: Attempt<'s>,
+        senders: &[(String, IpAddr)],
+        servers: &[(String, IpAddr)],
+    ) {
         let named = &self.entry.protocols;
         let mut others = OutboundProtocol::ALL.into_iter();
         let other = others.find(|protocol| !named.contains(protocol));
@@ -213,9 +218,18 @@ impl<'s> EntryTests<'_, 's> {
             (None, Some(beside)) => (plain.protocol, Some(*beside)),
             (None, None) => return,
         };
-        for (words, to) in servers.iter().skip(1) {
+        let TestDestination::Host(first) = plain.to else {
+            return;
+        };
+        let to = servers.iter().skip(1);
+        let to = to.map(|(words, to)| (words, plain.from, *to));
+        let nets = spread(self.entry.allow_from.as_slice()).skip(1);
+        let from = nets.filter_map(|net| senders.iter().find(|(_, from)| net.contains(from)));
+        let from = from.map(|(words, from)| (words, *from, first.address));
+        for (words, from, to) in to.chain(from) {
             let attempt = Attempt {
-                to: at(*to, port),
+                from,
+                to: at(to, port),
                 protocol,
                 ..plain
             };
@@ -255,7 +269,7 @@ impl<'s> EntryTests<'_, 's> {
     }
 
     fn any_sender(&mut self, by: &'s Interface) -> Option<IpAddr> {
-        let nets = self.entry.allow_from.as_slice().iter().take(MOST);
+        let nets = spread(self.entry.allow_from.as_slice());
         let some: Vec<IpAddr> = nets.flat_map(|net| within(*net, NetEnd::First)).collect();
         self.sender(by, some)
     }
@@ -269,7 +283,7 @@ impl<'s> EntryTests<'_, 's> {
             ..
         } = self.entry;
         let by = plain.ingress;
-        for (net, end) in ends_of(deny_from.as_slice().iter().take(MOST)) {
+        for (net, end) in ends_of(spread(deny_from.as_slice())) {
             let hosts = &mut self.suggestion.hosts;
             let some = within(net, end);
             let from = hosts.client(by, some, |address| allow_from.contains(address));
@@ -278,7 +292,7 @@ impl<'s> EntryTests<'_, 's> {
                 self.ends(Attempt { from, ..plain }, &words);
             }
         }
-        for net in deny_from.as_slice().iter().take(MOST) {
+        for net in spread(deny_from.as_slice()) {
             if let Some(from) = self.sender(by, beside(*net)) {
                 let words = format!("from beside the denied {net}");
                 self.passes(Attempt { from, ..plain }, &words);
@@ -286,7 +300,7 @@ impl<'s> EntryTests<'_, 's> {
         }
         let outside = |address| !allow_from.contains(address) && !deny_from.contains(address);
         let mut is_added = false;
-        for net in allow_from.as_slice().iter().take(MOST) {
+        for net in spread(allow_from.as_slice()) {
             if let Some(from) = self.suggestion.hosts.client(by, beside(*net), outside) {
                 self.ends(Attempt { from, ..plain }, &format!("from beside {net}"));
                 is_added = true;
@@ -303,7 +317,7 @@ impl<'s> EntryTests<'_, 's> {
         let Outbound {
             allow_to, deny_to, ..
         } = self.entry;
-        for (net, end) in ends_of(deny_to.as_slice().iter().take(MOST)) {
+        for (net, end) in ends_of(spread(deny_to.as_slice())) {
             let hosts = &mut self.suggestion.hosts;
             let some = within(net, end);
             if let Some(to) = hosts.server(some, |address| allow_to.contains(address)) {
@@ -312,7 +326,7 @@ impl<'s> EntryTests<'_, 's> {
                 self.ends(Attempt { to, ..plain }, &words);
             }
         }
-        for net in deny_to.as_slice().iter().take(MOST) {
+        for net in spread(deny_to.as_slice()) {
             let allowed = |address| allow_to.contains(address) && !deny_to.contains(address);
             if let Some(to) = self.suggestion.hosts.server(beside(*net), allowed) {
                 let to = at(to, port);
@@ -368,13 +382,15 @@ impl<'s> EntryTests<'_, 's> {
             self.ends(Attempt { to, ..plain }, "the network of this machine");
         }
         let mut found = Vec::new();
-        for net in allow_to.nets.as_slice().iter().take(MOST) {
+        for net in spread(allow_to.nets.as_slice()) {
             let server = self.suggestion.hosts.server(beside(*net), outside);
             found.extend(server.map(|to| (format!("to beside {net}"), to)));
         }
         if allow_to.internet {
+            let is_only = self.suggestion.routes.interfaces.len() == 1;
             for net in not_internet_v4().as_slice() {
-                let is_asked = own.is_some_and(|own| net.contains(&own));
+                // The machine's own network may be behind another interface than the entry's.
+                let is_asked = is_only && own.is_some_and(|own| net.contains(&own));
                 let some = within(*net, NetEnd::Last).filter(|_| !is_asked);
                 let server = self.suggestion.hosts.server(some, outside);
                 found.extend(server.map(|to| (format!("{net} is not the Internet"), to)));
@@ -389,7 +405,7 @@ impl<'s> EntryTests<'_, 's> {
             let to = at(to, port);
             self.ends(Attempt { to, ..plain }, &words);
         }
-        let nets = allow_from.as_slice().iter().take(MOST);
+        let nets = spread(allow_from.as_slice());
         let some = nets.flat_map(|net| within(*net, NetEnd::Last));
         let allowed = |address| allow_to.contains(address) && !deny_to.contains(address);
         if let Some(to) = self.suggestion.hosts.server(some, allowed) {

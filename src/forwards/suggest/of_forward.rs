@@ -5,15 +5,18 @@ use std::net::IpAddr;
 use super::attempt::{About, Attempt};
 use super::crossing;
 use super::hosts::clients;
-use super::numbered::{NetEnd, beside, near_own, next_to, within};
+use super::numbered::{NetEnd, beside, near_own, next_to, spread, within};
 use super::suggestion::Suggestion;
 use crate::forwards::forward::{Balance, Forward};
 use crate::forwards::packet_test::{TestDestination, TestHost};
 use crate::forwards::sources::Nets;
 use crate::net::{Family, Interface, Port, Protocol};
 
-/// The most networks of a list, and the most targets, that get a test each.
+/// The most targets that get a test each.
 const MOST: usize = 8;
+
+/// The most clients that share the pods of a forward. With four for each of three pods, all pods are asked nearly always.
+const MOST_SHARERS: usize = 16;
 
 /// Adds the tests of a listener.
 pub fn suggest<'s>(forward: &'s Forward, suggestion: &mut Suggestion<'s>) {
@@ -33,6 +36,7 @@ pub fn suggest<'s>(forward: &'s Forward, suggestion: &mut Suggestion<'s>) {
     tests.entrances(by);
     tests.refused_clients(by);
     tests.beside_lists(by);
+    tests.refused_elsewhere(by);
     // A connection that the forward does not take may come from anybody.
     if let Some(client) = client.or_else(|| tests.anybody(by)) {
         tests.other_ports(client, by);
@@ -52,7 +56,7 @@ impl<'s> ListenerTests<'_, 's> {
     fn clients(&mut self, by: &'s Interface) -> Option<IpAddr> {
         let ports = self.forward.listen.ports;
         let nets = self.forward.sources.allow.as_ref().map(Nets::as_slice);
-        let nets = nets.unwrap_or_default().iter().take(MOST);
+        let nets = spread(nets.unwrap_or_default());
         let first = self.any_allowed(by)?;
         for port in [ports.first(), ports.last()] {
             self.passes(first, by, port, &format!("port {port}"));
@@ -77,9 +81,9 @@ impl<'s> ListenerTests<'_, 's> {
             return;
         }
         let mut seen = vec![first];
-        for _ in 1..(2 * count).min(MOST) {
+        for _ in 1..(4 * count).min(MOST_SHARERS) {
             let nets = forward.sources.allow.as_ref().map(Nets::as_slice);
-            let nets = nets.unwrap_or_default().iter().take(MOST);
+            let nets = spread(nets.unwrap_or_default());
             let some = nets.flat_map(|net| within(*net, NetEnd::First));
             let some = some.chain(clients(self.family()));
             let fits = |address| !seen.contains(&address) && forward.sources.admits(address);
@@ -117,6 +121,31 @@ impl<'s> ListenerTests<'_, 's> {
             && let Some(client) = self.any_allowed(by)
         {
             self.ends(client, by, self.at(port), &format!("not in by {by}"));
+            // A listener for all addresses may take it there.
+            self.passes(client, by, port, &format!("another listener, in by {by}"));
+        }
+    }
+
+    /// Adds a refused client by each interface of arrival other than the first.
+    fn refused_elsewhere(&mut self, first: &'s Interface) {
+        let others = self.forward.entrances().filter(|by| *by != first);
+        for by in others {
+            self.refused_by(by);
+        }
+    }
+
+    fn refused_by(&mut self, by: &'s Interface) {
+        let sources = &self.forward.sources;
+        if sources.allow.is_none() && sources.deny.is_empty() {
+            return;
+        }
+        let denied = spread(sources.deny.as_slice());
+        let denied = denied.flat_map(|net| within(*net, NetEnd::Last));
+        let some = denied.chain(clients(self.family()));
+        let refuses = |address| !sources.admits(address);
+        if let Some(client) = self.suggestion.hosts.client(by, some, refuses) {
+            let port = self.forward.listen.ports.first();
+            self.ends(client, by, self.at(port), &format!("refused by {by}"));
         }
     }
 
@@ -124,7 +153,7 @@ impl<'s> ListenerTests<'_, 's> {
     fn refused_clients(&mut self, by: &'s Interface) {
         let sources = &self.forward.sources;
         let port = self.forward.listen.ports.first();
-        let nets = sources.deny.as_slice().iter().take(MOST);
+        let nets = spread(sources.deny.as_slice());
         for (net, end) in nets.flat_map(|net| NetEnd::ALL.map(|end| (*net, end))) {
             let allowed = |address| {
                 let allow = sources.allow.as_ref();
@@ -149,7 +178,7 @@ impl<'s> ListenerTests<'_, 's> {
     fn beside_lists(&mut self, by: &'s Interface) {
         let sources = &self.forward.sources;
         let port = self.forward.listen.ports.first();
-        for net in sources.deny.as_slice().iter().take(MOST) {
+        for net in spread(sources.deny.as_slice()) {
             if let Some(client) = self.allowed(by, beside(*net)) {
                 self.passes(client, by, port, &format!("beside the denied {net}"));
             }
@@ -159,7 +188,7 @@ impl<'s> ListenerTests<'_, 's> {
         };
         let outside = |address| !allow.contains(address) && !sources.deny.contains(address);
         let mut is_added = false;
-        for net in allow.as_slice().iter().take(MOST) {
+        for net in spread(allow.as_slice()) {
             if let Some(client) = self.suggestion.hosts.client(by, beside(*net), outside) {
                 self.ends(client, by, self.at(port), &format!("beside {net}"));
                 is_added = true;
@@ -237,7 +266,7 @@ impl<'s> ListenerTests<'_, 's> {
         let Some(nets) = &self.forward.sources.allow else {
             return self.allowed(by, clients(self.family()));
         };
-        let mut nets = nets.as_slice().iter().take(MOST);
+        let mut nets = spread(nets.as_slice());
         nets.find_map(|net| self.allowed(by, within(*net, NetEnd::First)))
     }
 

@@ -68,7 +68,17 @@ impl MadeUp {
     /// Makes up a machine on which rules may work. `routes` are as for [`MadeUp::of_spec`].
     #[must_use]
     pub fn of_rules(rules: &[(Family, Ruleset)], routes: &[(IpNet, Interface)]) -> Self {
-        Self::of(saved::outline(rules), routes)
+        Self::of(saved::outline(rules, None), routes)
+    }
+
+    /// Makes up a machine as [`MadeUp::of_rules`] does, for a connection to an address, if it is not the machine's.
+    #[must_use]
+    pub fn of_rules_to(
+        rules: &[(Family, Ruleset)],
+        to: Option<IpAddr>,
+        routes: &[(IpNet, Interface)],
+    ) -> Self {
+        Self::of(saved::outline(rules, to), routes)
     }
 
     /// Returns the interface by which the machine's own packets to an address leave; `None` in a family without

@@ -57,9 +57,9 @@ pub fn family_of(rules: &Ruleset) -> Option<Family> {
     })
 }
 
-/// Returns the outline of a machine for rules of one family or both.
+/// Returns the outline of a machine for rules of one family or both. `asked`: the address that a connection goes to.
 #[must_use]
-pub fn outline(rules: &[(Family, Ruleset)]) -> Outline<'static> {
+pub fn outline(rules: &[(Family, Ruleset)], asked: Option<IpAddr>) -> Outline<'static> {
     let mut outline = Outline::default();
     let read: Vec<(Family, Vec<ReadRule<'_>>)> = rules
         .iter()
@@ -79,7 +79,7 @@ pub fn outline(rules: &[(Family, Ruleset)]) -> Outline<'static> {
         outline.addresses.extend(addresses(rules, &names, &default));
         outline
             .behind
-            .extend(behind(rules, &names, (*family, &default)));
+            .extend(behind(rules, &names, (*family, &default), asked));
     }
     outline
 }
@@ -240,11 +240,12 @@ fn host(net: IpNet) -> Option<IpAddr> {
     (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
 }
 
-/// Returns the networks behind the interfaces.
+/// Returns the networks behind the interfaces. An address that a connection goes to is placed as a target is.
 fn behind(
     rules: &[ReadRule<'_>],
     names: &Names,
     (family, default): (Family, &Interface),
+    asked: Option<IpAddr>,
 ) -> Vec<(IpNet, Interface)> {
     let own: BTreeSet<IpAddr> = addresses(rules, names, default)
         .into_iter()
@@ -280,7 +281,9 @@ fn behind(
         }
     }
     let mut guessed = Vec::new();
-    for target in rules.iter().filter_map(ReadRule::redirect) {
+    let asked = asked.filter(|to| Family::of(*to) == family && !own.contains(to));
+    let targets = rules.iter().filter_map(ReadRule::redirect).chain(asked);
+    for target in targets {
         let only = match exits[..] {
             [only] if !is_public(target) || target.is_ipv6() => Some(only),
             _ => None,
@@ -305,6 +308,17 @@ mod tests {
         let rules = parse(text).expect("it is iptables-save text");
         let family = family_of(&rules).unwrap_or(Family::V4);
         super::super::MadeUp::of_rules(&[(family, rules)], &[]).words
+    }
+
+    #[test]
+    fn a_private_address_of_a_connection_is_behind_the_only_other_exit() {
+        let text = "*filter\n-A FORWARD -i eth0 -o eth1 -p tcp --dport 80 -j ACCEPT\nCOMMIT\n";
+        let rules = [(Family::V4, parse(text).expect("it is iptables-save text"))];
+        for (to, side) in [("10.224.0.119", "eth1"), ("203.0.113.9", "eth0")] {
+            let to: IpAddr = to.parse().expect("it is an address");
+            let made_up = super::super::MadeUp::of_rules_to(&rules, Some(to), &[]);
+            assert_eq!(made_up.side(to).map(Interface::as_str), Some(side));
+        }
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use ipnet::IpNet;
 use nvactl::net::{Interface, Port, PortRange, Protocol};
 use nvactl::netfilter::interface::InterfacePattern;
+use nvactl::netfilter::limit::{ConnLimit, HashLimit, Limit, PerSecond, Whose};
 use nvactl::netfilter::mark::Mark;
 use nvactl::netfilter::matches::{AddressType, Cluster, Match, Probability};
 use nvactl::netfilter::negatable::Negatable::{self, Is, Not};
 use nvactl::netfilter::protocol::{IcmpType, IpProtocol};
 use nvactl::netfilter::rule::Rule;
+use nvactl::netfilter::token::Token;
 use nvactl::netfilter::tracking::{Conntrack, CtDirection, CtState, CtStates};
 
 use super::Change::{self, Gone, Narrower, Negated, Other, Wider};
@@ -49,7 +51,15 @@ pub fn changes(condition: &Match) -> Vec<Changed> {
             |mark| other_marks(*mark),
             Match::Connmark,
         ),
-        Match::HashLimit(_) | Match::ConnLimit(_) => vec![(Field::Limit, Gone, None)],
+        Match::HashLimit(limit) => of_rate(limit),
+        Match::ConnLimit(limit) => of_count(*limit),
+        Match::Limit(limit) => {
+            let more = Limit::a_minute(limit.per_minute() + 1);
+            vec![
+                (Field::Limit, Wider, Some(Match::Limit(more))),
+                (Field::Limit, Gone, None),
+            ]
+        }
         _ => Vec::new(),
     }
 }
@@ -137,6 +147,112 @@ fn other_shares(share: &Cluster) -> Vec<(Change, Cluster)> {
             },
         ),
     ]
+}
+
+/// Returns the changes of a limit of new connections: each with another name, since the kernel keeps the values of a name.
+fn of_rate(limit: &HashLimit) -> Vec<Changed> {
+    let others = |limit: HashLimit| HashLimit {
+        name: format!("{}x", limit.name).into(),
+        ..limit
+    };
+    // The kernel holds some rates only; the error is the next one.
+    let rate = |times| {
+        let next = PerSecond::new(times).or_else(PerSecond::new);
+        next.expect("the kernel holds it")
+    };
+    let of = match limit.of {
+        Whose::All => Whose::Address,
+        Whose::Address | Whose::Net(_) => Whose::All,
+    };
+    let mut all: Vec<(Change, HashLimit)> = vec![
+        (
+            Wider,
+            HashLimit {
+                per_second: rate(limit.per_second.times() + 1),
+                ..limit.clone()
+            },
+        ),
+        (
+            Narrower,
+            HashLimit {
+                per_second: rate(1),
+                ..limit.clone()
+            },
+        ),
+        (
+            Wider,
+            HashLimit {
+                burst: limit.burst + 1,
+                ..limit.clone()
+            },
+        ),
+        (
+            Wider,
+            HashLimit {
+                expire: limit.expire + 1,
+                ..limit.clone()
+            },
+        ),
+        (
+            Other,
+            HashLimit {
+                of,
+                ..limit.clone()
+            },
+        ),
+        (Other, limit.clone()),
+    ];
+    if limit.burst > 1 {
+        let burst = limit.burst - 1;
+        all.push((
+            Narrower,
+            HashLimit {
+                burst,
+                ..limit.clone()
+            },
+        ));
+    }
+    let all = all.into_iter();
+    let all = all.map(|(change, limit)| (change, Match::HashLimit(others(limit))));
+    limited(all, &format!("-m hashlimit {}", others(limit.clone())))
+}
+
+/// Returns the changes of a limit of connections at one time.
+fn of_count(limit: ConnLimit) -> Vec<Changed> {
+    let (less, more) = (limit.most - 1, limit.most + 1);
+    let mask = if limit.mask == 0 { 24 } else { 0 };
+    let all = [
+        (
+            Narrower,
+            ConnLimit {
+                most: less,
+                ..limit
+            },
+        ),
+        (
+            Wider,
+            ConnLimit {
+                most: more,
+                ..limit
+            },
+        ),
+        (Other, ConnLimit { mask, ..limit }),
+    ];
+    let all = all.map(|(change, limit)| (change, Match::ConnLimit(limit)));
+    limited(all, &format!("-m connlimit {limit}"))
+}
+
+/// Returns changes of a limit, with its opposite, which is another option.
+fn limited(others: impl IntoIterator<Item = (Change, Match)>, printed: &str) -> Vec<Changed> {
+    let words = printed.split(' ').map(|word| match word {
+        "--hashlimit-above" => "--hashlimit-upto",
+        "--connlimit-above" => "--connlimit-upto",
+        word => word,
+    });
+    let opposite = Match::Other(words.map(Token::from).collect());
+    let others = others.into_iter().chain([(Negated, opposite)]);
+    let others = others.map(|(change, condition)| (Field::Limit, change, Some(condition)));
+    others.chain([(Field::Limit, Gone, None)]).collect()
 }
 
 fn other_marks(mark: Mark) -> Vec<(Change, Mark)> {

@@ -7,7 +7,6 @@ use std::fmt;
 
 use nvactl::netfilter::matches::Match;
 use nvactl::netfilter::rule::Rule;
-use nvactl::netfilter::target::Target;
 
 /// A change of a rule. `rule` is `None` if the rule is gone.
 #[derive(Debug, Clone)]
@@ -18,7 +17,7 @@ pub struct Mutation {
 }
 
 /// The part of a rule that is changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Field {
     Rule,
     Source,
@@ -65,11 +64,8 @@ impl fmt::Display for Mutation {
     }
 }
 
-/// Returns the changes of a rule. Comments and log lines have none, since no packet sees them.
+/// Returns the changes of a rule. Comments have none, since no packet sees them.
 pub fn mutations(rule: &Rule) -> Vec<Mutation> {
-    if matches!(rule.target, Some(Target::Log { .. })) {
-        return Vec::new();
-    }
     let mut all = vec![Mutation {
         field: Field::Rule,
         change: Change::Gone,

@@ -40,20 +40,40 @@ pub fn others(target: &Target) -> Vec<Target> {
                 addresses,
                 persistent,
             };
-            vec![with(other, *persistent), with(*addresses, !persistent)]
+            let first = AddressRange::new(addresses.first(), addresses.first());
+            let first = first.filter(|first| first != addresses);
+            let one = first.map(|first| with(first, *persistent)).into_iter();
+            let others = [with(other, *persistent), with(*addresses, !persistent)];
+            others.into_iter().chain(one).collect()
         }
-        Target::SetMark(mark) => flipped(*mark).map(Target::SetMark).into(),
-        Target::SetConnmark(mark) => flipped(*mark).map(Target::SetConnmark).into(),
-        Target::TcpMss(Mss::Bytes(bytes)) => vec![Target::TcpMss(Mss::Bytes(bytes - 1))],
+        Target::SetConnmark(mark) => going_on(Target::SetConnmark(flipped(*mark))),
+        Target::TcpMss(Mss::Bytes(bytes)) => going_on(Target::TcpMss(Mss::Bytes(bytes - 1))),
+        Target::TcpMss(Mss::Clamp) => going_on(Target::TcpMss(Mss::Bytes(1300))),
+        Target::Log { prefix, level } => {
+            let other = Target::Log {
+                prefix: format!("x{prefix}").chars().take(29).collect(),
+                level: *level,
+            };
+            let louder = Target::Log {
+                prefix: prefix.clone(),
+                level: level ^ 1,
+            };
+            [other].into_iter().chain(going_on(louder)).collect()
+        }
         _ => Vec::new(),
     }
 }
 
-fn flipped(mark: Mark) -> [Mark; 1] {
-    [Mark {
+/// Returns other targets of a rule behind which the walk goes on: another one like it, and those that end the walk.
+fn going_on(other: Target) -> Vec<Target> {
+    vec![other, Target::Accept, Target::Drop, Target::Return]
+}
+
+fn flipped(mark: Mark) -> Mark {
+    Mark {
         value: mark.value ^ mark.mask,
         ..mark
-    }]
+    }
 }
 
 fn beside(address: IpAddr, by: i8) -> IpAddr {

@@ -1,99 +1,70 @@
 //! Each change of a rule of the plan makes a suggested test fail, or there is a reason why it means the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use nvactl::forwards::{ForwardSet, PacketTest, TestName, suggested};
 use nvactl::net::Family;
-use nvactl::netfilter::names::{ChainName, TableName};
+use nvactl::netfilter::matches::Match;
+use nvactl::netfilter::names::{ChainName, Policy, TableName};
 use nvactl::netfilter::rule::Rule;
+use nvactl::netfilter::ruleset::Ruleset;
 use nvactl::yaml;
 
 use super::reasons::reason;
-use super::{Rules, failing, planned};
+use super::{Rules, failing, planned, specs};
 use crate::lab::Backend;
 use crate::long;
-use crate::mutate::{Mutation, mutations};
+use crate::mutate::{Field, Mutation, mutations};
 
-/// Registers a test that `tests/long` runs at full length. What the tests see has little to do with the backend.
-macro_rules! sampled {
-    ($name:ident) => {
+/// Registers a test that `tests/long` runs at full length, and `tests/run` as a sample, or with `long` not at all. What
+/// the tests see has little to do with the backend.
+macro_rules! changed {
+    (long $name:ident, $spec:expr, $part:expr) => {
+        changed!(long, $name, $spec, $part);
+    };
+    ($name:ident, $spec:expr, $part:expr) => {
+        changed!(sampled, $name, $spec, $part);
+    };
+    ($when:ident, $name:ident, $spec:expr, $part:expr) => {
         mod $name {
-            mod sampled {
+            mod $when {
                 lab_test!(nft super::super::$name);
             }
+        }
+        fn $name(backend: Backend) {
+            each_change_is_seen($spec, $part, backend);
         }
     };
 }
 
-// The plans of these specs have every kind of rule of the flat layout but those of several targets: a test with several
-// targets passes if some of them are reached.
+changed!(lists_and_ranges, specs::LISTS_AND_RANGES, Part::All);
+changed!(one_address, specs::ONE_ADDRESS, Part::All);
+changed!(entries, specs::ENTRIES, Part::All);
+changed!(one_interface, specs::ONE_INTERFACE, Part::All);
+changed!(long limits_and_log, specs::LIMITS_AND_LOG, Part::All);
+changed!(mss, specs::MSS, Part::All);
+changed!(forwards_and_entries, specs::FORWARDS_AND_ENTRIES, Part::All);
+changed!(several_targets, specs::SEVERAL_TARGETS, Part::All);
+changed!(ranges_of_sources, specs::RANGES_OF_SOURCES, Part::All);
+changed!(entrances, specs::ENTRANCES, Part::All);
+changed!(long limits, specs::LIMITS, Part::Limits);
+changed!(long limited_entry, specs::LIMITED_ENTRY, Part::Limits);
+changed!(logs, specs::LOGS, Part::All);
+changed!(tree, specs::TREE, Part::All);
+changed!(long tree_of_ports, &specs::tree_of_ports(), Part::Branches);
+changed!(
+    long tree_of_addresses,
+    &specs::tree_of_addresses(),
+    Part::Branches
+);
+changed!(long long_lists, &specs::long_lists(), Part::Branches);
 
-sampled!(forwards_with_lists_and_ranges);
-fn forwards_with_lists_and_ranges(backend: Backend) {
-    let spec = "firewall: {interface: eth0, snat: 10.3.0.4}
-forwards:
-  - {name: web, listen: 443, target: {ilb: 10.224.0.222}, allow_from: [198.51.100.0/24], deny_from: [198.51.100.64/26]}
-  - {name: range, listen: 8000-8010, target: {pod: '10.224.0.118:9000-9010'}}
-  - {name: list, listen: [81, 83], target: {pod: 10.224.0.118}}
-  - {name: dns, listen: 53, protocol: udp, target: {pod: '10.224.0.9:53'}}";
-    each_change_is_seen(spec, backend);
-}
-
-sampled!(listeners_for_one_address);
-fn listeners_for_one_address(backend: Backend) {
-    let spec = "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4}
-forwards:
-  - {name: api, listen: '203.0.113.10:443', target: {pod: '10.224.0.118:8443'}, snat: masquerade, hairpin: true}
-  - {name: kept, listen: 22022, target: {pod: '10.224.0.119:22'}, snat: none}
-  - {name: v6, listen: '[2001:db8::10]:443', target: {pod: '[fd00:10::8]:443'}, snat: 'fd00:11::4'}
-silence: [client-kept]";
-    each_change_is_seen(spec, backend);
-}
-
-sampled!(outbound_entries);
-fn outbound_entries(backend: Backend) {
-    let spec = "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4}
-outbound:
-  - {name: dns, allow_from: [10.224.0.0/16], allow_to: [10.0.0.53/32], protocol: [tcp, udp], ports: [53], snat: none}
-  - {name: out, allow_from: [10.224.0.0/16], deny_from: [10.224.9.0/24], deny_to: [192.0.2.0/24], protocol: tcp, ports: [443, 8000-8010]}
-  - {name: ping, allow_from: [10.225.0.0/16], protocol: ping, snat: 10.3.0.5}
-  - {name: six, allow_from: ['2001:db8:1::/64'], snat: masquerade}";
-    each_change_is_seen(spec, backend);
-}
-
-sampled!(an_outbound_entry_of_one_interface);
-fn an_outbound_entry_of_one_interface(backend: Backend) {
-    let spec = "firewall: {interface: eth0, snat: 10.3.0.4}
-outbound:
-  - {name: out, allow_from: [10.224.0.0/16]}";
-    each_change_is_seen(spec, backend);
-}
-
-sampled!(a_forward_with_limits_and_a_log);
-fn a_forward_with_limits_and_a_log(backend: Backend) {
-    let spec = "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.4.0.4, mss: 1300}
-forwards:
-  - {name: limited, listen: 445, log: true, limits: {new_per_second: 100, max_connections: 50, per: client, reject: true}, target: {pod: '10.224.0.121:445'}}";
-    each_change_is_seen(spec, backend);
-}
-
-sampled!(forwards_beside_outbound_entries);
-fn forwards_beside_outbound_entries(backend: Backend) {
-    let spec = "firewall: {interface: eth0, snat: 10.3.0.4}
-forwards:
-  - {name: one, listen: '203.0.113.10:443', target: {pod: '10.224.0.118:443'}}
-  - {name: two, listen: '203.0.113.11:443', target: {pod: '10.224.0.119:443'}}
-  - {name: any, listen: 8443, target: {pod: '10.224.0.120:8443'}}
-outbound:
-  - {name: out, allow_from: [10.225.0.0/16], allow_to: [internet, 10.224.0.0/24], protocol: tcp, snat: 10.3.0.9}
-  - {name: kept, allow_from: [10.226.0.0/16], allow_to: [internet, 10.224.0.0/24], protocol: tcp, snat: none}
-silence: [client-kept]";
-    each_change_is_seen(spec, backend);
-}
+/// How many tests run before the others.
+const FIRST: usize = 3;
 
 /// How many changes of each spec `tests/run` tries.
-const SAMPLE: usize = 6;
+const SAMPLE: usize = 2;
 
 /// One change of a rule.
 pub struct Case<'r> {
@@ -114,6 +85,11 @@ impl Case<'_> {
         self.mutation.rule.as_ref()
     }
 
+    /// Returns all rules of the family.
+    pub fn plan(&self) -> &Ruleset {
+        self.place.plan(self.rules)
+    }
+
     /// Returns the rules of a chain of the same table.
     pub fn chain(&self, name: &ChainName) -> &[Rule] {
         let place = Place {
@@ -121,6 +97,11 @@ impl Case<'_> {
             ..self.place.clone()
         };
         place.chain(self.rules)
+    }
+
+    /// Returns the rules of the rule's chain.
+    pub fn place_chain(&self) -> &[Rule] {
+        self.place.chain(self.rules)
     }
 
     /// Returns the rules that follow in the chain.
@@ -151,24 +132,97 @@ impl fmt::Display for Case<'_> {
     }
 }
 
-/// Tries all changes, or some in `tests/run`. Each makes a difference that a suggested test sees, unless there is a
-/// reason, and then it makes none.
-fn each_change_is_seen(spec: &str, backend: Backend) {
-    let set = yaml::read(spec.as_bytes()).expect("it is valid");
-    let (tests, rules) = (suggested(&set), planned(&set));
-    let mut order: Vec<usize> = (0..tests.len()).collect();
-    let failed = failing(&set, &tests, &order, &rules, backend);
-    assert_eq!(failed, Some(Vec::new()));
-    let all = places(&rules).into_iter().flat_map(|place| {
-        let mutations = mutations(place.rule(&rules)).into_iter();
+/// The rules of a plan that are changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    All,
+    /// The first rules of each chain that lead to another one. Such a plan has hundreds of other rules, of the kinds that
+    /// smaller plans have.
+    Branches,
+    /// The rules with limits: each test that a limit may count takes a twin of its own.
+    Limits,
+}
+
+/// How many rules of a chain lead to chains of one kind, at most, if only branches are changed.
+const BRANCHES: usize = 2;
+
+/// Returns whether a rule leads to a chain with a part of the listeners, or of the networks of its own chain.
+fn is_branch(place: &Place, rule: &Rule) -> bool {
+    let kind = |chain: &ChainName| chain.as_str().split('-').nth(1).map(str::to_owned);
+    let Some(next) = rule.leads_to().and_then(kind) else {
+        return false;
+    };
+    matches!(next.as_str(), "DNAT" | "FWD" | "SNAT") || kind(&place.chain) == Some(next)
+}
+
+/// Returns whether a rule takes a share of the connections.
+pub fn has_share(rule: &Rule) -> bool {
+    let is_share = |one: &Match| matches!(one, Match::Probability(_) | Match::Cluster(_));
+    rule.matches.iter().any(is_share)
+}
+
+/// Returns the changes of a plan's rules. Equal changes of equal rules are one.
+pub fn changes(rules: &Rules, part: Part) -> Vec<(Place, Mutation)> {
+    let mut branches: BTreeMap<(Family, TableName, ChainName), usize> = BTreeMap::new();
+    let places = places(rules).into_iter().filter(|place| match part {
+        Part::All => true,
+        Part::Limits => {
+            let is_limit = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
+            place.rule(rules).matches.iter().any(is_limit)
+        }
+        Part::Branches => {
+            let of = (place.family, place.table, place.chain.clone());
+            let is_branch = is_branch(place, place.rule(rules));
+            let count = branches.entry(of).or_default();
+            *count += usize::from(is_branch);
+            is_branch && *count <= BRANCHES
+        }
+    });
+    let all = places.flat_map(|place| {
+        let rule = place.rule(rules);
+        let mutations = mutations(rule).into_iter();
+        // Chance would decide whether the only packet in transit meets the rule. The last target's rule is changed.
+        let is_chance = move |one: &Mutation| has_share(rule) && one.field == Field::AddressType;
+        let mutations = mutations.filter(move |one| !is_chance(one));
         mutations.map(move |mutation| (place.clone(), mutation))
     });
     let mut seen = BTreeSet::new();
     let all = all.filter(|(place, mutation)| {
         let of = (place.family, place.table, place.kind());
-        seen.insert(format!("{of:?} {} {mutation}", place.rule(&rules)))
+        seen.insert(format!("{of:?} {} {mutation}", place.rule(rules)))
     });
-    let all: Vec<(Place, Mutation)> = all.collect();
+    all.collect()
+}
+
+/// Requires that a test fails if the FORWARD policy of a family accepts packets.
+fn policies_are_seen(set: &ForwardSet, tests: &[PacketTest], rules: &Rules, backend: Backend) {
+    let order: Vec<usize> = (0..tests.len()).collect();
+    for (place, (family, of_family)) in rules.iter().enumerate() {
+        if !tests.iter().any(|test| test.family() == *family) {
+            continue;
+        }
+        assert_eq!(of_family.forward_policy(), Policy::Drop, "{family}");
+        let mut changed = rules.clone();
+        let forward = changed[place]
+            .1
+            .chain_mut(TableName::Filter, ChainName::Forward);
+        forward.policy = Some(Policy::Accept);
+        let failed = failing(set, tests, (&order, tests.len()), &changed, backend);
+        let is_seen = failed.is_some_and(|failed| !failed.is_empty());
+        assert!(is_seen, "no test sees the policy ACCEPT of {family}");
+    }
+}
+
+/// Tries all changes, or some in `tests/run`. Each makes a difference that a suggested test sees, unless there is a
+/// reason, and then it makes none.
+fn each_change_is_seen(spec: &str, part: Part, backend: Backend) {
+    let set = yaml::read(spec.as_bytes()).expect("it is valid");
+    let (tests, rules) = (suggested(&set), planned(&set));
+    let mut order: Vec<usize> = (0..tests.len()).collect();
+    let failed = failing(&set, &tests, (&order, tests.len()), &rules, backend);
+    assert_eq!(failed, Some(Vec::new()));
+    policies_are_seen(&set, &tests, &rules, backend);
+    let all = changes(&rules, part);
     let step = all.len() / long::count(SAMPLE, all.len());
     let (mut wrong, mut tried) = (Vec::new(), 0);
     for (place, mutation) in all.into_iter().step_by(step) {
@@ -180,7 +234,10 @@ fn each_change_is_seen(spec: &str, backend: Backend) {
             mutation,
         };
         let changed = case.place.with(&rules, case.mutation.rule.clone());
-        let Some(failed) = failing(&set, &tests, &order, &changed, backend) else {
+        // The tests that saw the changes before come first, unless none of them will see this one.
+        let reason = reason(&case);
+        let first = if reason.is_none() { FIRST } else { tests.len() };
+        let Some(failed) = failing(&set, &tests, (&order, first), &changed, backend) else {
             continue;
         };
         tried += 1;
@@ -189,7 +246,7 @@ fn each_change_is_seen(spec: &str, backend: Backend) {
             order.retain(|one| one != first);
             order.insert(0, *first);
         }
-        match (failed.first(), reason(&case)) {
+        match (failed.first(), reason) {
             (None, None) => wrong.push(format!("no test sees {case}")),
             (Some((_, test)), Some(reason)) => {
                 wrong.push(format!("{case}\n    {test} sees it, although: {reason}"));
@@ -215,7 +272,7 @@ pub struct Place {
     number: usize,
 }
 
-fn places(rules: &Rules) -> Vec<Place> {
+pub fn places(rules: &Rules) -> Vec<Place> {
     let mut all = Vec::new();
     for (family, rules) in rules {
         for (table, chain, content) in rules.chains() {
@@ -232,23 +289,30 @@ fn places(rules: &Rules) -> Vec<Place> {
 
 impl Place {
     /// Returns the name of the chain without its digest.
-    fn kind(&self) -> String {
+    pub fn kind(&self) -> String {
         let name = self.chain.as_str();
         let name =
             name.trim_end_matches(|c: char| c.is_ascii_hexdigit() && !c.is_ascii_uppercase());
         name.to_owned()
     }
 
-    fn rule<'r>(&self, rules: &'r Rules) -> &'r Rule {
+    pub fn rule<'r>(&self, rules: &'r Rules) -> &'r Rule {
         &self.chain(rules)[self.number]
     }
 
-    fn chain<'r>(&self, rules: &'r Rules) -> &'r [Rule] {
+    fn plan<'r>(&self, rules: &'r Rules) -> &'r Ruleset {
+        let mut rules = rules.iter();
         let (_, rules) = rules
-            .iter()
             .find(|(family, _)| *family == self.family)
             .expect("it is there");
-        let chain = rules.chain(self.table, &self.chain).expect("it is there");
+        rules
+    }
+
+    fn chain<'r>(&self, rules: &'r Rules) -> &'r [Rule] {
+        let chain = self
+            .plan(rules)
+            .chain(self.table, &self.chain)
+            .expect("it is there");
         &chain.rules
     }
 

@@ -2,8 +2,13 @@
 //!
 //! A reason for a change that a test sees is a failure.
 
+mod limits;
+mod tree;
+
 use ipnet::IpNet;
-use nvactl::forwards::{OutboundProtocol, PacketTest, Reaches, TestDestination};
+use nvactl::forwards::{
+    Outbound, OutboundProtocol, PacketTest, Reaches, TestDestination, TestName,
+};
 use nvactl::net::PortRange;
 use nvactl::netfilter::matches::Match;
 use nvactl::netfilter::names::{ChainName, TableName};
@@ -12,7 +17,10 @@ use nvactl::netfilter::rule::Rule;
 use nvactl::netfilter::target::{DnatPorts, Target};
 use nvactl::netfilter::tracking::{Conntrack, CtState, CtStates, CtStatus};
 
-use super::changes::Case;
+use limits::{of_limit, of_log};
+use tree::{comment, is_of_hairpin, is_of_tree, is_tree, of_leaf, of_tree};
+
+use super::changes::{Case, has_share};
 use crate::mutate::Change::{Gone, Narrower, Negated, Wider};
 use crate::mutate::Field;
 
@@ -22,14 +30,74 @@ pub fn reason(case: &Case<'_>) -> Option<&'static str> {
     if !tests.any(|test| test.family() == case.place.family) {
         return Some("the made-up machine has no addresses of this family");
     }
-    if matches!(case.place.chain.as_str(), "OUTPUT" | "NVACTL-OUTPUT") {
+    let chain = case.place.chain.as_str();
+    if matches!(chain, "OUTPUT" | "NVACTL-OUTPUT") || chain.starts_with("NVACTL-OUT-") {
         return Some("only the machine's own connections meet it, and tests have clients");
     }
-    of_packets(case).or_else(|| match case.place.table {
-        TableName::Mangle => of_mangle(case),
-        TableName::Nat => of_nat(case),
-        _ => of_filter(case),
+    if is_of_tree(case) {
+        return of_tree(case).or_else(|| of_packets(case));
+    }
+    if is_jump(case)
+        && case
+            .rule()
+            .leads_to()
+            .is_some_and(|chain| decides(case, chain))
+    {
+        return Some("the chain that it leads to decides on every packet");
+    }
+    of_packets(case)
+        .or_else(|| of_leaf(case))
+        .or_else(|| match case.place.table {
+            TableName::Mangle => of_mangle(case),
+            TableName::Nat => of_nat(case),
+            _ => of_filter(case),
+        })
+}
+
+/// Returns whether no packet returns from a chain.
+fn decides(case: &Case<'_>, chain: &ChainName) -> bool {
+    let Some((last, others)) = case.chain(chain).split_last() else {
+        return false;
+    };
+    let ends = matches!(last.target, Some(Target::Accept | Target::Drop));
+    let mut others = others.iter();
+    let is_log = |rule: &Rule| matches!(rule.target, Some(Target::Log { .. }));
+    ends && last.is_unconditional() && others.all(is_log)
+}
+
+/// Returns whether the changed rule takes packets of a later rule that asks for their network and does something else.
+fn takes_later(case: &Case<'_>) -> bool {
+    let Some(changed) = case.changed() else {
+        return false;
+    };
+    let mine = networks(changed);
+    let later = case.later().iter();
+    // A packet that returns in `nat` keeps its source, and another rule drops it.
+    let is_nat = case.place.table == TableName::Nat;
+    let matters = |later: &&Rule| !is_nat || later.leads_to().is_some();
+    let later = later.filter(|later| later.target != changed.target && matters(later));
+    let mut later = later.flat_map(networks);
+    later.any(|net| {
+        let mut mine = mine.iter();
+        mine.all(|one| one.contains(&net) || net.contains(one))
     })
+}
+
+fn networks(rule: &Rule) -> Vec<IpNet> {
+    let nets = rule.matches.iter().filter_map(|one| match one {
+        Match::Source(Is(net)) | Match::Destination(Is(net)) => Some(*net),
+        _ => None,
+    });
+    nets.collect()
+}
+
+/// Returns the kind of a chain of networks.
+fn list(chain: &ChainName) -> Option<&str> {
+    chain.as_str().split('-').nth(1)
+}
+
+fn is_goto(rule: &Rule) -> bool {
+    matches!(rule.target, Some(Target::Goto(_)))
 }
 
 /// Returns the reason if no test sends a packet that the change concerns.
@@ -97,11 +165,17 @@ fn forwards_refuse_nobody(case: &Case<'_>) -> Option<&'static str> {
 
 /// Returns the reason why packets that were not redirected may match a rule of a forward.
 fn of_untouched(case: &Case<'_>) -> Option<&'static str> {
-    if !looks_untouched(case.rule()) {
+    let rule = case.rule();
+    if !looks_untouched(rule) {
         return Some("a packet sent straight at the target has another original port or address");
     }
+    let leads_there = |entry: &Outbound| {
+        let by = Match::Egress(Is(entry.egress.clone().into()));
+        rule.matches.contains(&by)
+    };
     let is_nat = case.place.table == TableName::Nat;
-    (is_nat && case.set.outbound.is_empty()).then_some("NVACTL-FORWARD lets no other packets pass")
+    (is_nat && !case.set.outbound.iter().any(leads_there))
+        .then_some("NVACTL-FORWARD lets no other packets pass")
 }
 
 /// Returns whether a packet that was never redirected may have the ports of one that came by the listener.
@@ -143,9 +217,16 @@ fn becomes(case: &Case<'_>, target: &Target) -> bool {
     case.mutation.field == Field::Target && changed == Some(target)
 }
 
+/// Returns whether a later rule has packets to the same target, and does something else.
+fn is_rival(rule: &Rule, later: &Rule) -> bool {
+    let is_same = net(rule) == net(later) && ports(rule) == ports(later);
+    is_redirected(later) && is_same && rule.target != later.target
+}
+
 /// Returns the reason for conditions of forwards' rules behind DNAT.
 fn of_redirected(case: &Case<'_>) -> Option<&'static str> {
     match (case.mutation.field, case.mutation.change) {
+        (Field::Ingress, Gone) if case.later().iter().any(|one| is_rival(case.rule(), one)) => None,
         (Field::Destination | Field::Ingress | Field::Port, Gone | Wider) => {
             Some("DNAT sends the listener's connections to this target and port alone")
         }
@@ -173,7 +254,7 @@ fn of_mangle(case: &Case<'_>) -> Option<&'static str> {
 fn of_nat(case: &Case<'_>) -> Option<&'static str> {
     let (rule, chain) = (case.rule(), case.place.chain.as_str());
     let (field, change) = (case.mutation.field, case.mutation.change);
-    if chain == "NVACTL-PREROUTING" {
+    if matches!(rule.target, Some(Target::Dnat { .. })) {
         return of_dnat(case);
     }
     if chain == "PREROUTING" && case.set.forwards.is_empty() {
@@ -191,7 +272,8 @@ fn of_nat(case: &Case<'_>) -> Option<&'static str> {
         }) = case.changed().and_then(|rule| rule.target.as_ref())
         && field == Field::Target
     {
-        let same = addresses == other;
+        let mut same = [other.first(), other.last()].into_iter();
+        let same = same.all(|one| addresses.first() <= one && one <= addresses.last());
         return same.then_some("a client gets one of the addresses either way");
     }
     if is_redirected(rule) {
@@ -204,7 +286,8 @@ fn of_nat(case: &Case<'_>) -> Option<&'static str> {
         return of_blocks(case, "NVACTL-FORWARD lets no packet to them pass");
     }
     match (field, change) {
-        (Field::Source, Gone) if !case.set.forwards.is_empty() => None,
+        (Field::Source, Gone) if !case.set.forwards.is_empty() && takes_later(case) => None,
+        _ if is_goto(rule) && takes_later(case) => None,
         (
             Field::Source
             | Field::Destination
@@ -236,9 +319,35 @@ fn accepts_only(case: &Case<'_>, chain: &ChainName) -> bool {
     })
 }
 
+/// Returns the reason for a rule that redirects connections to one of several targets.
+fn of_share(case: &Case<'_>) -> Option<&'static str> {
+    let (rule, changed) = (case.rule(), case.changed());
+    let forward = comment(rule);
+    let target = changed.and_then(|changed| changed.target.as_ref());
+    let mut others = case.place_chain().iter();
+    let leads_alike = others.any(|one| comment(one) == forward && one.target.as_ref() == target);
+    if case.mutation.field == Field::Target {
+        return leads_alike.then_some("a test with several targets passes if some are reached");
+    }
+    let is_elsewhere = (case.mutation.field, case.mutation.change) == (Field::Port, Negated);
+    let takes = |later: &Rule| is_elsewhere || competes(changed, later);
+    let mut later = case.later().iter();
+    let takes_others = later.any(|later| comment(later) != forward && takes(later));
+    (has_share(rule) && !takes_others)
+        .then_some("a test with several targets passes if some are reached")
+}
+
 fn of_dnat(case: &Case<'_>) -> Option<&'static str> {
     let (rule, changed) = (case.rule(), case.changed());
-    let takes_others = || case.later().iter().any(|one| competes(changed, one));
+    let takes_others = || {
+        let mut later = case.later().iter();
+        // The rules for marked packets do not ask for the port that they came to.
+        let is_marked = is_tree(case) && !is_of_hairpin(case, rule);
+        is_marked || later.any(|one| competes(changed, one))
+    };
+    if let Some(why) = of_share(case) {
+        return Some(why);
+    }
     match (case.mutation.field, case.mutation.change) {
         (Field::Ingress, Gone) => Some("NVACTL-FORWARD drops what another interface brings"),
         (Field::Port, Gone) if net(rule).is_some() && case.set.interfaces().len() == 1 => {
@@ -300,18 +409,35 @@ fn competes(changed: Option<&Rule>, later: &Rule) -> bool {
 fn of_filter(case: &Case<'_>) -> Option<&'static str> {
     let (rule, chain) = (case.rule(), case.place.chain.as_str());
     let (field, change) = (case.mutation.field, case.mutation.change);
+    if let Some(why) = of_limit(case).or_else(|| of_log(case)) {
+        return Some(why);
+    }
     let kind = chain
         .strip_prefix("NVACTL-")
         .and_then(|name| name.split('-').next());
     match kind {
         None if is_jump(case) => Some("no rule follows"),
         Some("ADMIT" | "LOG") => of_admission(case),
+        Some("EXIT") if is_of_confirmed(rule) => of_admission(case),
+        Some("ALLOW" | "DENY" | "NOTTO" | "FROM" | "TO")
+            if rule
+                .leads_to()
+                .is_some_and(|next| list(next) == list(&case.place.chain))
+                && matches!(field, Field::Source | Field::Destination)
+                && matches!(change, Gone | Wider)
+                && !takes_later(case) =>
+        {
+            Some("the chain that it leads to asks for its networks")
+        }
+        Some("DENY" | "NOTTO" | "FROM") if is_jump(case) => {
+            Some("no rule that follows takes the packets that return")
+        }
         Some("ALLOW") if becomes(case, &Target::Accept) => {
             (rule.target == Some(Target::Return)).then_some("an accepting rule follows")
         }
         Some("TO") => of_internet(case),
         Some("EXIT") => of_exit(case),
-        Some("FORWARD") if is_redirected(rule) => of_redirected(case),
+        Some("FORWARD" | "FWD") if is_redirected(rule) => of_redirected(case),
         Some("FORWARD") => match (field, change) {
             (Field::Ingress, Gone) if case.set.interfaces().len() == 1 => {
                 Some("the made-up machine has one interface")
@@ -319,7 +445,9 @@ fn of_filter(case: &Case<'_>) -> Option<&'static str> {
             (Field::Egress, Gone) if !case.is_asked("another sender") => {
                 Some("all destinations of the entry are behind its egress")
             }
-            _ if is_jump(case) => Some("no rule that follows takes the packets that return"),
+            // Without a network, the rule has packets of all entries.
+            _ if is_jump(case) => (!networks(rule).is_empty() || case.later().is_empty())
+                .then_some("no rule that follows takes the packets that return"),
             (Field::Target, _) if becomes(case, &Target::Accept) => of_every_protocol(case),
             _ => None,
         },
@@ -340,28 +468,22 @@ fn of_every_protocol(case: &Case<'_>) -> Option<&'static str> {
     is_all.then_some("tests have no other protocols")
 }
 
+/// Returns whether a rule has packets of a connection whose first packet has passed.
+fn is_of_confirmed(rule: &Rule) -> bool {
+    let status = rule.matches.iter().find_map(|one| match one {
+        Match::Conntrack(Conntrack {
+            status: Some(Is(status)),
+            ..
+        }) => Some(*status),
+        _ => None,
+    });
+    status == Some(CtStatus::Confirmed)
+}
+
 /// Returns the reason for rules that admit clients, by limits too.
 fn of_admission(case: &Case<'_>) -> Option<&'static str> {
     let (rule, field, change) = (case.rule(), case.mutation.field, case.mutation.change);
-    let mut matches = rule.matches.iter();
-    let is_limit = |one: &Match| matches!(one, Match::HashLimit(_) | Match::ConnLimit(_));
-    if matches.clone().any(is_limit) {
-        return (field != Field::Limit).then_some("tests stay within limits");
-    }
-    if matches!(rule.target, Some(Target::Reject(_))) {
-        return Some("tests stay within limits");
-    }
-    let confirmed = |one: &Match| {
-        let Match::Conntrack(Conntrack {
-            status: Some(Is(status)),
-            ..
-        }) = one
-        else {
-            return false;
-        };
-        *status == CtStatus::Confirmed
-    };
-    if matches.any(confirmed) {
+    if is_of_confirmed(rule) {
         let returns = rule.target == Some(Target::Return);
         let is_seen = returns && field == Field::Status;
         return (!is_seen).then_some("no test sends a SYN twice");
@@ -426,6 +548,12 @@ fn of_blocks(case: &Case<'_>, why: &'static str) -> Option<&'static str> {
     };
     let is_seen = case.tests.iter().any(|test| {
         let passes = test.reaches != Reaches::Nothing;
+        // With several interfaces, another rule drops its packets.
+        let name = test.name.as_ref().map(TestName::to_string);
+        let is_own = name.is_some_and(|name| name.ends_with("the network of this machine"));
+        if is_own && case.set.interfaces().len() > 1 {
+            return false;
+        }
         let is_guard = test.to.to_string().starts_with("169.254.169.254")
             || test.to.to_string().starts_with("168.63.129.16");
         let (before, after) = (holds(Some(before), test), holds(after, test));
