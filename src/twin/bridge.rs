@@ -100,14 +100,8 @@ impl BridgePorts {
     /// Names the ports that the copy lacks.
     #[must_use]
     pub fn words(&self) -> String {
-        let see = if self.families.is_empty() {
-            "no packets"
-        } else {
-            "packets"
-        };
         format!(
-            "the other ports of the bridge {}, which has {}; rules see {see} from port to port \
-             (net.bridge.bridge-nf-call-iptables)",
+            "the other ports of the bridge {}, which has {}",
             self.name, self.count
         )
     }

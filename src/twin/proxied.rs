@@ -10,7 +10,8 @@ use super::batch::{IpError, list};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxiedAddress {
     pub address: IpAddr,
-    pub interface: String,
+    /// `None`: on all links.
+    pub interface: Option<String>,
 }
 
 impl ProxiedAddress {
@@ -28,10 +29,10 @@ impl ProxiedAddress {
     }
 }
 
-/// Reads an entry. Only one with an interface is answered for.
+/// Reads an entry.
 fn of(entry: &Value) -> Option<ProxiedAddress> {
     Some(ProxiedAddress {
         address: entry["dst"].as_str()?.parse().ok()?,
-        interface: entry["dev"].as_str()?.to_owned(),
+        interface: entry["dev"].as_str().map(str::to_owned),
     })
 }

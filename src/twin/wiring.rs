@@ -471,11 +471,9 @@ fn route_commands(
     }
     let of_family = |one: &&ProxiedAddress| Family::of(one.address) == family;
     for one in machine.proxied.iter().filter(of_family) {
-        let _ = writeln!(
-            text,
-            "neigh add proxy {} dev {}",
-            one.address, one.interface
-        );
+        let interface = one.interface.iter().map(|name| format!(" dev {name}"));
+        let interface: String = interface.collect();
+        let _ = writeln!(text, "neigh add proxy {}{interface}", one.address);
     }
     (text, unknown)
 }

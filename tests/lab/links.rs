@@ -177,6 +177,12 @@ fn the_machine_answers_for_addresses_of_others(backend: Backend) {
     );
     links.answers(&links.client, "server", CLIENT, ("10.1.0.77", 8080));
     links.answers(&links.client, "server", CLIENT_V6, ("fd00:1::77", 8080));
+    links.firewall.shell(
+        "ip neigh del proxy 10.1.0.77 dev eth0
+         ip neigh add proxy 10.1.0.77",
+    );
+    links.client.run("ip neigh flush all");
+    links.answers(&links.client, "server", CLIENT, ("10.1.0.77", 8080));
     let nobody = links.client.enter(|| traffic::ask_tcp("10.1.0.78:8080"));
     assert_ne!(nobody, answer("server", CLIENT));
     let said = links.trace(CLIENT, "10.1.0.78:8080");
