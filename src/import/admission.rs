@@ -114,7 +114,7 @@ impl Admitting<'_> {
             }
             RuleVerdict::GoOn | RuleVerdict::Return => {
                 if let Some(Target::Log { prefix, level }) = &met.rule.target
-                    && self.takes(met)
+                    && met.is_to_take()
                 {
                     self.log(met, fit, hit, prefix, *level);
                 }
@@ -125,8 +125,6 @@ impl Admitting<'_> {
     /// Passes over a rule whose packets a spec cannot say. The forward would accept what it refuses.
     fn pass_over(&mut self, met: &Met<'_>, words: &str) {
         match (verdict(met.rule), met.program) {
-            // A program marks its own connections, and accepts those.
-            (RuleVerdict::Accept, Some(_)) => {}
             (RuleVerdict::Accept, None) => {
                 let clients = self
                     .left
@@ -146,7 +144,8 @@ impl Admitting<'_> {
                 let target = met.rule.target.as_ref().map_or("", Target::name);
                 self.obstruct(met, &format!("gives some of its connections to `{target}`"));
             }
-            (RuleVerdict::GoOn | RuleVerdict::Return, _) => {}
+            // A program marks its own connections, and accepts those.
+            (RuleVerdict::Accept, Some(_)) | (RuleVerdict::GoOn | RuleVerdict::Return, _) => {}
         }
     }
 
@@ -227,7 +226,7 @@ impl Admitting<'_> {
             return;
         }
         self.take(met, fit, Part::Refuse);
-        if self.takes(met) && !matches!(met.rule.target, Some(Target::Drop)) {
+        if met.is_to_take() && !matches!(met.rule.target, Some(Target::Drop)) {
             self.remark(met, ImportRemark::Answered);
         }
         self.refused = self.refused.with(hit);
@@ -247,14 +246,9 @@ impl Admitting<'_> {
         }
     }
 
-    /// Returns whether a rule is for these connections by name, and the user's.
-    fn takes(&self, met: &Met<'_>) -> bool {
-        met.conditions.names_connections() && met.program.is_none()
-    }
-
     /// Takes a rule over if it is for these connections by name.
     fn take(&mut self, met: &Met<'_>, fit: Fit, part: Part) {
-        if !self.takes(met) {
+        if !met.is_to_take() {
             return;
         }
         self.found.rules.insert((met.place.clone(), part));

@@ -81,8 +81,8 @@ impl<'r> RuleConditions<'r> {
                 source: None,
                 destination,
                 ..
-            } => self.add_ports(destination.as_ref(), condition),
-            Match::Udp {
+            }
+            | Match::Udp {
                 source: None,
                 destination,
             } => self.add_ports(destination.as_ref(), condition),

@@ -179,15 +179,24 @@ impl<'r> FamilyReading<'r> {
     ) -> Result<Redirect<'r>, RuleFate> {
         let ingress = self.ingress(&one);
         let gone = met.conditions.exceptions.iter();
-        let gone = gone.map(|(who, earlier)| (who, earlier, None));
+        let gone = gone.map(|(who, earlier)| (who, earlier, None, true));
         let stopped = stops.iter();
-        let stopped = stopped.map(|stop| (&stop.place, &stop.conditions, stop.program));
-        for (who, earlier, program) in gone.chain(stopped) {
+        let stopped = stopped.map(|stop| {
+            let leads_nowhere = stop.rule.target == Some(Target::Accept);
+            (&stop.place, &stop.conditions, stop.program, leads_nowhere)
+        });
+        for (who, earlier, program, leads_nowhere) in stopped.chain(gone) {
             match taken_before(&one, &ingress, earlier, self.family) {
                 TakenBefore::Nothing => {}
                 TakenBefore::Everything => {
                     return Err(RuleFate::LeftAlone(format!(
                         "{who} takes its packets first"
+                    )));
+                }
+                // Other hosts or ports get these clients, and a forward would drop them.
+                TakenBefore::Sources(_) if !leads_nowhere => {
+                    return Err(RuleFate::NotSaid(format!(
+                        "{who} takes some of its clients first, and leads them elsewhere"
                     )));
                 }
                 TakenBefore::Sources(sources) => {

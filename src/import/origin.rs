@@ -154,7 +154,7 @@ impl<'a, 'r> Following<'a, 'r> {
         let conditions = &met.conditions;
         self.other_sources(met, &others);
         self.take(met, Part::Source);
-        let is_taken = self.takes(met);
+        let is_taken = met.is_to_take();
         if is_taken && conditions.redirected != Some(true) && conditions.original_ports.is_none() {
             self.remark(met, ImportRemark::RewritesMore(beyond(conditions)));
         }
@@ -180,12 +180,8 @@ impl<'a, 'r> Following<'a, 'r> {
         }
     }
 
-    fn takes(&self, met: &Met<'_>) -> bool {
-        met.conditions.names_connections() && met.program.is_none()
-    }
-
     fn take(&mut self, met: &Met<'_>, part: Part) {
-        if self.takes(met) {
+        if met.is_to_take() {
             self.found.rules.insert((met.place.clone(), part));
             let jumps = met.via.iter().cloned();
             self.found

@@ -33,7 +33,7 @@ impl<'r> Outgoing<'_, 'r> {
             .map(|net| {
                 let address = net.addr();
                 self.routes
-                    .side(address)
+                    .side_of_network(address)
                     .or_else(|| self.sides.side(address))
             })
             .collect();

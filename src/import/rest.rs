@@ -209,10 +209,19 @@ fn settle_replies(rules: &Ruleset, forward: &[Met<'_>], accounts: &mut [Account]
         .filter(|one| !matches!(one.fate, RuleFate::Taken { .. }))
         .map(|one| one.place.clone())
         .collect();
+    // A copy of a rule that goes has no effect.
+    let is_copy = |met: &Met<'_>| {
+        forward.iter().any(|other| {
+            other.place.chain == met.place.chain
+                && other.rule == met.rule
+                && !stays.contains(&other.place)
+        })
+    };
     let others_stay = forward.iter().any(|met| {
         met.rule.target == Some(Target::Accept)
             && !met.conditions.for_replies
             && stays.contains(&met.place)
+            && !is_copy(met)
     });
     for account in accounts {
         let place = &account.place;

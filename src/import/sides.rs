@@ -35,6 +35,14 @@ impl KnownRoutes {
         Some(&narrowest.1)
     }
 
+    /// Returns the interface by which packets to an address leave, if a route names its network.
+    #[must_use]
+    pub fn side_of_network(&self, address: IpAddr) -> Option<&Interface> {
+        let around = self.0.iter().filter(|(net, _)| net.contains(&address));
+        let narrowest = around.max_by_key(|(net, _)| net.prefix_len())?;
+        (narrowest.0.prefix_len() > 0).then_some(&narrowest.1)
+    }
+
     /// Returns the interface of the default route.
     #[must_use]
     pub fn default_side(&self, family: Family) -> Option<&Interface> {

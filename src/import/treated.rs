@@ -74,7 +74,7 @@ pub fn alike(parts: Vec<(RedirectPart, RedirectedWay)>, one: &Redirect<'_>) -> V
         };
         let shifts = one.destinations.iter().any(|to| match to.ports {
             TargetPorts::Kept => false,
-            TargetPorts::Range(ports) => !ports.is_single(),
+            TargetPorts::Range(range) => !range.is_single(),
         });
         let same = groups.iter_mut().find(|group| {
             group.protocols == [part.protocol]

@@ -115,7 +115,7 @@ impl Treatment<'_> {
                     cuts.extend(original.flat_map(|range| ends(*range, 0)));
                     let own = conditions.ports.iter().flatten();
                     cuts.extend(
-                        own.flat_map(|range| back.map(|back| ends(*range, back)))
+                        own.filter_map(|range| back.map(|back| ends(*range, back)))
                             .flatten(),
                     );
                 }

@@ -29,6 +29,13 @@ pub struct Met<'r> {
     pub program: Option<&'static str>,
 }
 
+impl Met<'_> {
+    /// Returns whether the rule names certain connections, and is the user's.
+    pub fn is_to_take(&self) -> bool {
+        self.conditions.names_connections() && self.program.is_none()
+    }
+}
+
 /// The rules on the way from one built-in chain.
 #[derive(Debug, Default)]
 pub struct Walk<'r> {

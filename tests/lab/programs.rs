@@ -24,7 +24,7 @@ ip link set eth0 up
 ip link set eth1 up
 ";
 
-const UFW: &str = r#"
+const UFW: &str = r"
 cp /usr/share/ufw/*.rules /usr/share/ufw/*.init /usr/share/ufw/ufw.conf /etc/ufw
 sed -i 's/^IPT_SYSCTL=.*/IPT_SYSCTL=/; s/^IPT_MODULES=.*/IPT_MODULES=/' /etc/default/ufw
 cat > /run/nat <<'END'
@@ -42,7 +42,7 @@ ufw route deny in on eth0 from 203.0.113.0/24
 ufw route allow in on eth0 out on eth1 to 10.8.0.20 port 8443 proto tcp
 ufw logging medium
 ufw --force enable
-"#;
+";
 
 const FERM: &str = r"
 cat > /run/ferm.conf <<'END'
@@ -177,8 +177,8 @@ fn accounts(import: &Value) -> BTreeMap<(String, String, String), usize> {
 #[track_caller]
 fn accounted(host: &Host) -> Value {
     let (v4, v6) = (host.run("iptables-save"), host.run("ip6tables-save"));
-    let mut expected = lines("ipv4", &v4);
-    expected.extend(lines("ipv6", &v6));
+    let mut expected = lines("v4", &v4);
+    expected.extend(lines("v6", &v6));
     let live = import(host, &["live"], "");
     assert_eq!(accounts(&live), expected);
     let text = import(host, &["-"], &format!("{v4}{v6}"));
@@ -220,7 +220,8 @@ fn each_rule_of_ufw_has_one_account(backend: Backend) {
     for file in ["before.rules", "user.rules", "after.rules", "before6.rules"] {
         let path = format!("/etc/ufw/{file}");
         let text = std::fs::read_to_string(host.path(&path)).expect("it is there");
-        let rules = text.lines().filter(|line| line.starts_with("-A ")).count();
+        let adds = |line: &&str| line.starts_with("-A ") || line.starts_with("-I ");
+        let rules = text.lines().filter(adds).count();
         let import = import(&host, &[&path], "");
         assert_eq!(accounts(&import).values().sum::<usize>(), rules, "{file}");
     }
