@@ -8,7 +8,8 @@ use serde_yaml::Value;
 use super::nets::list;
 use super::values::{interfaces, limits, log, mapping, one_or_list, ports, snats, text};
 use crate::forwards::{
-    Destinations, Firewall, GUARDED, INTERNET, Nets, Outbound, OutboundProtocol, Snat, internet_v6,
+    Destinations, Firewall, GUARDED, INTERNET, Log, Nets, Outbound, OutboundProtocol, Snat,
+    internet_v6,
 };
 use crate::net::Family;
 
@@ -30,7 +31,7 @@ pub fn value(families: &[Outbound], firewall: &Firewall) -> Value {
         ports: only,
         snat: _,
         limits: limited,
-        log: logged,
+        log: _,
     } = first;
     let nets = |of: fn(&Outbound) -> &Nets| {
         let all = families.iter().flat_map(|one| of(one).as_slice());
@@ -70,8 +71,16 @@ pub fn value(families: &[Outbound], firewall: &Firewall) -> Value {
         ("interface", (!usual).then(|| interfaces(ingress, egress))),
         ("snat", snat),
         ("limits", limited.as_ref().map(limits)),
-        ("log", logged.as_ref().map(|one| log(one, name))),
+        ("log", logged(families).map(|one| log(one, name))),
     ])
+}
+
+/// Returns the log of an entry. A family that refuses nothing logs accepted connections alone, or none, whatever the entry
+/// says.
+fn logged(families: &[Outbound]) -> Option<&Log> {
+    let all = || families.iter().filter_map(|one| one.log.as_ref());
+    let mut refused = all().filter(|one| one.connections.refused());
+    refused.next().or_else(|| all().next())
 }
 
 /// Returns `allow_to`; `None` for the Internet alone, which is the default.
@@ -99,7 +108,11 @@ fn destinations(families: &[Outbound]) -> Option<Value> {
 fn reaches_internet(entry: &Outbound) -> bool {
     match entry.family {
         Family::V4 => entry.allow_to.internet,
-        Family::V6 => entry.allow_to.nets.as_slice().contains(&internet_v6()),
+        // A wider network of the list takes it in.
+        Family::V6 => {
+            let mut nets = entry.allow_to.nets.as_slice().iter();
+            nets.any(|net| net.contains(&internet_v6()))
+        }
     }
 }
 
