@@ -403,6 +403,22 @@ impl Twin {
         self.filter.rivals()
     }
 
+    /// Turns forwarding on for good, as a machine does before it forwards. The calling thread is in the twin's machine
+    /// namespace afterwards.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered.
+    pub fn turn_forwarding_on(&mut self) -> Result<(), TwinError> {
+        self.enter()?;
+        for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            // To write 1 over 1 would turn forwarding on for interfaces for which it is off.
+            if switches::one(name).is_some_and(|value| value.trim() == "0") {
+                self.keep_switch(name, "1");
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the twin again as [`Twin::renew`] does, and asks another one of its rivals first from now on.
     ///
     /// # Errors

@@ -76,6 +76,17 @@ fn rules_that_return_packets_leave_their_clients_out(backend: Backend) {
     }
 }
 
+lab_test!(either a_machine_that_does_not_forward_yet_is_compared_as_if_it_did);
+fn a_machine_that_does_not_forward_yet_is_compared_as_if_it_did(backend: Backend) {
+    let lab = lab(backend);
+    lab.firewall.shell(FOR_SOME);
+    lab.firewall.run("sysctl -qw net.ipv4.ip_forward=0");
+    let said = import(&lab);
+    assert_eq!(said.code, 0, "{said:?}");
+    let direct = "\ntcp-8080: 10.224.0.118:80 asked directly: ";
+    assert!(said.stdout.contains(direct), "{said:?}");
+}
+
 lab_test!(either a_redirection_of_which_others_take_a_part_is_not_imported);
 /// nvactl's rules come first: a forward would take the packets that the rule before it takes.
 fn a_redirection_of_which_others_take_a_part_is_not_imported(backend: Backend) {

@@ -89,6 +89,8 @@ fn ends(
     doubts: &mut BTreeSet<String>,
 ) -> Result<Vec<FoundEnd>, TwinError> {
     let mut twin = Twin::make(machine.clone(), &rules.filter, Some(deadline))?;
+    // Through a machine that does not forward yet, no connection would pass before or after.
+    twin.turn_forwarding_on()?;
     if let Some(change) = &rules.change
         && !twin.keep_change(change)?
     {

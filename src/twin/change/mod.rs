@@ -24,7 +24,7 @@ use super::rules::PacketFilter;
 use super::search::CauseSearch;
 use super::talk::Question;
 use super::verdict::{Judged, Verdict};
-use super::{Twin, TwinError, switches};
+use super::{Twin, TwinError};
 use crate::forwards::{Forward, ForwardSet, Outbound, PacketTest};
 use crate::netfilter::conntrack::Flow;
 use crate::netfilter::names::TableName;
@@ -148,13 +148,7 @@ fn forwarding(
     deadline: Option<Instant>,
 ) -> Result<Twin, TwinError> {
     let mut twin = Twin::make(machine.clone(), filter, deadline)?;
-    twin.enter()?;
-    for name in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-        // To write 1 over 1 would turn forwarding on for interfaces for which it is off.
-        if switches::one(name).is_some_and(|value| value.trim() == "0") {
-            twin.keep_switch(name, "1");
-        }
-    }
+    twin.turn_forwarding_on()?;
     Ok(twin)
 }
 
