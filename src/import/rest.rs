@@ -51,10 +51,16 @@ pub fn accounts(family: Family, rules: &Ruleset, settled: Settled<'_>) -> Vec<Ac
                 chain: name.clone(),
                 at,
             };
-            let fate = fates.remove(&place).unwrap_or_else(|| {
-                let hooks = hooks.get(&(table, name)).cloned().unwrap_or_default();
-                fate(&place, rule, &hooks, unsaid_targets)
-            });
+            let hooks = hooks.get(&(table, name)).cloned().unwrap_or_default();
+            let meets_others = || hooks.iter().any(|hook| is_of_machine(hook));
+            let fate = match fates.remove(&place) {
+                Some(RuleFate::Taken { part, .. }) if part != Part::Own && meets_others() => {
+                    let why = "the machine's own connections meet it, too";
+                    RuleFate::LeftAlone(why.to_owned())
+                }
+                Some(fate) => fate,
+                None => fate(&place, rule, &hooks, unsaid_targets),
+            };
             accounts.push(Account { place, fate });
         }
     }
@@ -82,6 +88,11 @@ fn hooks(rules: &Ruleset) -> BTreeMap<(TableName, &ChainName), BTreeSet<&ChainNa
         }
     }
     hooks
+}
+
+/// Returns whether the machine's own connections meet the rules of a built-in chain.
+fn is_of_machine(hook: &ChainName) -> bool {
+    matches!(hook, ChainName::Input | ChainName::Output)
 }
 
 /// Returns what becomes of a rule of which no entry came.

@@ -55,7 +55,17 @@ pub(super) fn prove(found: &ImportedRules, draft: &Draft) -> Result<Proof> {
             let some: Vec<&PacketTest> = numbers.iter().map(|number| asked[*number]).collect();
             let mut through = |rules| ends(&machine, rules, &some, deadline, &mut doubts);
             let both = through(&old)?.into_iter().zip(through(&new)?);
-            let each = numbers.into_iter().zip(both);
+            let each: Vec<_> = numbers.into_iter().zip(both).collect();
+            doubts.extend(
+                each.iter()
+                    .filter_map(|(_, (before, after))| match (before, after) {
+                        (FoundEnd::NotOpened(why), _) | (_, FoundEnd::NotOpened(why)) => {
+                            Some(format!("a connection was not opened: {why}"))
+                        }
+                        _ => None,
+                    }),
+            );
+            let each = each.into_iter();
             differences.extend(each.filter(|(_, (before, after))| before != after));
         }
         Ok((differences, doubts))

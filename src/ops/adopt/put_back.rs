@@ -157,7 +157,10 @@ fn placed(
     let behind = behind.and_then(|text| chain.texts.iter().position(|other| other == text));
     let at = match &one.before {
         Some(text) => {
-            let last = chain.texts.iter().rposition(|other| other == text);
+            // The same text may stand behind the successor as well.
+            let end = behind.unwrap_or(chain.texts.len());
+            let last = |texts: &[String]| texts.iter().rposition(|other| other == text);
+            let last = last(&chain.texts[..end]).or_else(|| last(&chain.texts));
             last.map(|at| at + 1).or(behind)
         }
         // It was the first one, and the beginning of a chain is always there.
@@ -292,6 +295,8 @@ mod tests {
             (&[X, Y][..], &run[..], &[X, A, B, Y][..], &[][..]),
             (&[OWN, X, NEW, Y], &run, &[OWN, X, A, B, NEW, Y], &[]),
             (&[NEW, Y], &run, &[NEW, A, B, Y], &[]),
+            // The predecessor's text stands behind the successor as well.
+            (&[X, Y, X], &run, &[X, A, B, Y, X], &[]),
             (
                 &[NEW],
                 &run,

@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::compare::{host, ports};
-use super::{ROUNDS, answer_for, connections, counted};
+use super::{answer_for, connections, counted};
 use crate::forwards::{PacketTest, TestHost};
 use crate::twin::connection::{Connection, Opener};
 use crate::twin::{Twin, TwinError};
+
+/// How many connections are opened for each of several hosts at most: rules may give one of them a small share.
+const TRIES: usize = 40;
 
 /// The end of a test's connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +60,7 @@ pub fn test_ends(
             Ok(connection) => {
                 let hosts = test.reaches.hosts();
                 let times = if hosts.len() > 1 {
-                    hosts.len() * ROUNDS
+                    hosts.len() * TRIES
                 } else {
                     1
                 };
