@@ -1,4 +1,4 @@
-//! What becomes of each rule.
+//! The fate of each rule.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub struct Account {
     pub fate: RuleFate,
 }
 
-/// What becomes of a rule.
+/// The fate of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuleFate {
     /// The spec says what it does.
@@ -103,7 +103,7 @@ impl fmt::Display for RuleFate {
     }
 }
 
-/// What an import says of a rule beside its fate.
+/// The words of an import about a rule beside its fate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remarked {
     /// The forward or outbound entry.

@@ -1,4 +1,4 @@
-//! What the FORWARD chain does with the connections of a redirection.
+//! The effect of the FORWARD chain on the connections of a redirection.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::netfilter::names::Policy;
 use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::target::Target;
 
-/// What the FORWARD chain does with redirected connections.
+/// The effect of the FORWARD chain on redirected connections.
 #[derive(Debug)]
 pub struct Admission {
     pub sources: Sources,

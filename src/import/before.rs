@@ -50,7 +50,7 @@ pub fn taken_before(
     {
         return TakenBefore::Nothing;
     }
-    // What left a built-in chain before the earlier rule does not reach the redirection either.
+    // A packet that left a built-in chain before the earlier rule does not reach the redirection either.
     let mut exceptions = earlier.exceptions.iter();
     let is_for_some = exceptions.any(|(place, _)| !place.chain.is_builtin());
     if !earlier.is_plain() || is_for_some {

@@ -38,7 +38,7 @@ impl Earlier {
     /// Takes the ports out of a later redirection that this one has. `ingress` are the interfaces of the later one.
     ///
     /// # Errors
-    /// What becomes of the later one, if a spec cannot say the rest or there is none.
+    /// The fate of the later one, if a spec cannot say the rest or there is none.
     pub fn take_from(
         &self,
         one: &mut Redirect<'_>,

@@ -65,7 +65,7 @@ pub struct Draft {
     /// One for each rule, in the order of the families, tables and chains.
     pub accounts: Vec<Account>,
     pub remarks: Vec<Remarked>,
-    /// What holds for the whole spec, in words: assumptions, and the FORWARD policy.
+    /// The facts about the whole spec, in words: assumptions, and the FORWARD policy.
     pub notes: Vec<String>,
 }
 

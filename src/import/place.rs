@@ -1,4 +1,4 @@
-//! Where a rule stands.
+//! The place of a rule.
 
 use std::fmt;
 

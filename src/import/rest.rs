@@ -21,7 +21,7 @@ use crate::netfilter::tracking::CtState;
 /// The chain that Docker makes for rules of the user's.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// What the entries say of the rules.
+/// The facts that the entries give about the rules.
 pub struct Settled<'a> {
     /// The rules that have a fate already.
     pub fates: BTreeMap<ImportedPlace, RuleFate>,

@@ -1,6 +1,7 @@
-//! What FORWARD and POSTROUTING do with each part of a redirection.
+//! The effect of FORWARD and POSTROUTING on each part of a redirection.
 
 use std::net::IpAddr;
+use std::slice;
 
 use super::account::RuleFate;
 use super::admission::{Admission, admission};
@@ -20,7 +21,7 @@ pub struct Treatment<'r> {
     pub policy: Policy,
 }
 
-/// What the rules do with redirected connections.
+/// The rules that decide about redirected connections.
 #[derive(Debug)]
 pub struct RedirectedWay {
     pub admission: Admission,
@@ -82,20 +83,8 @@ impl Treatment<'_> {
         let ports = part.ports;
         let mut cuts = Vec::new();
         for to in &one.destinations {
-            let listens = [ports];
             let target_ports = one.target_ports(part.listen, ports);
-            let ingress = [part.ingress.clone()];
-            let redirected = Redirected {
-                family: self.family,
-                protocol: part.protocol,
-                listen_address: part.listen.address,
-                listen_ports: &listens,
-                target: to.address,
-                target_ports: &target_ports,
-                ingress: &ingress,
-                egress: None,
-                sources: &one.sources,
-            };
+            let redirected = self.redirected((one, part), to.address, &target_ports);
             // Ports at the target count from the first one of the listener.
             let back = match to.ports {
                 TargetPorts::Kept => Some(0),
@@ -124,6 +113,26 @@ impl Treatment<'_> {
         cuts
     }
 
+    /// Returns the connections of a part of a redirection to one of its targets.
+    fn redirected<'f>(
+        &self,
+        (one, part): (&'f Redirect<'_>, &'f RedirectPart),
+        target: IpAddr,
+        target_ports: &'f [PortRange],
+    ) -> Redirected<'f> {
+        Redirected {
+            family: self.family,
+            protocol: part.protocol,
+            listen_address: part.listen.address,
+            listen_ports: slice::from_ref(&part.ports),
+            target,
+            target_ports,
+            ingress: slice::from_ref(&part.ingress),
+            egress: None,
+            sources: &one.sources,
+        }
+    }
+
     /// Follows a part of a redirection to all its targets.
     fn way(
         &self,
@@ -131,8 +140,6 @@ impl Treatment<'_> {
         part: &RedirectPart,
         side: &impl Fn(IpAddr) -> TargetSide,
     ) -> Result<RedirectedWay, RuleFate> {
-        let listens = [part.ports];
-        let ingress = [part.ingress.clone()];
         let destinations = one.of_ports(part.listen, part.ports).unwrap_or_default();
         let mut found: Option<RedirectedWay> = None;
         for to in destinations {
@@ -140,17 +147,7 @@ impl Treatment<'_> {
                 TargetPorts::Kept => part.ports,
                 TargetPorts::Range(ports) => ports,
             }];
-            let redirected = Redirected {
-                family: self.family,
-                protocol: part.protocol,
-                listen_address: part.listen.address,
-                listen_ports: &listens,
-                target: to.address,
-                target_ports: &target_ports,
-                ingress: &ingress,
-                egress: None,
-                sources: &one.sources,
-            };
+            let redirected = self.redirected((one, part), to.address, &target_ports);
             let way = self.way_to(redirected, side(to.address))?;
             match &mut found {
                 None => found = Some(way),

@@ -1,9 +1,9 @@
-//! What a rule does with a packet that meets it.
+//! The effect of a rule on a packet that meets it.
 
 use crate::netfilter::rule::Rule;
 use crate::netfilter::target::Target;
 
-/// What a rule does with a packet that meets it.
+/// The effect of a rule on a packet that meets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleVerdict {
     Accept,

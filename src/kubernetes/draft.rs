@@ -43,7 +43,7 @@ pub struct SketchedForward {
     pub reason: LeftOutReason,
 }
 
-/// What became of a Service, or of one of its ports at one of its addresses.
+/// The fate of a Service, or of one of its ports at one of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceAccount {
     pub service: KubeName,
@@ -63,7 +63,7 @@ pub struct ServiceEndpoint {
     pub names: Vec<String>,
 }
 
-/// What became of a Service.
+/// The fate of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceFate {
     Forward(Name),

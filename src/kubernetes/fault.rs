@@ -1,4 +1,4 @@
-//! What is wrong with a target of a spec, according to the objects.
+//! The faults of a spec's targets, according to the objects.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::net::{Port, PortRange, Protocol};
 /// The most ports that a message lists.
 const MOST_PORTS: usize = 6;
 
-/// What is wrong with a target.
+/// The fault of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetFault {
     /// No object has its address.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::protocol::KubeProtocol;
 use crate::net::Port;
 
-/// What every object and every list has.
+/// The fields of every object and every list.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "an object of Kubernetes")]
 #[serde(rename_all = "camelCase")]
@@ -168,7 +168,7 @@ pub struct WrittenEndpoint {
     pub addresses: Option<Vec<String>>,
 }
 
-/// Without a port, it stands for every port.
+/// It stands for every port if it names none.
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a port")]
 pub struct WrittenSlicePort {

@@ -1,4 +1,4 @@
-//! What a first spec needs to know about the machine.
+//! The facts about the machine that a first spec needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

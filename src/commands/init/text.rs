@@ -409,7 +409,7 @@ mod tests {
             listeners: vec!["12000-20100".parse().expect("ports")],
         };
         assert_eq!(ports(&found), [20_101, 20_102]);
-        // Without a free port there is no example.
+        // There is no example if no port is free.
         found.rules = FoundRules::Read {
             numbers: Numbers {
                 forwards: 1,

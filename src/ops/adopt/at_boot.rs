@@ -78,7 +78,7 @@ struct AddingCommand {
 
 /// Returns the commands of a file that add a rule.
 fn commands(text: &BootText) -> Vec<AddingCommand> {
-    // Without the ends of lines that go on, and the 2 of `2>/dev/null`.
+    // This leaves out the ends of lines that go on, and the 2 of `2>/dev/null`.
     let joined = text.text.replace("\\\n", " ").replace(" 2>", " >");
     let lines = joined
         .lines()

@@ -28,7 +28,7 @@ pub struct AdoptedRule {
 pub struct Chosen {
     /// In the order of the families, tables and chains.
     pub adopted: Vec<AdoptedRule>,
-    /// What the adopted rules do beyond the entries of the spec.
+    /// The effects of the adopted rules beyond the entries of the spec.
     pub beyond: Vec<(Vec<Name>, ImportRemark)>,
     pub mismatches: Vec<OtherMeaning>,
     /// Rules that a file adds at boot, each with the file.

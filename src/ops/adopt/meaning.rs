@@ -3,7 +3,7 @@
 use crate::diff::drift::{FieldChange, field_changes, outbound_field_changes};
 use crate::forwards::{Balance, Forward, ForwardSet, Name, Outbound, TargetPorts};
 
-/// What a spec says about an entry that foreign rules became.
+/// The words of a spec for an entry that foreign rules became.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
     /// These forwards or outbound entries of the spec say the same.
