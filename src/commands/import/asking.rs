@@ -3,32 +3,38 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use crate::forwards::{Forward, PacketTest, Reaches, TestDestination, TestHost, suggested};
+use super::clients::named_clients;
+use super::named::NamingRules;
+use crate::forwards::{Forward, PacketTest, Snat, TestDestination, TestHost, suggested};
 use crate::import::Draft;
 use crate::net::Family;
-use crate::netfilter::matches::Match;
 use crate::netfilter::ruleset::Ruleset;
 
 /// The most clients that ask in addition for each listener and target. Rules may name thousands.
-const MOST_CLIENTS: usize = 6;
+const MOST_CLIENTS: usize = 12;
 
 /// The most forwards for which further clients ask: each asks each of them.
 const MOST_FORWARDS: usize = 200;
 
-/// Returns the connections that a spec suggests, and those of the clients that the rules name.
+/// Returns the connections that a spec suggests, those that the rules name, and those of the clients that the rules name.
 pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTest> {
     let mut tests = suggested(&draft.set);
     let mut seen: BTreeSet<String> = tests.iter().map(key).collect();
     let mut further = Vec::new();
     for (family, rules) in rules {
+        let naming = NamingRules {
+            family: *family,
+            rules,
+            set: &draft.set,
+        };
+        further.extend(naming.connections(&tests));
         let forwards = draft.set.forwards.iter();
         let forwards: Vec<&Forward> = forwards.filter(|one| one.family() == *family).collect();
         if forwards.len() > MOST_FORWARDS {
             continue;
         }
-        let named = named_clients(rules, &forwards);
+        further.extend(beside_listeners(&tests, &forwards));
+        let named = named_clients(*family, rules, &forwards);
         for test in tests.iter().filter(|test| test.family() == *family) {
             let Some(forward) = forwards.iter().find(|forward| asks_for(forward, test)) else {
                 continue;
@@ -43,7 +49,6 @@ pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTes
                 let one = PacketTest {
                     name: None,
                     from: *from,
-                    reaches: Reaches::Nothing,
                     snat: None,
                     ..test.clone()
                 };
@@ -55,6 +60,37 @@ pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTes
     }
     tests.extend(further);
     tests
+}
+
+/// Returns connections to further addresses of the machine, for forwards that listen on one of its addresses.
+fn beside_listeners(tests: &[PacketTest], forwards: &[&Forward]) -> Vec<PacketTest> {
+    let of_forward = |forward: &&Forward| {
+        let listener = forward.listen.address?;
+        let mut tests = tests.iter();
+        let asking =
+            tests.find(|test| test.to.address() == Some(listener) && asks_for(forward, test))?;
+        let port = forward.listen.ports.first();
+        let own = match forward.snat {
+            Snat::Addresses(range) => Some(range.first()),
+            Snat::Masquerade | Snat::Client => None,
+        };
+        let own = own.filter(|own| *own != listener);
+        let own = own.map(|address| {
+            TestDestination::Host(TestHost {
+                address,
+                port: Some(port),
+            })
+        });
+        let all = own.into_iter().chain([TestDestination::Machine(port)]);
+        let all = all.map(|to| PacketTest {
+            name: None,
+            to,
+            snat: None,
+            ..asking.clone()
+        });
+        Some(all.collect::<Vec<_>>())
+    };
+    forwards.iter().filter_map(of_forward).flatten().collect()
 }
 
 /// Returns what a test asks, without its name and its wishes.
@@ -84,24 +120,4 @@ fn asks_for(forward: &Forward, test: &PacketTest) -> bool {
         }
         TestDestination::Host(_) => false,
     }
-}
-
-/// Returns a host of each network that rules name as a source, those of targets left out.
-fn named_clients(rules: &Ruleset, forwards: &[&Forward]) -> BTreeSet<IpAddr> {
-    let all = rules.chains().flat_map(|(_, _, chain)| &chain.rules);
-    let sources = all
-        .flat_map(|rule| &rule.matches)
-        .filter_map(|one| match one {
-            Match::Source(net) => net.wanted(),
-            _ => None,
-        });
-    let is_inside = |net: &IpNet| {
-        let mut targets = forwards.iter().flat_map(|one| &one.target.destinations);
-        targets.any(|to| net.contains(&to.address))
-    };
-    let outside = sources.filter(|net| net.prefix_len() > 0 && !is_inside(net));
-    let hosts = outside.filter_map(|net| net.hosts().nth(6).or_else(|| net.hosts().next()));
-    hosts
-        .filter(|host| !host.is_loopback() && !host.is_multicast())
-        .collect()
 }

@@ -1,0 +1,172 @@
+//! The old rules that a connection may meet.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::forwards::{Name, OutboundProtocol, Snat, TestHost};
+use crate::import::{Draft, ImportedPlace, Part, RuleFate};
+use crate::net::{Family, Interface, Port, PortRange, Protocol};
+use crate::netfilter::matches::{Match, PortsOf};
+use crate::netfilter::names::TableName;
+use crate::netfilter::negatable::Negatable::{self, Is, Not};
+use crate::netfilter::protocol::IpProtocol;
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::Ruleset;
+use crate::netfilter::target::Target;
+
+/// The old rules, and their part in a draft.
+#[derive(Clone, Copy)]
+pub(super) struct OldRules<'r> {
+    pub(super) draft: &'r Draft,
+    pub(super) rules: &'r [(Family, Ruleset)],
+}
+
+/// The first packet of a connection.
+pub(super) struct FirstPacket<'p> {
+    pub(super) protocol: OutboundProtocol,
+    pub(super) from: IpAddr,
+    /// `None`: an address of the machine.
+    pub(super) to: Option<IpAddr>,
+    pub(super) port: Option<Port>,
+    pub(super) arrival: Option<&'p Interface>,
+}
+
+impl FirstPacket<'_> {
+    /// Returns the packet on its way to a host.
+    pub(super) fn to(self, host: TestHost) -> Self {
+        Self {
+            to: Some(host.address),
+            port: host.port,
+            ..self
+        }
+    }
+}
+
+impl<'r> OldRules<'r> {
+    fn rule(self, place: &ImportedPlace) -> Option<&'r Rule> {
+        let mut rules = self.rules.iter();
+        let (_, rules) = rules.find(|(family, _)| *family == place.family)?;
+        rules.chain(place.table, &place.chain)?.rules.get(place.at)
+    }
+
+    /// Returns the rules that became a part of an entry.
+    fn parts_of(self, entry: &'r Name, part: Part) -> impl Iterator<Item = &'r Rule> {
+        let accounts = self.draft.accounts.iter();
+        let taken = accounts.filter(move |account| match &account.fate {
+            RuleFate::Taken { part: is, entries } => *is == part && entries.contains(entry),
+            _ => false,
+        });
+        taken.filter_map(move |account| self.rule(&account.place))
+    }
+
+    /// Returns whether a packet may meet the rule at a place.
+    pub(super) fn may_meet(self, place: &ImportedPlace, packet: &FirstPacket<'_>) -> bool {
+        self.rule(place).is_some_and(|rule| may_meet(rule, packet))
+    }
+
+    /// Returns whether a rule that became a part of an entry may be for a packet.
+    pub(super) fn may_meet_part(
+        self,
+        entry: &'r Name,
+        part: Part,
+        packet: &FirstPacket<'_>,
+    ) -> bool {
+        self.parts_of(entry, part)
+            .any(|rule| may_meet(rule, packet))
+    }
+
+    /// Returns whether a rule that stays where it is redirects a packet to an address.
+    pub(super) fn redirects_otherwise(self, packet: &FirstPacket<'_>, to: IpAddr) -> bool {
+        let mut accounts = self.draft.accounts.iter();
+        accounts.any(|account| {
+            let stays = matches!(account.fate, RuleFate::LeftAlone(_) | RuleFate::NotSaid(_));
+            let rule = self.rule(&account.place).filter(|_| stays);
+            rule.is_some_and(|rule| match rule.target {
+                Some(Target::Dnat { address, .. }) => address == to && may_meet(rule, packet),
+                _ => false,
+            })
+        })
+    }
+
+    /// Returns whether a redirection of an entry may lead to an address. The addresses of some rules are not read.
+    pub(super) fn may_lead_to(self, entry: &'r Name, to: IpAddr) -> bool {
+        self.parts_of(entry, Part::Redirect)
+            .any(|rule| match &rule.target {
+                Some(Target::Dnat { address, .. }) => *address == to,
+                _ => true,
+            })
+    }
+
+    /// Returns whether a rule and the draft both choose a source from one range that has all these addresses. The kernel
+    /// chooses by a hash that differs between copies.
+    pub(super) fn choose_from_one_range(self, sources: &BTreeSet<IpAddr>) -> bool {
+        let set = &self.draft.set;
+        let forwards = set.forwards.iter().map(|one| one.snat);
+        let mut new = forwards.chain(set.outbound.iter().map(|one| one.snat));
+        new.any(|snat| match snat {
+            Snat::Addresses(range) if range.single().is_none() => {
+                let is_same = |rule: &Rule| match rule.target {
+                    Some(Target::Snat { addresses, .. }) => addresses == range,
+                    _ => false,
+                };
+                sources.iter().all(|one| range.contains(*one)) && self.nat().any(is_same)
+            }
+            _ => false,
+        })
+    }
+
+    fn nat(self) -> impl Iterator<Item = &'r Rule> {
+        let chains = self.rules.iter().flat_map(|(_, rules)| rules.chains());
+        let nat = chains.filter(|(table, _, _)| *table == TableName::Nat);
+        nat.flat_map(|(_, _, chain)| &chain.rules)
+    }
+
+    /// Returns whether a rule of the table `nat` names a network of two addresses as its source.
+    pub(super) fn name_network_of(self, one: IpAddr, other: IpAddr) -> bool {
+        let mut matches = self.nat().flat_map(|rule| &rule.matches);
+        matches.any(|condition| match condition {
+            Match::Source(Is(net) | Not(net)) => net.contains(&one) && net.contains(&other),
+            _ => false,
+        })
+    }
+}
+
+/// Returns whether a packet may meet the conditions of a rule. Conditions other than addresses, interfaces, protocols and
+/// ports are taken as met.
+fn may_meet(rule: &Rule, packet: &FirstPacket<'_>) -> bool {
+    let transport = packet.protocol.transport();
+    rule.matches.iter().all(|condition| match condition {
+        Match::Source(net) => net.holds(|net| net.contains(&packet.from)),
+        Match::Destination(net) => packet
+            .to
+            .is_none_or(|to| net.holds(|net| net.contains(&to))),
+        Match::Ingress(pattern) => packet
+            .arrival
+            .is_none_or(|by| pattern.holds(|pattern| pattern.covers(by))),
+        Match::Protocol(protocol) => protocol.holds(|one| is_of(one, packet.protocol)),
+        Match::Tcp { destination, .. } => {
+            transport == Some(Protocol::Tcp) && has_port(destination.as_ref(), packet.port)
+        }
+        Match::Udp { destination, .. } => {
+            transport == Some(Protocol::Udp) && has_port(destination.as_ref(), packet.port)
+        }
+        Match::Multiport {
+            of: PortsOf::Destination,
+            ports,
+        } => packet.port.is_some_and(|port| {
+            ports.holds(|ports| ports.iter().any(|range| range.contains(port)))
+        }),
+        _ => true,
+    })
+}
+
+fn is_of(named: &IpProtocol, protocol: OutboundProtocol) -> bool {
+    match protocol.transport() {
+        Some(protocol) => named.transport() == Some(protocol),
+        None => matches!(named, IpProtocol::Icmp | IpProtocol::Icmp6),
+    }
+}
+
+fn has_port(named: Option<&Negatable<PortRange>>, port: Option<Port>) -> bool {
+    named.is_none_or(|named| port.is_some_and(|port| named.holds(|range| range.contains(port))))
+}
