@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::log::{self, ChangeEvent, LogEntry};
 use super::records::{
     Brought, Change, Decision, KeptRule, KeptSpec, Owned, SavedState, Undone, VERSION,
+    VERSION_WITH_FOREIGN,
 };
 use super::state::{State, StateError, seconds_now};
 use super::transaction::owned_digest;
@@ -32,6 +33,16 @@ pub struct ChangeDetails {
     pub returned: Vec<KeptRule>,
 }
 
+impl ChangeDetails {
+    fn version(&self) -> u32 {
+        if self.adopted.is_empty() && self.returned.is_empty() {
+            VERSION
+        } else {
+            VERSION_WITH_FOREIGN
+        }
+    }
+}
+
 impl Change {
     /// Returns the record of a change that is about to be made.
     #[must_use]
@@ -55,7 +66,7 @@ impl Change {
         let loaded = want.map(|_, want| owned_digest(want, diff::sets_policy(want)));
         let rule_count = want.map(|_, want| diff::own(want).rule_count());
         Self {
-            version: VERSION,
+            version: about.version(),
             time: seconds_now(),
             namespace: state.namespace().to_owned(),
             action,

@@ -22,9 +22,12 @@ use crate::netfilter::text::line::{Line, brings_rule};
 use crate::netfilter::text::parse::{self, ParseError};
 use crate::plan::digest::Digest;
 
-/// The version of the records that this program writes, and the latest that it reads. Records
-/// without a version are of 0.1.0 and older.
+/// The version of most records that this program writes. Records without a version are of 0.1.0 and older.
 pub const VERSION: u32 = 1;
+
+/// The version of the record of a change that takes out or puts back foreign rules, and the latest that this program
+/// reads. A program that knows only [`VERSION`] would undo such a change without its foreign rules.
+pub const VERSION_WITH_FOREIGN: u32 = 2;
 
 /// A change to the rules that nvactl owns.
 #[derive(Debug, Clone, Serialize, Deserialize)]

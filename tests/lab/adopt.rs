@@ -101,7 +101,10 @@ fn typed_rules_become_a_spec_and_go(backend: Backend) {
 
         let said = lab.nvactl(&["apply", "/run/spec.yaml", "--adopt"]);
         assert_eq!(said.code, 0, "{said:?}");
-        assert!(said.stdout.contains("adopted 4 rules"), "{said:?}");
+        assert!(said.stdout.contains("adopting 4 rules"), "{said:?}");
+        // A program that does not know of adopted rules would undo the change without them.
+        let version = host.shell("grep -rh '\"version\"' /var/lib/nvactl");
+        assert!(version.contains("\"version\": 2"), "{version}");
         assert_eq!(foreign(host), [""; 0]);
         assert_eq!(lab.tcp(FIREWALL, 49181), answer(target, FIREWALL));
         let after = save(host);
@@ -337,6 +340,17 @@ fn a_rule_whose_neighbours_are_gone_is_printed(backend: Backend) {
     assert!(said.stdout.contains("to add it: sudo iptables"), "{said:?}");
 }
 
+/// Gives a faked program the name of its backend, by which an undo calls it, and returns that name.
+fn alias(host: &Host, backend: Backend, program: &str) -> String {
+    let of_backend = match backend {
+        Backend::Nft => "iptables-nft-",
+        Backend::Legacy => "iptables-legacy-",
+    };
+    let name = program.replace("iptables-", of_backend);
+    host.run(&format!("cp -P /run/bin/{program} /run/bin/{name}"));
+    name
+}
+
 lab_test!(either the_watchdog_puts_adopted_rules_back);
 fn the_watchdog_puts_adopted_rules_back(backend: Backend) {
     let host = firewall(backend);
@@ -349,6 +363,35 @@ fn the_watchdog_puts_adopted_rules_back(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(either adopted_rules_come_back_if_the_undo_is_refused);
+/// A jump of another program keeps a chain of nvactl, which the undo would delete.
+fn adopted_rules_come_back_if_the_undo_is_refused(backend: Backend) {
+    let host = firewall(backend);
+    let before = typed(&host, AMONG_OTHERS);
+    let args = ["apply", "-", "--adopt", "--no-trial", "--confirm", "600"];
+    let said = nvactl(&host, &args, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    // nvactl does not see the jump while it reads, and the kernel refuses to delete the chain.
+    fake(
+        &host,
+        "iptables-restore",
+        "if mkdir /run/first 2>/dev/null; then iptables -A OUTPUT -o lo -j NVACTL-FORWARD; fi\nreal \"$@\"",
+    );
+    alias(&host, backend, "iptables-restore");
+    let said = nvactl(&host, &["confirm", "--cancel"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let all = save(&host);
+    let rules = |text: &str| -> Vec<String> {
+        let rules = text.lines().filter(|line| line.starts_with("-A"));
+        rules
+            .filter(|line| !line.contains("NVACTL"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(rules(&all), rules(&before));
+    assert!(!all.contains("web"), "{all}");
+}
+
 lab_test!(either adopted_rules_are_printed_if_the_rules_cannot_be_read);
 /// nvactl's own rules are undone all the same, since they are known.
 fn adopted_rules_are_printed_if_the_rules_cannot_be_read(backend: Backend) {
@@ -359,12 +402,7 @@ fn adopted_rules_are_printed_if_the_rules_cannot_be_read(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     let adopted = foreign(&host);
     fake(&host, "iptables-save", "exit 1");
-    // An undo calls the backend by its own name.
-    let name = match backend {
-        Backend::Nft => "iptables-nft-save",
-        Backend::Legacy => "iptables-legacy-save",
-    };
-    host.run(&format!("cp -P /run/bin/iptables-save /run/bin/{name}"));
+    let name = alias(&host, backend, "iptables-save");
     let said = nvactl(&host, &["confirm", "--cancel"], "");
     host.run(&format!("rm /run/bin/{name}"));
     unfake(&host, "iptables-save");
@@ -591,13 +629,19 @@ fn a_killed_adoption_can_be_rolled_back(backend: Backend) {
             .command(env!("CARGO_BIN_EXE_nvactl"))
             .args(["apply", "/run/spec.yaml", "--adopt", "--no-trial"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("it starts");
         wait_for("it is loading", || host.exists("/run/loading"));
         run.kill().expect("it can be killed");
-        run.wait().expect("it ends");
+        let said = run.wait_with_output().expect("it ends");
+        let shown = String::from_utf8_lossy(&said.stdout);
+        assert!(
+            shown.starts_with("adopting 3 rules, which the spec says now:\n"),
+            "{shown}"
+        );
+        assert_eq!(shown.lines().count(), 4, "{shown}");
         host.run("touch /run/killed");
         wait_for("the program has ended", || host.exists("/run/ended"));
         let count = if loads { 6 } else { 9 };
