@@ -134,6 +134,13 @@ impl Change {
 }
 
 impl KeptRule {
+    /// Whether another is the same rule of the same chain, wherever it stood there.
+    #[must_use]
+    pub fn is_same_rule(&self, other: &Self) -> bool {
+        let of = |one: &Self| (one.family, one.table);
+        of(self) == of(other) && self.chain == other.chain && self.rule == other.rule
+    }
+
     /// Returns the rule's line of iptables-save.
     #[must_use]
     pub fn line(&self) -> String {

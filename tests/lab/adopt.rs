@@ -116,6 +116,17 @@ fn typed_rules_become_a_spec_and_go(backend: Backend) {
         assert_eq!(save(host), before);
         assert_eq!(lab.tcp(FIREWALL, 49181), answer(target, FIREWALL));
 
+        // `remove` takes nvactl's rules alone out, and says how the others come back.
+        let said = lab.nvactl(&["apply", "/run/spec.yaml", "--adopt", "--no-trial"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        let said = lab.nvactl(&["remove"]);
+        let hint = said.stderr.split_once("to bring them back: sudo nvactl ");
+        let hint = hint.and_then(|(_, rest)| rest.lines().next());
+        let hint = hint.unwrap_or_else(|| panic!("{said:?}"));
+        let said = lab.nvactl(&hint.split(' ').collect::<Vec<_>>());
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(save(host), before);
+
         // Beside rules of nvactl that are loaded already.
         let said = lab.nvactl(&["apply", "/run/spec.yaml", "--no-trial"]);
         assert_eq!(said.code, 0, "{said:?}");
