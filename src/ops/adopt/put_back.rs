@@ -66,6 +66,10 @@ pub fn put_back(live: &Ruleset, kept: &[&KeptRule]) -> PutBack {
     loop {
         let mut back = places(live, &kept);
         let after = back.shift.new.reached(live);
+        let last = |one: &KeptRule| {
+            let chain = after.chain(one.table, &one.chain);
+            chain.map_or(1, |chain| chain.rules.len() + 1)
+        };
         let leads_nowhere = |one: &&KeptRule| {
             let names = chain_names(&after, &[], one.table);
             back.placed.contains(one) && unloadable(&rule_of(&one.rule, &names)).is_some()
@@ -73,6 +77,9 @@ pub fn put_back(live: &Ruleset, kept: &[&KeptRule]) -> PutBack {
         let (gone, stay): (Vec<_>, Vec<_>) = kept.into_iter().partition(leads_nowhere);
         if gone.is_empty() {
             back.left.extend(left);
+            for LeftRule { rule, .. } in &mut back.left {
+                rule.number = rule.number.min(last(rule));
+            }
             return back;
         }
         left.extend(gone.into_iter().map(|one| LeftRule {
@@ -231,14 +238,18 @@ impl LeftRule {
             WhyLeft::NotRead => "did not come back, because the loaded rules cannot be read",
             WhyLeft::Refused => "did not come back, because it could not be loaded",
         };
+        let once = match self.why {
+            WhyLeft::ChainGone => " once the chain is there",
+            _ => "",
+        };
         format!(
-            "the adopted rule `{chain} {rule}` in {table} {why}; to add it: {}",
+            "the adopted rule `{chain} {rule}` in {table} {why}; to add it{once}: {}",
             command(&self.rule, backend.program(*family, "iptables").as_str())
         )
     }
 }
 
-/// Returns the command that adds a rule at its old number.
+/// Returns the command that adds a rule at its old number, or at the end of a chain that has become shorter.
 fn command(rule: &KeptRule, program: &str) -> String {
     let read = rule_of(&rule.rule, &BTreeSet::new());
     Line::Insert(&rule.chain, rule.number, &read).as_command(program, rule.table)
@@ -365,6 +376,17 @@ mod tests {
             "the adopted rule `FORWARD -s 192.0.2.1/32 -j ACCEPT` in filter did not come back, because neither the rule \
              before it nor the rule behind it is there; to add it: sudo iptables-nft -I FORWARD 2 -s 192.0.2.1/32 -j ACCEPT"
         );
+    }
+
+    #[test]
+    fn a_command_is_for_the_chain_as_it_is_now() {
+        let far = KeptRule {
+            number: 9,
+            ..kept(A, Some(X), Some(Y))
+        };
+        let number = |now: &[&str]| put_back(&live(now), &[&far]).left[0].rule.number;
+        assert_eq!(number(&[]), 1);
+        assert_eq!(number(&[OWN, NEW]), 3);
     }
 
     #[test]
