@@ -488,7 +488,8 @@ fn a_rule_that_a_file_adds_at_boot_stays(backend: Backend) {
          cat > /etc/wireguard/wg0.conf <<'END'
 [Interface]
 PostUp = iptables -t nat -A POSTROUTING -o eth0 -d 10.224.0.118 -p tcp --dport 80 -j SNAT --to-source 10.3.0.4
-END",
+END
+         printf '%s\\n' 'iptables -A FORWARD -i $IN -j ACCEPT' > /etc/rc.local",
     );
     let said = adopt(&host, POD);
     assert_eq!(said.code, 0, "{said:?}");
@@ -499,6 +500,13 @@ END",
     assert!(
         said.stderr
             .contains("`/etc/iptables/rules.v4` still has adopted rules"),
+        "{said:?}"
+    );
+    assert!(
+        said.stderr.contains(
+            "`/etc/rc.local` has a command that nvactl cannot read; look whether it adds an adopted rule at boot: \
+             iptables -A FORWARD -i $IN -j ACCEPT"
+        ),
         "{said:?}"
     );
     assert_eq!(foreign(&host).len(), 1);

@@ -13,6 +13,8 @@ use crate::netfilter::tracking::Conntrack;
 #[derive(Debug, Default)]
 pub struct BootRules<'t> {
     rules: Vec<BootRule<'t>>,
+    /// The path of a file and one of its commands, for each command that cannot be read.
+    pub unread: Vec<(&'t str, String)>,
 }
 
 /// A rule that a file adds.
@@ -26,16 +28,21 @@ struct BootRule<'t> {
 }
 
 impl<'t> BootRules<'t> {
-    /// Reads the commands of files that add a rule. Those that nvactl cannot read are left out: they need a shell.
+    /// Reads the commands of files that add a rule. A command that needs a shell cannot be read.
     #[must_use]
     pub fn of(texts: &'t [BootText]) -> Self {
-        let mut rules = Vec::new();
+        let mut found = Self::default();
         for text in texts {
             for command in commands(text) {
-                rules.extend(read(&text.path, &command));
+                let rules = read(&text.path, &command);
+                // Without the name of iptables it may be any program's.
+                if rules.is_empty() && !command.program.is_empty() {
+                    found.unread.push((&text.path, command.text));
+                }
+                found.rules.extend(rules);
             }
         }
-        Self { rules }
+        found
     }
 
     /// Returns the path of the first file that adds a rule.
@@ -69,6 +76,7 @@ const QUOTES: [char; 2] = ['"', '\''];
 /// A command that adds a rule.
 #[derive(Debug)]
 struct AddingCommand {
+    text: String,
     /// The words before `-A` or `-I`, from the program on; empty for a line of iptables-save text.
     program: Vec<String>,
     chain: String,
@@ -132,6 +140,7 @@ fn adding(command: &str, interface: Option<&str>) -> Option<AddingCommand> {
         rule.remove(0);
     }
     Some(AddingCommand {
+        text: command.trim().to_owned(),
         program: program.to_vec(),
         chain,
         rule,
@@ -196,6 +205,18 @@ mod tests {
         }];
         let (place, rule) = rule(table, line);
         BootRules::of(&texts).adding(&place, &rule).is_some()
+    }
+
+    #[test]
+    fn a_command_that_needs_a_shell_is_not_read() {
+        let texts = [BootText {
+            path: "/etc/rc.local".to_owned(),
+            text: "iptables -A FORWARD -i \"$IN\" -j ACCEPT\nusermod -A $IN\n".to_owned(),
+            interface: None,
+        }];
+        let unread = BootRules::of(&texts).unread;
+        let command = "iptables -A FORWARD -i \"$IN\" -j ACCEPT".to_owned();
+        assert_eq!(unread, [("/etc/rc.local", command)]);
     }
 
     #[test]

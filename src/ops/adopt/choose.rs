@@ -33,6 +33,8 @@ pub struct Chosen {
     pub mismatches: Vec<OtherMeaning>,
     /// Rules that a file adds at boot, each with the file.
     pub at_boot: Vec<(String, String)>,
+    /// Files with a command that cannot be read, each with the command. It may add an adopted rule at boot.
+    pub unread_files: Vec<(String, String)>,
     /// Rules that nvactl could say, of connections that the spec does not name.
     pub unsaid: Vec<String>,
 }
@@ -138,6 +140,9 @@ impl<'c> Choosing<'c> {
     /// Leaves the rules that a file would add again at boot, and every other copy of them.
     fn keep_those_of_files(&mut self, texts: &[BootText]) {
         let files = BootRules::of(texts);
+        let unread = files.unread.iter();
+        let unread = unread.map(|(path, command)| ((*path).to_owned(), command.clone()));
+        self.found.unread_files = unread.collect();
         for one in self.candidates {
             let place = &one.account.place;
             let may_go = self.taken.contains_key(place) || one.is_for_replies() || one.is_jump();

@@ -156,6 +156,11 @@ pub fn say(chosen: &Chosen, remarks: &mut Remarks) {
     remarks.warn_of_rules(chosen.at_boot.iter().map(|(rule, file)| {
         format!("`{file}` adds a rule at boot, so it was not adopted: {rule}")
     }));
+    if !chosen.adopted.is_empty() {
+        remarks.warn_of_rules(chosen.unread_files.iter().map(|(file, command)| {
+            format!("`{file}` has a command that nvactl cannot read; look whether it adds an adopted rule at boot: {command}")
+        }));
+    }
     for rule in &chosen.unsaid {
         remarks.note(format_args!("not in the spec, so it stays: {rule}"));
     }
