@@ -44,21 +44,21 @@ forwards:
 ";
 
 /// Types rules on a host.
-fn typed(host: &Host, commands: &str) -> String {
+pub fn typed(host: &Host, commands: &str) -> String {
     host.shell(&format!("set -e\n{commands}"));
     save(host)
 }
 
-fn adopt(host: &Host, spec: &str) -> Said {
+pub fn adopt(host: &Host, spec: &str) -> Said {
     nvactl(host, &["apply", "-", "--adopt", "--no-trial"], spec)
 }
 
-fn rollback(host: &Host) -> Said {
+pub fn rollback(host: &Host) -> Said {
     nvactl(host, &["rollback"], "")
 }
 
 /// The rules that are not nvactl's.
-fn foreign(host: &Host) -> Vec<String> {
+pub fn foreign(host: &Host) -> Vec<String> {
     let saved = save(host);
     let rules = saved.lines().filter(|line| line.starts_with("-A"));
     let foreign = rules.filter(|line| !line.contains("NVACTL"));
@@ -66,7 +66,7 @@ fn foreign(host: &Host) -> Vec<String> {
 }
 
 /// The rules of a chain that are not nvactl's, without `-A` and the name of the chain.
-fn chain(host: &Host, name: &str) -> Vec<String> {
+pub fn chain(host: &Host, name: &str) -> Vec<String> {
     let start = format!("-A {name} ");
     let foreign = foreign(host).into_iter();
     let rules = foreign.filter_map(|line| Some(line.strip_prefix(&start)?.to_owned()));
@@ -489,7 +489,9 @@ fn a_rule_that_a_file_adds_at_boot_stays(backend: Backend) {
 [Interface]
 PostUp = iptables -t nat -A POSTROUTING -o eth0 -d 10.224.0.118 -p tcp --dport 80 -j SNAT --to-source 10.3.0.4
 END
-         printf '%s\\n' 'iptables -A FORWARD -i $IN -j ACCEPT' > /etc/rc.local",
+         printf '%s\\n' 'iptables -A FORWARD -i $IN -j ACCEPT' > /etc/rc.local
+         mkdir -p /etc/systemd/system/multi-user.target.wants
+         ln -s /lib/none /etc/systemd/system/multi-user.target.wants/ferm.service",
     );
     let said = adopt(&host, POD);
     assert_eq!(said.code, 0, "{said:?}");
@@ -500,6 +502,13 @@ END
     assert!(
         said.stderr
             .contains("`/etc/iptables/rules.v4` still has adopted rules"),
+        "{said:?}"
+    );
+    assert!(
+        said.stderr.contains(
+            "ferm loads whole tables at boot; nvactl cannot read its rules, so look whether it adds an adopted rule \
+             at boot: /etc/ferm/ferm.conf"
+        ),
         "{said:?}"
     );
     assert!(
