@@ -19,6 +19,7 @@ use crate::health::{foreign, lost_replies};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
+use crate::net::words::counted;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
@@ -144,10 +145,27 @@ fn run(
         say_policy(family, iptables.backend, live, request, &mut after);
         say_lost_replies(family, iptables.backend, live, request, &mut after);
     }
+    // The change is made: a history that cannot be read is no error any longer.
+    say_of_adopted(&state.changes().unwrap_or_default(), &mut after);
     if !request.dry_run {
         next_boot::say(state, iptables, &want.as_ref(), &mut after);
     }
     Ok((outcome, after, partly))
+}
+
+/// Notes that foreign rules which nvactl adopted do not come back by themselves.
+fn say_of_adopted(history: &[(u64, Change)], after: &mut Remarks) {
+    let out = |from| history::still_out(history, from).len();
+    let all = out(0);
+    // The newest from which a rollback brings back all of them.
+    let change = history.iter().find(|(number, _)| out(*number) == all);
+    if let Some((number, _)) = change.filter(|_| all > 0) {
+        after.note(format_args!(
+            "a removal does not bring back {} that nvactl adopted; to go back to before change {number}, which adopted them: \
+             sudo nvactl rollback {number}",
+            counted(all, "rule")
+        ));
+    }
 }
 
 /// Warns of foreign accepts whose replies nvactl's rules accept until they are removed.

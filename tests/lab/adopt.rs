@@ -522,6 +522,69 @@ END
     assert_eq!(chain(&host, "POSTROUTING").len(), 1);
 }
 
+lab_test!(either a_rule_of_a_script_that_a_unit_runs_stays);
+fn a_rule_of_a_script_that_a_unit_runs_stays(backend: Backend) {
+    let host = firewall(backend);
+    typed(&host, STRAIGHT_TO_A_POD);
+    host.shell(
+        "mkdir -p /etc/systemd/system
+         iptables-save > /etc/old.rules
+         printf '%s\\n' '[Service]' 'ExecStart=/bin/sh -e /etc/firewall.sh' > /etc/systemd/system/fw.service
+         cat > /etc/firewall.sh <<'END'
+POD=10.224.0.118
+iptables -t nat --append POSTROUTING -o eth0 --destination \"$POD\" -p tcp --dport 80 -j SNAT --to-source 10.3.0.4
+iptables-save > /etc/old.rules
+END",
+    );
+    let said = adopt(&host, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains(
+            "`/etc/firewall.sh` adds a rule at boot, so it was not adopted: nat: -A POSTROUTING"
+        ),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("cannot read"), "{said:?}");
+    assert_eq!(foreign(&host).len(), 1);
+    assert_eq!(rollback(&host).code, 0);
+    // All of them come from a file that the script loads.
+    host.shell("echo 'iptables-restore < /etc/old.rules' > /etc/firewall.sh");
+    let said = adopt(&host, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains("`/etc/old.rules` adds a rule"),
+        "{said:?}"
+    );
+    assert_eq!(foreign(&host).len(), 4);
+}
+
+lab_test!(either a_removal_says_how_adopted_rules_come_back);
+fn a_removal_says_how_adopted_rules_come_back(backend: Backend) {
+    let host = firewall(backend);
+    let before = typed(&host, STRAIGHT_TO_A_POD);
+    let words =
+        "a removal does not bring back 4 rules that nvactl adopted; to go back to before change ";
+    assert_eq!(adopt(&host, POD).code, 0);
+    assert_eq!(rollback(&host).code, 0);
+    // They are back.
+    let said = nvactl(&host, &["remove"], "");
+    assert!(!said.stderr.contains(words), "{said:?}");
+    assert_eq!(adopt(&host, POD).code, 0);
+    let moved = POD.replace("49181", "49182");
+    assert_eq!(nvactl(&host, &["apply", "-", "--no-trial"], &moved).code, 0);
+    let said = nvactl(&host, &["remove"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let (_, command) = said.stderr.split_once(words).expect("it is said");
+    let (_, number) = command
+        .split_once("nvactl rollback ")
+        .expect("it is a command");
+    let number = number.lines().next().expect("it has a line");
+    assert_eq!(number, "3");
+    let said = nvactl(&host, &["rollback", number], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(save(&host), before);
+}
+
 lab_test!(a_change_by_others_meanwhile_is_noticed);
 fn a_change_by_others_meanwhile_is_noticed(backend: Backend) {
     let host = firewall(backend);

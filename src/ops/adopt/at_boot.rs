@@ -14,7 +14,8 @@ use crate::netfilter::tracking::Conntrack;
 #[derive(Debug, Default)]
 pub struct BootRules<'t> {
     rules: Vec<BootRule<'t>>,
-    /// The path of a file and one of its commands, for each command that needs a shell, or that loads another file.
+    /// The path of a file and one of its commands, for each command that needs a shell, or that loads a file that is
+    /// none of the texts.
     pub unread: Vec<(&'t str, String)>,
 }
 
@@ -36,7 +37,13 @@ impl<'t> BootRules<'t> {
         for text in texts {
             for command in boot_commands(text) {
                 match command {
-                    BootCommand::Loads(command) => found.unread(&text.path, command),
+                    BootCommand::Loads(command) => {
+                        // Its file is one of the texts.
+                        let is_read = texts.iter().any(|one| command.contains(&one.path));
+                        if !is_read {
+                            found.unread(&text.path, command);
+                        }
+                    }
                     BootCommand::Adds(command) => {
                         let rules = read(&text.path, &command);
                         if rules.is_empty() && may_matter(&command) {
