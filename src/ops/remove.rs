@@ -141,7 +141,7 @@ fn run(
             }
         }
     };
-    // Before the change there was no adoption if the history cannot be read.
+    // The change is made: a history that cannot be read is no error any longer.
     let history = state.changes().unwrap_or_default();
     drop(lock);
     say_adopted(&history, &live, &mut after);
@@ -171,7 +171,8 @@ fn say_adopted(history: &[(u64, Change)], live: &PerFamily<&Ruleset>, after: &mu
     }
     let rules = counted(count, "rule");
     after.note(format_args!(
-        "{rules} that `apply --adopt` took out do not come back; to bring them back: sudo nvactl rollback {number}"
+        "a removal does not bring back {rules} that nvactl adopted; to go back to before change {number}, which adopted \
+         them: sudo nvactl rollback {number}"
     ));
 }
 

@@ -44,21 +44,21 @@ forwards:
 ";
 
 /// Types rules on a host.
-fn typed(host: &Host, commands: &str) -> String {
+pub fn typed(host: &Host, commands: &str) -> String {
     host.shell(&format!("set -e\n{commands}"));
     save(host)
 }
 
-fn adopt(host: &Host, spec: &str) -> Said {
+pub fn adopt(host: &Host, spec: &str) -> Said {
     nvactl(host, &["apply", "-", "--adopt", "--no-trial"], spec)
 }
 
-fn rollback(host: &Host) -> Said {
+pub fn rollback(host: &Host) -> Said {
     nvactl(host, &["rollback"], "")
 }
 
 /// The rules that are not nvactl's.
-fn foreign(host: &Host) -> Vec<String> {
+pub fn foreign(host: &Host) -> Vec<String> {
     let saved = save(host);
     let rules = saved.lines().filter(|line| line.starts_with("-A"));
     let foreign = rules.filter(|line| !line.contains("NVACTL"));
@@ -66,7 +66,7 @@ fn foreign(host: &Host) -> Vec<String> {
 }
 
 /// The rules of a chain that are not nvactl's, without `-A` and the name of the chain.
-fn chain(host: &Host, name: &str) -> Vec<String> {
+pub fn chain(host: &Host, name: &str) -> Vec<String> {
     let start = format!("-A {name} ");
     let foreign = foreign(host).into_iter();
     let rules = foreign.filter_map(|line| Some(line.strip_prefix(&start)?.to_owned()));
@@ -115,17 +115,6 @@ fn typed_rules_become_a_spec_and_go(backend: Backend) {
         assert_eq!(said.code, 0, "{said:?}");
         assert_eq!(save(host), before);
         assert_eq!(lab.tcp(FIREWALL, 49181), answer(target, FIREWALL));
-
-        // `remove` takes nvactl's rules alone out, and says how the others come back.
-        let said = lab.nvactl(&["apply", "/run/spec.yaml", "--adopt", "--no-trial"]);
-        assert_eq!(said.code, 0, "{said:?}");
-        let said = lab.nvactl(&["remove"]);
-        let hint = said.stderr.split_once("to bring them back: sudo nvactl ");
-        let hint = hint.and_then(|(_, rest)| rest.lines().next());
-        let hint = hint.unwrap_or_else(|| panic!("{said:?}"));
-        let said = lab.nvactl(&hint.split(' ').collect::<Vec<_>>());
-        assert_eq!(said.code, 0, "{said:?}");
-        assert_eq!(save(host), before);
 
         // Beside rules of nvactl that are loaded already.
         let said = lab.nvactl(&["apply", "/run/spec.yaml", "--no-trial"]);
@@ -537,7 +526,10 @@ fn a_rule_that_a_file_adds_at_boot_stays(backend: Backend) {
          cat > /etc/wireguard/wg0.conf <<'END'
 [Interface]
 PostUp = iptables -t nat -A POSTROUTING -o eth0 -d 10.224.0.118 -p tcp --dport 80 -j SNAT --to-source 10.3.0.4
-END",
+END
+         printf '%s\\n' 'iptables -A FORWARD -i $IN -j ACCEPT' > /etc/rc.local
+         mkdir -p /etc/systemd/system/multi-user.target.wants
+         ln -s /lib/none /etc/systemd/system/multi-user.target.wants/ferm.service",
     );
     let said = adopt(&host, POD);
     assert_eq!(said.code, 0, "{said:?}");
@@ -550,8 +542,85 @@ END",
             .contains("`/etc/iptables/rules.v4` still has adopted rules"),
         "{said:?}"
     );
+    assert!(
+        said.stderr.contains(
+            "ferm loads whole tables at boot; nvactl cannot read its rules, so look whether it adds an adopted rule \
+             at boot: /etc/ferm/ferm.conf"
+        ),
+        "{said:?}"
+    );
+    assert!(
+        said.stderr.contains(
+            "`/etc/rc.local` has a command that nvactl cannot read; look whether it adds an adopted rule at boot: \
+             iptables -A FORWARD -i $IN -j ACCEPT"
+        ),
+        "{said:?}"
+    );
     assert_eq!(foreign(&host).len(), 1);
     assert_eq!(chain(&host, "POSTROUTING").len(), 1);
+}
+
+lab_test!(either a_rule_of_a_script_that_a_unit_runs_stays);
+fn a_rule_of_a_script_that_a_unit_runs_stays(backend: Backend) {
+    let host = firewall(backend);
+    typed(&host, STRAIGHT_TO_A_POD);
+    host.shell(
+        "mkdir -p /etc/systemd/system
+         iptables-save > /etc/old.rules
+         printf '%s\\n' '[Service]' 'ExecStart=/bin/sh -e /etc/firewall.sh' > /etc/systemd/system/fw.service
+         cat > /etc/firewall.sh <<'END'
+POD=10.224.0.118
+iptables -t nat --append POSTROUTING -o eth0 --destination \"$POD\" -p tcp --dport 80 -j SNAT --to-source 10.3.0.4
+iptables-save > /etc/old.rules
+END",
+    );
+    let said = adopt(&host, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains(
+            "`/etc/firewall.sh` adds a rule at boot, so it was not adopted: nat: -A POSTROUTING"
+        ),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("cannot read"), "{said:?}");
+    assert_eq!(foreign(&host).len(), 1);
+    assert_eq!(rollback(&host).code, 0);
+    // All of them come from a file that the script loads.
+    host.shell("echo 'iptables-restore < /etc/old.rules' > /etc/firewall.sh");
+    let said = adopt(&host, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains("`/etc/old.rules` adds a rule"),
+        "{said:?}"
+    );
+    assert_eq!(foreign(&host).len(), 4);
+}
+
+lab_test!(either a_removal_says_how_adopted_rules_come_back);
+fn a_removal_says_how_adopted_rules_come_back(backend: Backend) {
+    let host = firewall(backend);
+    let before = typed(&host, STRAIGHT_TO_A_POD);
+    let words =
+        "a removal does not bring back 4 rules that nvactl adopted; to go back to before change ";
+    assert_eq!(adopt(&host, POD).code, 0);
+    assert_eq!(rollback(&host).code, 0);
+    // They are back.
+    let said = nvactl(&host, &["remove"], "");
+    assert!(!said.stderr.contains(words), "{said:?}");
+    assert_eq!(adopt(&host, POD).code, 0);
+    let moved = POD.replace("49181", "49182");
+    assert_eq!(nvactl(&host, &["apply", "-", "--no-trial"], &moved).code, 0);
+    let said = nvactl(&host, &["remove"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let (_, command) = said.stderr.split_once(words).expect("it is said");
+    let (_, number) = command
+        .split_once("nvactl rollback ")
+        .expect("it is a command");
+    let number = number.lines().next().expect("it has a line");
+    assert_eq!(number, "3");
+    let said = nvactl(&host, &["rollback", number], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(save(&host), before);
 }
 
 lab_test!(a_change_by_others_meanwhile_is_noticed);
