@@ -123,7 +123,7 @@ fn typed_rules_go_and_come_back_while_everything_goes_on(backend: Backend) {
     go_on();
     let said = lab.nvactl(&["apply", "/run/forward.yaml", "--adopt"]);
     assert_eq!(said.code, 0, "{said:?}");
-    assert!(said.stdout.contains("adopted 9 rules"), "{said:?}");
+    assert!(said.stdout.contains("adopting 9 rules"), "{said:?}");
     go_on();
     let left = [
         "-s 192.0.2.1/32 -p icmp -j DROP",
