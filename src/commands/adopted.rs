@@ -1,10 +1,12 @@
 //! The foreign rules that a change takes out, for people and programs.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
-use super::console::Console;
 use crate::forwards::Name;
 use crate::net::Family;
+use crate::net::printable;
 use crate::net::words::counted;
 use crate::netfilter::names::TableName;
 use crate::ops::adopt::AdoptedRule;
@@ -35,13 +37,15 @@ impl<'r> From<&'r AdoptedRule> for JsonAdopted<'r> {
     }
 }
 
-/// Prints the foreign rules that go, each with the entries that say the same.
-pub(super) fn say_adopted(adopted: &[AdoptedRule], dry_run: bool, console: &mut Console) {
-    let count = counted(adopted.len(), "rule");
-    let did = if dry_run { "would adopt" } else { "adopted" };
-    if !adopted.is_empty() {
-        console.say(format_args!("{did} {count}, which the spec says now:"));
+/// Lists the foreign rules that are about to go, each with the entries that say the same.
+pub(super) fn shown(adopted: &[AdoptedRule], dry_run: bool) -> String {
+    let mut out = String::new();
+    if adopted.is_empty() {
+        return out;
     }
+    let count = counted(adopted.len(), "rule");
+    let does = if dry_run { "would adopt" } else { "adopting" };
+    let _ = writeln!(out, "{does} {count}, which the spec says now:");
     for AdoptedRule { kept, entries } in adopted {
         let KeptRule {
             family,
@@ -60,8 +64,11 @@ pub(super) fn say_adopted(adopted: &[AdoptedRule], dry_run: bool, console: &mut 
             Family::V4 => "",
             Family::V6 => "IPv6 ",
         };
-        console.say(format_args!(
+        let rule = printable::line(rule);
+        let _ = writeln!(
+            out,
             "  {family}{table} {chain} rule {number}, of {of}: {rule}"
-        ));
+        );
     }
+    out
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::adopted::{JsonAdopted, say_adopted};
+use super::adopted::{JsonAdopted, shown};
 use super::console::Console;
 use super::error::{Error, Result};
 use super::exit::Exit;
@@ -20,6 +20,7 @@ use crate::forwards::Numbers;
 use crate::health::test_result::TestResult;
 use crate::host;
 use crate::net::words::counted;
+use crate::ops::adopt::AdoptedRule;
 use crate::ops::apply::{ApplyReport, ApplyRequest, apply};
 use crate::ops::{Ahead, ChangeOutcome, Difference, Failed};
 
@@ -57,7 +58,15 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
             adopt: args.adopt,
         };
         let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout.secs)?;
-        let report = apply(&request, &machine, ahead)?;
+        // Before they go, so that they are known even if the change is interrupted.
+        let show = |adopted: &[AdoptedRule]| {
+            let shown = shown(adopted, args.dry_run);
+            match args.format {
+                ApplyFormat::Text => console.print(&shown),
+                ApplyFormat::Json => console.tell(&shown),
+            }
+        };
+        let report = apply(&request, &machine, ahead, show)?;
         Ok::<_, Error>((machine.state, report))
     })();
     // The lock is free by now: a slow terminal delays no other nvactl.
@@ -78,7 +87,6 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
         ApplyFormat::Text => {}
     }
     console.remarks(&report.remarks);
-    say_adopted(&report.adopted, args.dry_run, console);
     match &report.outcome {
         ChangeOutcome::Unchanged => console.say(format_args!("{}: no changes", source.name)),
         ChangeOutcome::Would(difference) => {

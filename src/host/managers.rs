@@ -14,6 +14,8 @@ const NFTABLES: [&str; 2] = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf
 /// apply. Seen with shorewall 5.2.8, ferm 2.5.1 and firehol 3.1.7.
 struct TableLoader {
     name: &'static str,
+    /// The file or folder of its rules.
+    rules: &'static str,
     /// The file that makes the program load nvactl's rules again, once it restarts nvactl's unit.
     file: &'static str,
     /// The command that adds the restart to the file.
@@ -24,22 +26,26 @@ const LOADERS: [TableLoader; 4] = [
     // shorewall runs this file after each start and each reload.
     TableLoader {
         name: "shorewall",
+        rules: "/etc/shorewall",
         file: "/etc/shorewall/started",
         fix: "echo 'systemctl restart nvactl' | sudo tee -a /etc/shorewall/started",
     },
     TableLoader {
         name: "shorewall6",
+        rules: "/etc/shorewall6",
         file: "/etc/shorewall6/started",
         fix: "echo 'systemctl restart nvactl' | sudo tee -a /etc/shorewall6/started",
     },
     TableLoader {
         name: "ferm",
+        rules: "/etc/ferm/ferm.conf",
         file: "/etc/ferm/ferm.conf",
         fix: r#"echo '@hook post "systemctl restart nvactl";' | sudo tee -a /etc/ferm/ferm.conf"#,
     },
     // firehol has no such hook, so its unit gets one.
     TableLoader {
         name: "firehol",
+        rules: "/etc/firehol/firehol.conf",
         file: "/etc/systemd/system/firehol.service.d/nvactl.conf",
         fix: "sudo mkdir -p /etc/systemd/system/firehol.service.d && printf '%s\\n' '[Service]' \
               'ExecStartPost=systemctl restart nvactl' 'ExecReload=systemctl restart nvactl' | \
@@ -82,9 +88,12 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
             ));
         }
     }
-    for TableLoader { name, file, fix } in LOADERS {
+    for TableLoader {
+        name, file, fix, ..
+    } in LOADERS
+    {
         let hooked = own_unit && text(Path::new(file)).contains("restart nvactl");
-        if starts_at_boot(&format!("{name}.service")) && !hooked {
+        if starts_at_boot(&unit_of(name)) && !hooked {
             let first = if own_unit {
                 ""
             } else {
@@ -126,6 +135,19 @@ pub fn at_boot(nft: impl FnOnce() -> bool) -> Vec<(String, Option<String>)> {
         ));
     }
     found
+}
+
+/// Returns the programs that load whole tables at boot, each with the file or folder of its rules. Their rules have a
+/// syntax of their own.
+pub fn table_loaders() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let enabled = LOADERS
+        .into_iter()
+        .filter(|one| starts_at_boot(&unit_of(one.name)));
+    enabled.map(|one| (one.name, one.rules))
+}
+
+fn unit_of(program: &str) -> String {
+    format!("{program}.service")
 }
 
 /// Returns whether an nft file flushes all rules, itself or through a file that it includes by its full name.

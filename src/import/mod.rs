@@ -53,9 +53,14 @@ use names::EntryNames;
 
 use crate::forwards::{Forward, ForwardSet, Layout, Name, Outbound, TargetKind};
 use crate::net::Family;
+use crate::netfilter::programs::is_of_shorewall;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::plan;
 use crate::plan::unplan::unplan;
+
+/// A note on rules that come back after they were taken out.
+const OF_SHOREWALL: &str = "Shorewall loads these rules again whenever it starts, so `nvactl apply --adopt` leaves \
+                            them: delete their lines in its folder under /etc.";
 
 /// A spec that rules became, and the account of each rule.
 #[derive(Debug, Clone)]
@@ -113,6 +118,9 @@ pub fn import(rules: &[(Family, Ruleset)], routes: &KnownRoutes) -> Draft {
         remarks.extend(one.remarks);
     }
     set.firewall.layout = layout(&set, rules);
+    if rules.iter().any(|(_, rules)| is_of_shorewall(rules)) {
+        notes.push(OF_SHOREWALL.to_owned());
+    }
     remarks.sort_by(|a: &Remarked, b| {
         (&a.entry, &a.remark, &a.place).cmp(&(&b.entry, &b.remark, &b.place))
     });

@@ -1,6 +1,6 @@
 //! Programs that write rules, by the names of their tables and chains.
 
-use super::names::ChainName;
+use super::names::{ChainName, TableName};
 use super::ruleset::Ruleset;
 
 /// Programs that write their rules anew at each start, by the prefix of their chains' names.
@@ -72,6 +72,14 @@ pub fn owner_of(table: &str, chain: &str) -> Option<&'static str> {
         None if table.starts_with("crowdsec") => Some("CrowdSec"),
         None => program_of(&ChainName::from(chain)).or_else(of_chain),
     }
+}
+
+/// Returns whether Shorewall has loaded a ruleset. It loads whole tables, and makes this chain in each table `filter`, of
+/// both families (`chain_exists shorewall` in its `Chains.pm`, version 5.2.8). Its other chains have the names of zones.
+#[must_use]
+pub fn is_of_shorewall(ruleset: &Ruleset) -> bool {
+    let chain = ChainName::from("shorewall");
+    ruleset.chain(TableName::Filter, &chain).is_some()
 }
 
 /// Returns the programs that have rules in a ruleset and write them anew at each start, each with one of its

@@ -79,7 +79,8 @@ pub struct ApplyReport {
     pub flows_left: bool,
 }
 
-/// Loads the missing part of the plan. `ahead` was started before the spec was checked.
+/// Loads the missing part of the plan. `ahead` was started before the spec was checked. `show` gets the foreign rules
+/// that are about to be taken out, before any rule changes; in a dry run, those that would be.
 ///
 /// # Errors
 /// When the change is refused or fails. nvactl's rules are then as before, unless the error [is
@@ -88,10 +89,11 @@ pub fn apply(
     request: &ApplyRequest<'_>,
     machine: &MachineToChange,
     ahead: Option<Ahead>,
+    show: impl FnOnce(&[AdoptedRule]),
 ) -> Result<ApplyReport, Failed> {
     let mut remarks = Remarks::of(&machine.state.notices);
     let mut adoption = Adoption::default();
-    match run(request, machine, ahead, &mut adoption, &mut remarks) {
+    match run(request, machine, ahead, &mut adoption, &mut remarks, show) {
         Ok((outcome, after, flows_left)) => Ok(ApplyReport {
             remarks,
             outcome,
@@ -109,6 +111,7 @@ fn run(
     ahead: Option<Ahead>,
     adoption: &mut Adoption,
     remarks: &mut Remarks,
+    show: impl FnOnce(&[AdoptedRule]),
 ) -> Result<(ChangeOutcome, Remarks, bool), Error> {
     let ApplyRequest { set, .. } = request;
     let MachineToChange {
@@ -142,6 +145,7 @@ fn run(
     let strays = Strays::find(&found.flows, set, state, &live, &links)?;
     let mut after = Remarks::default();
     if request.dry_run {
+        show(&adoption.rules);
         remarks.0.extend(strays.would_end(request.flush_stale));
         let would_end = request.flush_stale && !strays.is_empty();
         let outcome = if changes.is_empty() {
@@ -175,6 +179,7 @@ fn run(
         found: &found,
         adoption,
     };
+    show(&adoption.rules);
     let (pending, mut after) = commit(&making, &difference, trial)?;
     drop(lock);
     say_of_rules_files(&adoption.rules, &mut after);

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::log::{self, ChangeEvent, LogEntry};
 use super::records::{
     Brought, Change, Decision, KeptRule, KeptSpec, Owned, SavedState, Undone, VERSION,
+    VERSION_WITH_FOREIGN,
 };
 use super::state::{State, StateError, seconds_now};
 use super::transaction::owned_digest;
@@ -32,6 +33,16 @@ pub struct ChangeDetails {
     pub returned: Vec<KeptRule>,
 }
 
+impl ChangeDetails {
+    fn version(&self) -> u32 {
+        if self.adopted.is_empty() && self.returned.is_empty() {
+            VERSION
+        } else {
+            VERSION_WITH_FOREIGN
+        }
+    }
+}
+
 impl Change {
     /// Returns the record of a change that is about to be made.
     #[must_use]
@@ -55,7 +66,7 @@ impl Change {
         let loaded = want.map(|_, want| owned_digest(want, diff::sets_policy(want)));
         let rule_count = want.map(|_, want| diff::own(want).rule_count());
         Self {
-            version: VERSION,
+            version: about.version(),
             time: seconds_now(),
             namespace: state.namespace().to_owned(),
             action,
@@ -159,24 +170,43 @@ pub fn is_repair(changes: &[(u64, Change)]) -> bool {
     change.back_before.is_none() && is_own_alone && before.is_some() && loaded(change) == before
 }
 
-/// Returns the foreign rules that the changes from a number on took out and did not put back, those of the newest
-/// change first. `changes` are newest first.
+/// Returns the foreign rules that were loaded before a change and that it or a later one took out, those of the newest
+/// change first. Rules that are put back and taken out again were not loaded before. `changes` are newest first.
 #[must_use]
 pub fn still_out(changes: &[(u64, Change)], from: u64) -> Vec<KeptRule> {
     let since = changes.iter().filter(|(number, _)| *number >= from);
     let standing = since.filter(|(_, change)| change.undone.is_none());
-    let mut out: Vec<KeptRule> = Vec::new();
+    let mut out: Vec<&KeptRule> = Vec::new();
     let mut back: Vec<&KeptRule> = Vec::new();
     for (_, change) in standing {
         for rule in &change.adopted {
-            match back.iter().position(|one| *one == rule) {
-                Some(at) => drop(back.remove(at)),
-                None => out.push(rule.clone()),
+            if !take(&mut back, rule) {
+                out.push(rule);
             }
         }
-        back.extend(&change.returned);
+        for rule in &change.returned {
+            if !take(&mut out, rule) {
+                back.push(rule);
+            }
+        }
     }
-    out
+    out.into_iter().cloned().collect()
+}
+
+/// Takes a rule from a list. Returns whether it was there.
+fn take(list: &mut Vec<&KeptRule>, rule: &KeptRule) -> bool {
+    let at = list.iter().position(|one| one.is_same_rule(rule));
+    at.map(|at| list.remove(at)).is_some()
+}
+
+/// Returns the newest change such that a rollback of it brings back all foreign rules that were taken out and are still
+/// out, and the number of these rules. `changes` are newest first.
+#[must_use]
+pub fn brings_all_back(changes: &[(u64, Change)]) -> Option<(u64, usize)> {
+    let all = still_out(changes, 0).len();
+    let mut numbers = changes.iter().map(|(number, _)| *number);
+    let number = numbers.find(|number| still_out(changes, *number).len() == all)?;
+    (all > 0).then_some((number, all))
 }
 
 /// Returns the change that made the rules which the newest of these changes replaced.
@@ -338,6 +368,8 @@ pub fn record_text(state: &State, spec: &KeptSpec) -> Result<(), StateError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Family;
+    use crate::netfilter::names::{ChainName, TableName};
 
     /// Makes changes from a number, the change to go back behind if it is a rollback, and whether it was
     /// undone; the newest first.
@@ -376,6 +408,41 @@ mod tests {
             (*number, change)
         };
         all.iter().rev().map(change).collect()
+    }
+
+    #[test]
+    fn a_rule_is_out_if_it_was_in_before() {
+        let rule = |number: usize| KeptRule {
+            family: Family::V4,
+            table: TableName::Filter,
+            chain: ChainName::Forward,
+            number,
+            rule: "-j ACCEPT".to_owned(),
+            before: None,
+            behind: None,
+            with_chain: false,
+        };
+        // Adopted, rolled back, adopted again at another place, removed, rolled back.
+        let mut all = changes(&[
+            (1, None, false),
+            (2, Some(1), false),
+            (3, None, false),
+            (4, None, false),
+            (5, Some(4), false),
+        ]);
+        for (number, change) in &mut all {
+            match number {
+                1 => change.adopted = vec![rule(1)],
+                2 => change.returned = vec![rule(1)],
+                3 => change.adopted = vec![rule(2)],
+                _ => {}
+            }
+        }
+        for (from, out) in [(5, 0), (4, 0), (3, 1), (2, 0), (1, 1)] {
+            assert_eq!(still_out(&all, from).len(), out, "from {from}");
+        }
+        assert_eq!(brings_all_back(&all), Some((3, 1)));
+        assert_eq!(brings_all_back(&all[3..]), None);
     }
 
     #[test]

@@ -22,9 +22,12 @@ use crate::netfilter::text::line::{Line, brings_rule};
 use crate::netfilter::text::parse::{self, ParseError};
 use crate::plan::digest::Digest;
 
-/// The version of the records that this program writes, and the latest that it reads. Records
-/// without a version are of 0.1.0 and older.
+/// The version of most records that this program writes. Records without a version are of 0.1.0 and older.
 pub const VERSION: u32 = 1;
+
+/// The version of the record of a change that takes out or puts back foreign rules, and the latest that this program
+/// reads. A program that knows only [`VERSION`] would undo such a change without its foreign rules.
+pub const VERSION_WITH_FOREIGN: u32 = 2;
 
 /// A change to the rules that nvactl owns.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,6 +134,13 @@ impl Change {
 }
 
 impl KeptRule {
+    /// Whether another is the same rule of the same chain, wherever it stood there.
+    #[must_use]
+    pub fn is_same_rule(&self, other: &Self) -> bool {
+        let of = |one: &Self| (one.family, one.table);
+        of(self) == of(other) && self.chain == other.chain && self.rule == other.rule
+    }
+
     /// Returns the rule's line of iptables-save.
     #[must_use]
     pub fn line(&self) -> String {

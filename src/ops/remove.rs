@@ -1,5 +1,6 @@
 //! Removes nvactl's chains and jumps.
 
+use super::adopt::{are_there, of_family};
 use super::commit::commit_and_log;
 use super::error::{Error, Failed};
 use super::history::{self, ChangeDetails};
@@ -19,6 +20,7 @@ use crate::health::{foreign, lost_replies};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
+use crate::net::words::counted;
 use crate::netfilter::backend::Backend;
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
@@ -139,7 +141,10 @@ fn run(
             }
         }
     };
+    // The change is made: a history that cannot be read is no error any longer.
+    let history = state.changes().unwrap_or_default();
     drop(lock);
+    say_adopted(&history, &live, &mut after);
     for (family, live) in live.iter() {
         say_policy(family, iptables.backend, live, request, &mut after);
         say_lost_replies(family, iptables.backend, live, request, &mut after);
@@ -148,6 +153,27 @@ fn run(
         next_boot::say(state, iptables, &want.as_ref(), &mut after);
     }
     Ok((outcome, after, partly))
+}
+
+/// Notes that rules of others which a change took out do not come back, and the command that brings them back.
+fn say_adopted(history: &[(u64, Change)], live: &PerFamily<&Ruleset>, after: &mut Remarks) {
+    let Some((number, count)) = history::brings_all_back(history) else {
+        return;
+    };
+    let out = history::still_out(history, number);
+    let is_there = |(family, live): (Family, &&Ruleset)| {
+        let of_family = of_family(&out, family);
+        !of_family.is_empty() && are_there(live, &of_family)
+    };
+    // A boot may have loaded them again.
+    if live.iter().any(is_there) {
+        return;
+    }
+    let rules = counted(count, "rule");
+    after.note(format_args!(
+        "a removal does not bring back {rules} that nvactl adopted; to go back to before change {number}, which adopted \
+         them: sudo nvactl rollback {number}"
+    ));
 }
 
 /// Warns of foreign accepts whose replies nvactl's rules accept until they are removed.

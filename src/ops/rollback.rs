@@ -231,7 +231,8 @@ fn say_of_returned(history: &[(u64, Change)], number: u64, after: &mut Remarks) 
         .flat_map(|(_, change)| &change.adopted)
         .collect();
     for (other, change) in since {
-        if change.returned.iter().any(|rule| !adopted.contains(&rule)) {
+        let is_out = |rule: &&KeptRule| adopted.iter().any(|one| one.is_same_rule(rule));
+        if change.returned.iter().any(|rule| !is_out(&rule)) {
             after.note(format_args!(
                 "the foreign rules that change {other} put back stay; to take them out again: sudo nvactl apply --adopt"
             ));

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tracing::debug;
 
-use super::records::{Begun, Booted, Change, Decision, LastDecision, Pending, SavedState, VERSION};
+use super::records::{
+    Begun, Booted, Change, Decision, LastDecision, Pending, SavedState, VERSION_WITH_FOREIGN,
+};
 use crate::host::file::{self, FileError};
 use crate::host::folder::{self, FolderError};
 use crate::host::{lock, namespace};
@@ -643,7 +645,7 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, Sta
     };
     folder::root_owns(path)?;
     let versioned = serde_json::from_slice::<Versioned>(&bytes);
-    if versioned.is_ok_and(|record| record.version > VERSION) {
+    if versioned.is_ok_and(|record| record.version > VERSION_WITH_FOREIGN) {
         return Err(StateError::Later {
             path: path.to_owned(),
         });

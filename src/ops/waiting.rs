@@ -4,7 +4,7 @@ use tracing::debug;
 
 use super::adopt::{are_there, of_family};
 use super::error::{Error, describe};
-use super::records::{Change, Decision, LastDecision, Pending, Undone, VERSION};
+use super::records::{Change, Decision, LastDecision, Pending, Undone};
 use super::refusal::Refusal;
 use super::state::{State, StateError, seconds_now};
 use crate::diff;
@@ -33,7 +33,7 @@ impl Pending {
         seconds: u64,
     ) -> Result<Self, StateError> {
         Ok(Self {
-            version: VERSION,
+            version: before.version,
             id: format!("{}-{}", process::own_id(), seconds_now()),
             deadline: uptime_secs() + seconds,
             boot: boot()?,

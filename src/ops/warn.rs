@@ -132,16 +132,22 @@ pub fn reference(live: &Ruleset, remarks: &mut Remarks) {
     }
 }
 
-/// Names foreign rules that forward the same ports. `program` is the family's iptables, for the printed commands.
+/// Names foreign rules that forward the same ports, or set the source address of their connections. `program` is the family's iptables, for the printed commands.
 pub fn duplicates(live: &Ruleset, set: &ForwardSet, program: &str, remarks: &mut Remarks) {
     let found = duplicate::duplicates(live, set);
     remarks.warn_of_rules(found.iter().map(|duplicate| {
         let names = names(duplicate.forwards.iter().map(|name| name.as_str()));
         let typed = printable::line(duplicate.line());
+        let is_redirection = duplicate.redirects();
         let (also, whether) = match duplicate.undecided {
-            None => ("also forwards", String::new()),
+            None if is_redirection => ("also forwards the port", String::new()),
+            None => ("also sets the source address", String::new()),
             Some(condition) => (
-                "may also forward",
+                if is_redirection {
+                    "may also forward the port"
+                } else {
+                    "may also set the source address"
+                },
                 format!(", which depends on `{}`", printable::line(condition)),
             ),
         };
@@ -162,7 +168,7 @@ pub fn duplicates(live: &Ruleset, set: &ForwardSet, program: &str, remarks: &mut
                 format!("to look: {}", duplicate.look(program)),
             ),
         };
-        format!("{rule} {also} the port of {names}{whether}: {typed}\n  {advice}")
+        format!("{rule} {also} of {names}{whether}: {typed}\n  {advice}")
     }));
 }
 

@@ -235,10 +235,7 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
             Ok(read) => read,
             Err(error) => break (Err(error.into()), None),
         };
-        let before = PerFamily {
-            v4: (live.v4.ruleset, live.v4.counters),
-            v6: live.v6.map(|live| (live.ruleset, live.counters)),
-        };
+        let before = with_counters(live);
         if before.v6.is_none() {
             want.v6 = None;
         }
@@ -258,10 +255,10 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
             });
         }
         // The rules cannot be read, but may still be written.
-        (Ok(left), Some(unread)) => (&[Family::V6][..], unread, left),
+        (Ok(left), Some(unread)) => (&[Family::V6][..], unread, Some(left)),
         // Another program added rules that iptables cannot show, or that jump to a chain that must be
         // removed.
-        (Err(error), _) => (pending.families().as_slice(), error, not_read(pending)?),
+        (Err(error), _) => (pending.families().as_slice(), error, None),
     };
     // The chains of the change are known, and can be emptied anyway.
     debug!(error = describe(&error), "undone without reading the rules");
@@ -283,6 +280,10 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
         }
         Err(_) => true,
     };
+    let left_rules = match left_rules {
+        Some(left) => left,
+        None => put_back_alone(state, lock, pending)?,
+    };
     Ok(UndoReport {
         unverified,
         left_v6: left(Family::V6).then_some(error),
@@ -291,9 +292,43 @@ fn restore(state: &State, lock: &Lock, pending: &Pending) -> Result<UndoReport, 
     })
 }
 
-/// Returns the adopted rules of a change whose rules cannot be read. Jumps that the change added stay, so the rules behind
+/// Puts adopted rules back after nvactl's own were loaded without them. Returns those that do not come back.
+fn put_back_alone(state: &State, lock: &Lock, pending: &Pending) -> Result<Vec<LeftRule>, Error> {
+    if pending.before.adopted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (iptables, old) = (pending.iptables(), pending.rules()?);
+    for _ in 0..MOST_TRIES {
+        let listing = iptables.start_listing(pending.families());
+        let read = listing.and_then(|listing| listing.finish_readable(false));
+        let Ok((live, _)) = read.and_then(|read| shown(read, &old)) else {
+            return left_alone(pending, WhyLeft::NotRead);
+        };
+        let before = with_counters(live);
+        // nvactl's rules stay as they are now.
+        let own = before.map(|_, (live, _)| diff::own(live).without_forward_policy());
+        match load(state, lock, pending, &before, &own) {
+            Ok(left) => return Ok(left),
+            Err(Error::Transaction(TransactionError::ForeignMoved { .. })) => {}
+            Err(error) => {
+                debug!(error = describe(&error), "adopted rules are not put back");
+                break;
+            }
+        }
+    }
+    left_alone(pending, WhyLeft::Refused)
+}
+
+fn with_counters(live: PerFamily<Live>) -> PerFamily<(Ruleset, Counters)> {
+    PerFamily {
+        v4: (live.v4.ruleset, live.v4.counters),
+        v6: live.v6.map(|live| (live.ruleset, live.counters)),
+    }
+}
+
+/// Returns the adopted rules of a change, none of which comes back. Jumps that the change added stay, so the rules behind
 /// them have higher numbers than before the change.
-fn not_read(pending: &Pending) -> Result<Vec<LeftRule>, Error> {
+fn left_alone(pending: &Pending, why: WhyLeft) -> Result<Vec<LeftRule>, Error> {
     let before = pending.rules()?;
     let made = pending.wanted().try_map(|_, text| parse::parse(text))?;
     let jumps = |rules: &PerFamily<Ruleset>, rule: &KeptRule| {
@@ -304,7 +339,7 @@ fn not_read(pending: &Pending) -> Result<Vec<LeftRule>, Error> {
     let adopted = pending.before.adopted.iter();
     let left = adopted.map(|rule| {
         let added = jumps(&made, rule).saturating_sub(jumps(&before, rule));
-        LeftRule::not_read(rule, added)
+        LeftRule::moved(rule, added, why)
     });
     Ok(left.collect())
 }

@@ -44,21 +44,21 @@ forwards:
 ";
 
 /// Types rules on a host.
-fn typed(host: &Host, commands: &str) -> String {
+pub fn typed(host: &Host, commands: &str) -> String {
     host.shell(&format!("set -e\n{commands}"));
     save(host)
 }
 
-fn adopt(host: &Host, spec: &str) -> Said {
+pub fn adopt(host: &Host, spec: &str) -> Said {
     nvactl(host, &["apply", "-", "--adopt", "--no-trial"], spec)
 }
 
-fn rollback(host: &Host) -> Said {
+pub fn rollback(host: &Host) -> Said {
     nvactl(host, &["rollback"], "")
 }
 
 /// The rules that are not nvactl's.
-fn foreign(host: &Host) -> Vec<String> {
+pub fn foreign(host: &Host) -> Vec<String> {
     let saved = save(host);
     let rules = saved.lines().filter(|line| line.starts_with("-A"));
     let foreign = rules.filter(|line| !line.contains("NVACTL"));
@@ -66,7 +66,7 @@ fn foreign(host: &Host) -> Vec<String> {
 }
 
 /// The rules of a chain that are not nvactl's, without `-A` and the name of the chain.
-fn chain(host: &Host, name: &str) -> Vec<String> {
+pub fn chain(host: &Host, name: &str) -> Vec<String> {
     let start = format!("-A {name} ");
     let foreign = foreign(host).into_iter();
     let rules = foreign.filter_map(|line| Some(line.strip_prefix(&start)?.to_owned()));
@@ -101,7 +101,10 @@ fn typed_rules_become_a_spec_and_go(backend: Backend) {
 
         let said = lab.nvactl(&["apply", "/run/spec.yaml", "--adopt"]);
         assert_eq!(said.code, 0, "{said:?}");
-        assert!(said.stdout.contains("adopted 4 rules"), "{said:?}");
+        assert!(said.stdout.contains("adopting 4 rules"), "{said:?}");
+        // A program that does not know of adopted rules would undo the change without them.
+        let version = host.shell("grep -rh '\"version\"' /var/lib/nvactl");
+        assert!(version.contains("\"version\": 2"), "{version}");
         assert_eq!(foreign(host), [""; 0]);
         assert_eq!(lab.tcp(FIREWALL, 49181), answer(target, FIREWALL));
         let after = save(host);
@@ -337,6 +340,17 @@ fn a_rule_whose_neighbours_are_gone_is_printed(backend: Backend) {
     assert!(said.stdout.contains("to add it: sudo iptables"), "{said:?}");
 }
 
+/// Gives a faked program the name of its backend, by which an undo calls it, and returns that name.
+fn alias(host: &Host, backend: Backend, program: &str) -> String {
+    let of_backend = match backend {
+        Backend::Nft => "iptables-nft-",
+        Backend::Legacy => "iptables-legacy-",
+    };
+    let name = program.replace("iptables-", of_backend);
+    host.run(&format!("cp -P /run/bin/{program} /run/bin/{name}"));
+    name
+}
+
 lab_test!(either the_watchdog_puts_adopted_rules_back);
 fn the_watchdog_puts_adopted_rules_back(backend: Backend) {
     let host = firewall(backend);
@@ -349,6 +363,35 @@ fn the_watchdog_puts_adopted_rules_back(backend: Backend) {
     assert_eq!(save(&host), before);
 }
 
+lab_test!(either adopted_rules_come_back_if_the_undo_is_refused);
+/// A jump of another program keeps a chain of nvactl, which the undo would delete.
+fn adopted_rules_come_back_if_the_undo_is_refused(backend: Backend) {
+    let host = firewall(backend);
+    let before = typed(&host, AMONG_OTHERS);
+    let args = ["apply", "-", "--adopt", "--no-trial", "--confirm", "600"];
+    let said = nvactl(&host, &args, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    // nvactl does not see the jump while it reads, and the kernel refuses to delete the chain.
+    fake(
+        &host,
+        "iptables-restore",
+        "if mkdir /run/first 2>/dev/null; then iptables -A OUTPUT -o lo -j NVACTL-FORWARD; fi\nreal \"$@\"",
+    );
+    alias(&host, backend, "iptables-restore");
+    let said = nvactl(&host, &["confirm", "--cancel"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let all = save(&host);
+    let rules = |text: &str| -> Vec<String> {
+        let rules = text.lines().filter(|line| line.starts_with("-A"));
+        rules
+            .filter(|line| !line.contains("NVACTL"))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(rules(&all), rules(&before));
+    assert!(!all.contains("web"), "{all}");
+}
+
 lab_test!(either adopted_rules_are_printed_if_the_rules_cannot_be_read);
 /// nvactl's own rules are undone all the same, since they are known.
 fn adopted_rules_are_printed_if_the_rules_cannot_be_read(backend: Backend) {
@@ -359,12 +402,7 @@ fn adopted_rules_are_printed_if_the_rules_cannot_be_read(backend: Backend) {
     assert_eq!(said.code, 0, "{said:?}");
     let adopted = foreign(&host);
     fake(&host, "iptables-save", "exit 1");
-    // An undo calls the backend by its own name.
-    let name = match backend {
-        Backend::Nft => "iptables-nft-save",
-        Backend::Legacy => "iptables-legacy-save",
-    };
-    host.run(&format!("cp -P /run/bin/iptables-save /run/bin/{name}"));
+    let name = alias(&host, backend, "iptables-save");
     let said = nvactl(&host, &["confirm", "--cancel"], "");
     host.run(&format!("rm /run/bin/{name}"));
     unfake(&host, "iptables-save");
@@ -488,7 +526,10 @@ fn a_rule_that_a_file_adds_at_boot_stays(backend: Backend) {
          cat > /etc/wireguard/wg0.conf <<'END'
 [Interface]
 PostUp = iptables -t nat -A POSTROUTING -o eth0 -d 10.224.0.118 -p tcp --dport 80 -j SNAT --to-source 10.3.0.4
-END",
+END
+         printf '%s\\n' 'iptables -A FORWARD -i $IN -j ACCEPT' > /etc/rc.local
+         mkdir -p /etc/systemd/system/multi-user.target.wants
+         ln -s /lib/none /etc/systemd/system/multi-user.target.wants/ferm.service",
     );
     let said = adopt(&host, POD);
     assert_eq!(said.code, 0, "{said:?}");
@@ -501,8 +542,85 @@ END",
             .contains("`/etc/iptables/rules.v4` still has adopted rules"),
         "{said:?}"
     );
+    assert!(
+        said.stderr.contains(
+            "ferm loads whole tables at boot; nvactl cannot read its rules, so look whether it adds an adopted rule \
+             at boot: /etc/ferm/ferm.conf"
+        ),
+        "{said:?}"
+    );
+    assert!(
+        said.stderr.contains(
+            "`/etc/rc.local` has a command that nvactl cannot read; look whether it adds an adopted rule at boot: \
+             iptables -A FORWARD -i $IN -j ACCEPT"
+        ),
+        "{said:?}"
+    );
     assert_eq!(foreign(&host).len(), 1);
     assert_eq!(chain(&host, "POSTROUTING").len(), 1);
+}
+
+lab_test!(either a_rule_of_a_script_that_a_unit_runs_stays);
+fn a_rule_of_a_script_that_a_unit_runs_stays(backend: Backend) {
+    let host = firewall(backend);
+    typed(&host, STRAIGHT_TO_A_POD);
+    host.shell(
+        "mkdir -p /etc/systemd/system
+         iptables-save > /etc/old.rules
+         printf '%s\\n' '[Service]' 'ExecStart=/bin/sh -e /etc/firewall.sh' > /etc/systemd/system/fw.service
+         cat > /etc/firewall.sh <<'END'
+POD=10.224.0.118
+iptables -t nat --append POSTROUTING -o eth0 --destination \"$POD\" -p tcp --dport 80 -j SNAT --to-source 10.3.0.4
+iptables-save > /etc/old.rules
+END",
+    );
+    let said = adopt(&host, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains(
+            "`/etc/firewall.sh` adds a rule at boot, so it was not adopted: nat: -A POSTROUTING"
+        ),
+        "{said:?}"
+    );
+    assert!(!said.stderr.contains("cannot read"), "{said:?}");
+    assert_eq!(foreign(&host).len(), 1);
+    assert_eq!(rollback(&host).code, 0);
+    // All of them come from a file that the script loads.
+    host.shell("echo 'iptables-restore < /etc/old.rules' > /etc/firewall.sh");
+    let said = adopt(&host, POD);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        said.stderr.contains("`/etc/old.rules` adds a rule"),
+        "{said:?}"
+    );
+    assert_eq!(foreign(&host).len(), 4);
+}
+
+lab_test!(either a_removal_says_how_adopted_rules_come_back);
+fn a_removal_says_how_adopted_rules_come_back(backend: Backend) {
+    let host = firewall(backend);
+    let before = typed(&host, STRAIGHT_TO_A_POD);
+    let words =
+        "a removal does not bring back 4 rules that nvactl adopted; to go back to before change ";
+    assert_eq!(adopt(&host, POD).code, 0);
+    assert_eq!(rollback(&host).code, 0);
+    // They are back.
+    let said = nvactl(&host, &["remove"], "");
+    assert!(!said.stderr.contains(words), "{said:?}");
+    assert_eq!(adopt(&host, POD).code, 0);
+    let moved = POD.replace("49181", "49182");
+    assert_eq!(nvactl(&host, &["apply", "-", "--no-trial"], &moved).code, 0);
+    let said = nvactl(&host, &["remove"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let (_, command) = said.stderr.split_once(words).expect("it is said");
+    let (_, number) = command
+        .split_once("nvactl rollback ")
+        .expect("it is a command");
+    let number = number.lines().next().expect("it has a line");
+    assert_eq!(number, "3");
+    let said = nvactl(&host, &["rollback", number], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(save(&host), before);
 }
 
 lab_test!(a_change_by_others_meanwhile_is_noticed);
@@ -591,13 +709,19 @@ fn a_killed_adoption_can_be_rolled_back(backend: Backend) {
             .command(env!("CARGO_BIN_EXE_nvactl"))
             .args(["apply", "/run/spec.yaml", "--adopt", "--no-trial"])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .expect("it starts");
         wait_for("it is loading", || host.exists("/run/loading"));
         run.kill().expect("it can be killed");
-        run.wait().expect("it ends");
+        let said = run.wait_with_output().expect("it ends");
+        let shown = String::from_utf8_lossy(&said.stdout);
+        assert!(
+            shown.starts_with("adopting 3 rules, which the spec says now:\n"),
+            "{shown}"
+        );
+        assert_eq!(shown.lines().count(), 4, "{shown}");
         host.run("touch /run/killed");
         wait_for("the program has ended", || host.exists("/run/ended"));
         let count = if loads { 6 } else { 9 };

@@ -58,6 +58,8 @@ macro_rules! lab_test {
 }
 
 mod adopt;
+mod adopt_shared;
+mod adopt_story;
 mod ahead;
 #[path = "../asked/mod.rs"]
 mod asked;

@@ -264,6 +264,53 @@ fn each_rule_of_shorewall_has_one_account(backend: Backend) {
     }
 }
 
+/// Shorewall would load adopted rules again.
+fn rules_of_shorewall_stay(backend: Backend) {
+    let Some(host) = host(backend, SHOREWALL) else {
+        return;
+    };
+    let nvactl = |args: &[&str]| crate::nvactl(&host, args, "");
+    let said = nvactl(&["import", "live", "-o", "/run/spec.yaml", "--no-proof"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let spec = host.run("cat /run/spec.yaml");
+    let note = "\n# Shorewall loads these rules again whenever it starts, so `nvactl apply --adopt` leaves them: delete";
+    assert!(spec.contains(note), "{spec}");
+    let dnat =
+        "-A PREROUTING -i eth0 -p tcp -m tcp --dport 443 -j DNAT --to-destination 10.8.0.20:8443";
+    let others = |saved: &str| {
+        let rules = saved
+            .lines()
+            .filter(|line| line.starts_with("-A") && !line.contains("NVACTL"));
+        rules.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = others(&host.run("iptables-save"));
+    let adopt = ["apply", "/run/spec.yaml", "--adopt", "--no-trial"];
+    let said = nvactl(&adopt);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(others(&host.run("iptables-save")), before);
+    let words = format!(
+        "Shorewall loads these rules again whenever it starts, so they were not adopted:\n  filter: -A loc_frwd -o eth0 -j ACCEPT\n  \
+         filter: -A net-loc -d 10.8.0.20/32 -p tcp -m tcp --dport 8443 -m conntrack --ctorigdstport 443 -j ACCEPT\n  nat: {dnat}\n  \
+         nat: -A POSTROUTING -s 10.8.0.0/24 -o eth0 -j MASQUERADE\n  to take them out, delete their lines in \
+         /etc/shorewall, then: sudo shorewall reload\n  a reload removes nvactl's rules as well: apply the spec again afterwards"
+    );
+    assert!(said.stderr.contains(&words), "{said:?}");
+
+    // The advice.
+    host.shell("sed -i /^DNAT/d /etc/shorewall/rules && shorewall reload");
+    let saved = host.run("iptables-save");
+    assert!(
+        !saved.contains(dnat) && !saved.contains("NVACTL"),
+        "{saved}"
+    );
+    let said = nvactl(&adopt);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(
+        host.run("iptables-save")
+            .contains("comment tcp-443 -j DNAT")
+    );
+}
+
 fn each_rule_of_firewalld_has_one_account(backend: Backend) {
     let Some(host) = host(backend, FIREWALLD) else {
         return;
@@ -273,6 +320,10 @@ fn each_rule_of_firewalld_has_one_account(backend: Backend) {
         outcome(&live, "--to-destination 10.8.0.20:8443"),
         ("left alone", "firewalld writes it")
     );
+}
+
+mod rules_of_shorewall_stay {
+    lab_test!(nft super::rules_of_shorewall_stay);
 }
 
 mod each_rule_of_other_programs_has_one_account {

@@ -1,5 +1,6 @@
 //! Finds rules in the files that add rules at boot, however they are spelled there.
 
+use super::boot_command::{AddingCommand, BootCommand, boot_commands};
 use crate::host::boot_text::BootText;
 use crate::import::ImportedPlace;
 use crate::net::Family;
@@ -13,6 +14,9 @@ use crate::netfilter::tracking::Conntrack;
 #[derive(Debug, Default)]
 pub struct BootRules<'t> {
     rules: Vec<BootRule<'t>>,
+    /// The path of a file and one of its commands, for each command that needs a shell, or that loads a file that is
+    /// none of the texts.
+    pub unread: Vec<(&'t str, String)>,
 }
 
 /// A rule that a file adds.
@@ -26,16 +30,38 @@ struct BootRule<'t> {
 }
 
 impl<'t> BootRules<'t> {
-    /// Reads the commands of files that add a rule. Those that nvactl cannot read are left out: they need a shell.
+    /// Reads the commands of files that add rules.
     #[must_use]
     pub fn of(texts: &'t [BootText]) -> Self {
-        let mut rules = Vec::new();
+        let mut found = Self::default();
         for text in texts {
-            for command in commands(text) {
-                rules.extend(read(&text.path, &command));
+            for command in boot_commands(text) {
+                match command {
+                    BootCommand::Loads(command) => {
+                        // Its file is one of the texts.
+                        let is_read = texts.iter().any(|one| command.contains(&one.path));
+                        if !is_read {
+                            found.unread(&text.path, command);
+                        }
+                    }
+                    BootCommand::Adds(command) => {
+                        let rules = read(&text.path, &command);
+                        if rules.is_empty() && may_matter(&command) {
+                            found.unread(&text.path, command.text);
+                        }
+                        found.rules.extend(rules);
+                    }
+                }
             }
         }
-        Self { rules }
+        found
+    }
+
+    fn unread(&mut self, path: &'t str, command: String) {
+        let found = (path, command);
+        if !self.unread.contains(&found) {
+            self.unread.push(found);
+        }
     }
 
     /// Returns the path of the first file that adds a rule.
@@ -64,78 +90,14 @@ fn in_one_spelling(rule: &Rule) -> Rule {
     rule
 }
 
-const QUOTES: [char; 2] = ['"', '\''];
-
-/// A command that adds a rule.
-#[derive(Debug)]
-struct AddingCommand {
-    /// The words before `-A` or `-I`, from the program on; empty for a line of iptables-save text.
-    program: Vec<String>,
-    chain: String,
-    /// The words behind the chain.
-    rule: Vec<String>,
-}
-
-/// Returns the commands of a file that add a rule.
-fn commands(text: &BootText) -> Vec<AddingCommand> {
-    // This leaves out the ends of lines that go on, and the 2 of `2>/dev/null`.
-    let joined = text.text.replace("\\\n", " ").replace(" 2>", " >");
-    let lines = joined
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'));
-    let commands = lines.flat_map(|line| line.split([';', '&', '|', '>']));
-    commands
-        .filter_map(|command| adding(command, text.interface.as_deref()))
-        .collect()
-}
-
-/// Reads a command in the middle of other words: a list of YAML has brackets and commas, and a value of wg-quick comes
-/// behind its key.
-fn adding(command: &str, interface: Option<&str>) -> Option<AddingCommand> {
-    let command = match interface {
-        // wg-quick(8): the name of the file's interface.
-        Some(interface) => command.replace("%i", interface),
-        None => command.to_owned(),
-    };
-    let is_list = command.trim_start().starts_with("- [");
-    let words = command.split_whitespace().map(|word| {
-        let edges: &[char] = if is_list {
-            &[QUOTES[0], QUOTES[1], '[', ']', ',']
-        } else {
-            &['[', ']', ',']
-        };
-        word.trim_matches(edges).to_owned()
-    });
-    let mut words: Vec<String> = words.collect();
-    let adds = |word: &String| ["-A", "-I", "--append", "--insert"].contains(&word.as_str());
-    let at = words.iter().position(adds)?;
-    let is_program = |word: &String| {
-        let name = word.trim_start_matches(QUOTES);
-        let name = name.rsplit('/').next().unwrap_or(name);
-        name.starts_with("iptables") || name.starts_with("ip6tables")
-    };
-    let program = words[..at].iter().position(is_program);
-    // The whole command stands in quotes.
-    if let Some(from) = program.filter(|from| words[*from].starts_with(QUOTES)) {
-        words[from] = words[from].trim_start_matches(QUOTES).to_owned();
-        if let Some(last) = words.last_mut() {
-            *last = last.trim_end_matches(QUOTES).to_owned();
-        }
+/// Returns whether a command may add a rule that can be adopted. Without the name of iptables, `-A` may be an option of
+/// any program, unless a chain of iptables follows.
+fn may_matter(command: &AddingCommand) -> bool {
+    let chain = ChainName::from(command.chain.as_str());
+    match chain {
+        ChainName::Input | ChainName::Output => false,
+        chain => chain.is_builtin() || !command.program.is_empty(),
     }
-    let program = program.map_or(&[] as &[String], |from| &words[from..at]);
-    let mut rest = words[at + 1..].iter();
-    let chain = rest.next()?.clone();
-    let mut rule: Vec<String> = rest.cloned().collect();
-    // The number of `-I CHAIN NUMBER`.
-    let is_number = |word: &String| word.bytes().all(|byte| byte.is_ascii_digit());
-    if rule.first().is_some_and(is_number) {
-        rule.remove(0);
-    }
-    Some(AddingCommand {
-        program: program.to_vec(),
-        chain,
-        rule,
-    })
 }
 
 /// Reads the rule of a command. A line of iptables-save text stands for both families, and for each table.
@@ -199,6 +161,68 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_cannot_be_read_is_named() {
+        for (command, is_named) in [
+            ("iptables -A FORWARD -i \"$IN\" -j ACCEPT", true),
+            (
+                "$IPT -t nat -I PREROUTING 1 -i $IN -j DNAT --to 10.0.0.1",
+                true,
+            ),
+            ("iptables -A $CHAIN -j ACCEPT", true),
+            ("iptables-restore < /etc/iptables.rules", true),
+            ("/sbin/ip6tables-legacy-restore -n /etc/rules", true),
+            ("iptables -A FORWARD -i eth0 -j ACCEPT", false),
+            ("iptables -A INPUT -i $IN -j ACCEPT", false),
+            ("iptables-restore <<END", false),
+            ("iptables-save -t nat", false),
+            ("usermod -A $IN", false),
+        ] {
+            let texts = [BootText {
+                path: "/etc/rc.local".to_owned(),
+                text: format!("IN=$(route)\n{command}\n{command} >/dev/null\n"),
+                interface: None,
+            }];
+            let unread = BootRules::of(&texts).unread;
+            let named = [("/etc/rc.local", command.to_owned())];
+            assert_eq!(unread, if is_named { &named[..] } else { &[] }, "{command}");
+        }
+    }
+
+    #[test]
+    fn variables_of_a_script_are_filled_in() {
+        let line = "-A FORWARD -d 10.224.0.118/32 -i eth0 -j ACCEPT";
+        for (script, found) in [
+            (
+                "IN=eth0\nPOD=10.224.0.118\niptables -A FORWARD -i $IN -d $POD -j ACCEPT",
+                true,
+            ),
+            (
+                "export IN=\"eth0\"; POD='10.224.0.118' # one\nIPT=\"/sbin/iptables -w\"\n$IPT -A FORWARD -i \"${IN}\" -d \"$POD\"/32 -j ACCEPT",
+                true,
+            ),
+            (
+                "IN=eth1\niptables -A FORWARD -i $IN -d 10.224.0.118 -j ACCEPT",
+                false,
+            ),
+            // Which of both it is, a shell would know.
+            (
+                "IN=eth0\niptables -A FORWARD -i $IN -d 10.224.0.118 -j ACCEPT\nIN=eth1",
+                false,
+            ),
+            (
+                "IN=eth\nINN=eth0\niptables -A FORWARD -i $INN -d 10.224.0.118 -j ACCEPT",
+                true,
+            ),
+            (
+                "X=$IN\niptables -A FORWARD -i ${X -d 10.224.0.118 -j ACCEPT$",
+                false,
+            ),
+        ] {
+            assert_eq!(finds(TableName::Filter, line, script), found, "{script}");
+        }
+    }
+
+    #[test]
     fn a_rule_is_found_however_it_is_typed() {
         let table = TableName::Nat;
         let dnat = "-A PREROUTING -d 10.3.0.4/32 -i eth0 -p tcp -m tcp --dport 49181 -j DNAT --to-destination 10.224.0.222";
@@ -226,6 +250,22 @@ mod tests {
             (
                 "iptables -t nat -A PREROUTING -i eth0 -d 10.3.0.4 -p tcp --dport 49182 -j DNAT --to 10.224.0.222",
                 false,
+            ),
+            (
+                "iptables --append PREROUTING --table nat --protocol tcp --in-interface eth0 --destination 10.3.0.4 --dport 49181 --jump DNAT --to-destination 10.224.0.222 # the ILB",
+                true,
+            ),
+            (
+                "iptables -t nat -C PREROUTING -j X 1>/dev/null 2>&1 || iptables -A PREROUTING -d 10.3.0.4 -i eth0 -p tcp --dport 49181 -j DNAT --to 10.224.0.222 -t nat",
+                true,
+            ),
+            (
+                "if true; then iptables -tnat -A PREROUTING -d 10.3.0.4 -i eth0 -p tcp --dport 49181 -j DNAT --to 10.224.0.222; fi",
+                true,
+            ),
+            (
+                "iptables-restore -n <<END\n*nat\n-A PREROUTING -i eth0 -d 10.3.0.4 -p tcp --dport 49181 -j DNAT --to 10.224.0.222\nCOMMIT\nEND",
+                true,
             ),
             // Not the same conditions, though the same values.
             (

@@ -12,6 +12,7 @@ use crate::import::{Draft, ImportRemark, ImportedPlace, Part, RuleFate};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::programs::is_of_shorewall;
 use crate::netfilter::ruleset::Ruleset;
 use crate::ops::records::KeptRule;
 
@@ -33,6 +34,10 @@ pub struct Chosen {
     pub mismatches: Vec<OtherMeaning>,
     /// Rules that a file adds at boot, each with the file.
     pub at_boot: Vec<(String, String)>,
+    /// Files with a command that cannot be read, each with the command. It may add an adopted rule at boot.
+    pub unread_files: Vec<(String, String)>,
+    /// Rules that the spec says as well, and that Shorewall loads again whenever it starts.
+    pub of_shorewall: Vec<(Family, String)>,
     /// Rules that nvactl could say, of connections that the spec does not name.
     pub unsaid: Vec<String>,
 }
@@ -71,6 +76,7 @@ pub fn choose(
         .collect();
     let mut choice = Choosing {
         candidates: &candidates,
+        of_shorewall: of_shorewall(rules),
         taken: BTreeMap::new(),
         in_files: BTreeSet::new(),
         found: Chosen::default(),
@@ -87,11 +93,19 @@ pub fn choose(
 
 struct Choosing<'c> {
     candidates: &'c [Candidate<'c>],
+    /// The families whose rules Shorewall has loaded.
+    of_shorewall: BTreeSet<Family>,
     /// The rules that go, each with the entries of the spec.
     taken: BTreeMap<&'c ImportedPlace, Vec<Name>>,
     /// The rules that a file adds at boot.
     in_files: BTreeSet<&'c ImportedPlace>,
     found: Chosen,
+}
+
+/// Returns the families whose rules Shorewall has loaded. It loads whole tables, so they are all its own.
+fn of_shorewall(rules: &PerFamily<&Ruleset>) -> BTreeSet<Family> {
+    let families = rules.iter().filter(|(_, rules)| is_of_shorewall(rules));
+    families.map(|(family, _)| family).collect()
 }
 
 impl<'c> Choosing<'c> {
@@ -105,6 +119,8 @@ impl<'c> Choosing<'c> {
             if matches!(part, Part::Own | Part::Jump) || entries.is_empty() {
                 continue;
             }
+            let family = one.account.place.family;
+            let is_of_shorewall = self.of_shorewall.contains(&family);
             let mut names: Vec<Name> = Vec::new();
             let (mut is_said, mut differs) = (true, false);
             for entry in entries {
@@ -120,7 +136,9 @@ impl<'c> Choosing<'c> {
                     Meaning::NotSaid => is_said = false,
                     Meaning::Differs { entry, fields } => {
                         differs = true;
-                        self.found.differs(entry, fields, one);
+                        if !is_of_shorewall {
+                            self.found.differs(entry, fields, one);
+                        }
                     }
                 }
             }
@@ -129,6 +147,8 @@ impl<'c> Choosing<'c> {
             }
             if !is_said {
                 self.found.unsaid.push(one.text());
+            } else if is_of_shorewall {
+                self.found.of_shorewall.push((family, one.text()));
             } else if one.can_go() {
                 self.taken.insert(&one.account.place, names);
             }
@@ -138,6 +158,9 @@ impl<'c> Choosing<'c> {
     /// Leaves the rules that a file would add again at boot, and every other copy of them.
     fn keep_those_of_files(&mut self, texts: &[BootText]) {
         let files = BootRules::of(texts);
+        let unread = files.unread.iter();
+        let unread = unread.map(|(path, command)| ((*path).to_owned(), command.clone()));
+        self.found.unread_files = unread.collect();
         for one in self.candidates {
             let place = &one.account.place;
             let may_go = self.taken.contains_key(place) || one.is_for_replies() || one.is_jump();
@@ -515,6 +538,39 @@ mod tests {
         let live = rules(&[ACCEPT], &[DNAT, &second, SNAT]);
         let found = chosen(&rules(&[ACCEPT], &[DNAT, SNAT]), &live, &[]);
         assert_eq!(adopted(&found), ["PREROUTING 1"]);
+    }
+
+    #[test]
+    fn rules_of_shorewall_stay_whatever_they_mean() {
+        let said = rules(&[ACCEPT], &[DNAT, SNAT]);
+        let live = rules(&[":shorewall - [0:0]", ACCEPT, REPLIES], &[DNAT, SNAT]);
+        let found = chosen(&said, &live, &[]);
+        assert_eq!(adopted(&found), [""; 0]);
+        let texts: Vec<&str> = found
+            .of_shorewall
+            .iter()
+            .map(|(_, text)| text.as_str())
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                format!("filter: {ACCEPT}"),
+                format!("nat: {DNAT}"),
+                format!("nat: {SNAT}")
+            ]
+        );
+        let moved = [ACCEPT, DNAT, SNAT].map(|line| line.replace("10.224.0.118", "10.224.0.119"));
+        let moved = rules(&[&moved[0]], &[&moved[1], &moved[2]]);
+        let found = chosen(&moved, &live, &[]);
+        assert_eq!((adopted(&found), found.mismatches), (vec![], vec![]));
+        // Those of another family are no matter of its own.
+        assert_eq!(
+            of_shorewall(&PerFamily {
+                v4: &said,
+                v6: Some(&live)
+            }),
+            [Family::V6].into()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod adoption;
 mod at_boot;
+mod boot_command;
 mod candidate;
 mod choose;
 mod meaning;
@@ -26,6 +27,7 @@ use crate::diff::foreign::{ForeignShift, GoalChain, foreign_rules};
 use crate::forwards::{ForwardSet, Name};
 use crate::host::boot_text::boot_texts;
 use crate::host::file;
+use crate::host::managers;
 use crate::host::persistence::rules_file;
 use crate::host::survey::Surroundings;
 use crate::import::{KnownRoutes, import};
@@ -156,8 +158,54 @@ pub fn say(chosen: &Chosen, remarks: &mut Remarks) {
     remarks.warn_of_rules(chosen.at_boot.iter().map(|(rule, file)| {
         format!("`{file}` adds a rule at boot, so it was not adopted: {rule}")
     }));
+    for family in Family::ALL {
+        let of_family = chosen.of_shorewall.iter();
+        let rules = of_family.filter_map(|(of, rule)| (*of == family).then_some(rule.as_str()));
+        say_of_shorewall(family, &rules.collect::<Vec<_>>(), remarks);
+    }
+    if !chosen.adopted.is_empty() {
+        say_of_unread(&chosen.unread_files, remarks);
+    }
     for rule in &chosen.unsaid {
         remarks.note(format_args!("not in the spec, so it stays: {rule}"));
+    }
+}
+
+/// Warns of rules that Shorewall would load again.
+fn say_of_shorewall(family: Family, rules: &[&str], remarks: &mut Remarks) {
+    const MOST: usize = 20;
+    let name = match family {
+        Family::V4 => "shorewall",
+        Family::V6 => "shorewall6",
+    };
+    let mut lines: Vec<String> = rules
+        .iter()
+        .take(MOST)
+        .map(|rule| format!("\n  {rule}"))
+        .collect();
+    if rules.len() > MOST {
+        lines.push(format!("\n  and {} more", rules.len() - MOST));
+    }
+    if !rules.is_empty() {
+        remarks.warn(format_args!(
+            "Shorewall loads these rules again whenever it starts, so they were not adopted:{}\n  to take them out, \
+             delete their lines in /etc/{name}, then: sudo {name} reload\n  a reload removes nvactl's rules as well: \
+             apply the spec again afterwards",
+            lines.concat()
+        ));
+    }
+}
+
+/// Warns of commands and files that may add adopted rules at boot, and that nvactl cannot read.
+fn say_of_unread(files: &[(String, String)], remarks: &mut Remarks) {
+    const LOOK: &str = "look whether it adds an adopted rule at boot";
+    remarks.warn_of_rules(files.iter().map(|(file, command)| {
+        format!("`{file}` has a command that nvactl cannot read; {LOOK}: {command}")
+    }));
+    for (program, rules) in managers::table_loaders() {
+        remarks.warn(format_args!(
+            "{program} loads whole tables at boot; nvactl cannot read its rules, so {LOOK}: {rules}"
+        ));
     }
 }
 

@@ -42,6 +42,8 @@ pub enum WhyLeft {
     Unreadable,
     /// The loaded rules could not be read.
     NotRead,
+    /// It could not be loaded.
+    Refused,
 }
 
 /// A chain on the way to its goal.
@@ -60,6 +62,36 @@ struct RefilledChain {
 /// behind it. `kept` are those of the newest change first.
 #[must_use]
 pub fn put_back(live: &Ruleset, kept: &[&KeptRule]) -> PutBack {
+    let (mut kept, mut left) = (kept.to_vec(), Vec::new());
+    loop {
+        let mut back = places(live, &kept);
+        let after = back.shift.new.reached(live);
+        let last = |one: &KeptRule| {
+            let chain = after.chain(one.table, &one.chain);
+            chain.map_or(1, |chain| chain.rules.len() + 1)
+        };
+        let leads_nowhere = |one: &&KeptRule| {
+            let names = chain_names(&after, &[], one.table);
+            back.placed.contains(one) && unloadable(&rule_of(&one.rule, &names)).is_some()
+        };
+        let (gone, stay): (Vec<_>, Vec<_>) = kept.into_iter().partition(leads_nowhere);
+        if gone.is_empty() {
+            back.left.extend(left);
+            for LeftRule { rule, .. } in &mut back.left {
+                rule.number = rule.number.min(last(rule));
+            }
+            return back;
+        }
+        left.extend(gone.into_iter().map(|one| LeftRule {
+            rule: one.clone(),
+            why: WhyLeft::ChainGone,
+        }));
+        kept = stay;
+    }
+}
+
+/// Finds the places of rules. A jump may have one whose chain does not come back.
+fn places(live: &Ruleset, kept: &[&KeptRule]) -> PutBack {
     let mut back = PutBack::default();
     let mut chains: BTreeMap<(TableName, &ChainName), RefilledChain> = BTreeMap::new();
     let mut names: BTreeMap<TableName, BTreeSet<ChainName>> = BTreeMap::new();
@@ -145,13 +177,8 @@ fn placed(
         return Err(WhyLeft::ThereAgain);
     }
     let rule = rule_of(&one.rule, names);
-    match &rule.target {
-        // A name that is no chain is read as a target of that name.
-        Some(Target::Other(words)) if words.first().is_none_or(|word| word.spelled() != "DNAT") => {
-            return Err(WhyLeft::ChainGone);
-        }
-        Some(Target::Unread(_)) => return Err(WhyLeft::Unreadable),
-        _ => {}
+    if let Some(why) = unloadable(&rule) {
+        return Err(why);
     }
     let behind = one.behind.as_ref();
     let behind = behind.and_then(|text| chain.texts.iter().position(|other| other == text));
@@ -169,17 +196,26 @@ fn placed(
     Ok((at.ok_or(WhyLeft::PlaceGone)?, rule))
 }
 
+/// Returns why the kernel would not take a rule.
+fn unloadable(rule: &Rule) -> Option<WhyLeft> {
+    match &rule.target {
+        // A name that is no chain is read as a target of that name.
+        Some(Target::Other(words)) if words.first().is_none_or(|word| word.spelled() != "DNAT") => {
+            Some(WhyLeft::ChainGone)
+        }
+        Some(Target::Unread(_)) => Some(WhyLeft::Unreadable),
+        _ => None,
+    }
+}
+
 impl LeftRule {
-    /// Returns a rule that was not looked for, since the loaded rules could not be read. `added` is the number of rules
-    /// that stand before it now and did not when it was adopted.
+    /// Returns a rule whose place is not looked for. `added` is the number of rules that stand before it now and did not
+    /// when it was adopted.
     #[must_use]
-    pub fn not_read(rule: &KeptRule, added: usize) -> Self {
+    pub fn moved(rule: &KeptRule, added: usize, why: WhyLeft) -> Self {
         let mut rule = rule.clone();
         rule.number += added;
-        Self {
-            rule,
-            why: WhyLeft::NotRead,
-        }
+        Self { rule, why }
     }
 
     /// Returns what happened to the rule, and the command that adds it.
@@ -200,15 +236,20 @@ impl LeftRule {
             WhyLeft::ChainGone => "did not come back, because a chain that it needs is gone",
             WhyLeft::Unreadable => "did not come back, because its record cannot be read",
             WhyLeft::NotRead => "did not come back, because the loaded rules cannot be read",
+            WhyLeft::Refused => "did not come back, because it could not be loaded",
+        };
+        let once = match self.why {
+            WhyLeft::ChainGone => " once the chain is there",
+            _ => "",
         };
         format!(
-            "the adopted rule `{chain} {rule}` in {table} {why}; to add it: {}",
+            "the adopted rule `{chain} {rule}` in {table} {why}; to add it{once}: {}",
             command(&self.rule, backend.program(*family, "iptables").as_str())
         )
     }
 }
 
-/// Returns the command that adds a rule at its old number.
+/// Returns the command that adds a rule at its old number, or at the end of a chain that has become shorter.
 fn command(rule: &KeptRule, program: &str) -> String {
     let read = rule_of(&rule.rule, &BTreeSet::new());
     Line::Insert(&rule.chain, rule.number, &read).as_command(program, rule.table)
@@ -222,7 +263,7 @@ pub fn put_back_all(live: &PerFamily<&Ruleset>, kept: &[KeptRule]) -> PerFamily<
         let unread = of_family(kept, Family::V6).into_iter();
         back.v4
             .left
-            .extend(unread.map(|rule| LeftRule::not_read(rule, 0)));
+            .extend(unread.map(|rule| LeftRule::moved(rule, 0, WhyLeft::NotRead)));
     }
     back
 }
@@ -338,6 +379,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_is_for_the_chain_as_it_is_now() {
+        let far = KeptRule {
+            number: 9,
+            ..kept(A, Some(X), Some(Y))
+        };
+        let number = |now: &[&str]| put_back(&live(now), &[&far]).left[0].rule.number;
+        assert_eq!(number(&[]), 1);
+        assert_eq!(number(&[OWN, NEW]), 3);
+    }
+
+    #[test]
     fn a_jump_without_its_chain_stays_away() {
         let back = put_back(&live(&[X]), &[&kept("-j MINE", Some(X), None)]);
         assert_eq!(
@@ -345,5 +397,38 @@ mod tests {
             Some(WhyLeft::ChainGone)
         );
         assert!(back.shift.new.is_empty());
+    }
+
+    #[test]
+    fn a_jump_whose_chain_does_not_come_back_stays_away() {
+        let in_chain = |name: &str, rule: &str| KeptRule {
+            chain: ChainName::from(name),
+            with_chain: true,
+            ..kept(rule, None, None)
+        };
+        // The only rule of `MINE` leads to a chain that is gone, so `MINE` does not come back either.
+        let jump = kept("-j MINE", Some(X), None);
+        let inner = in_chain("MINE", "-j GONE");
+        let after = kept(A, Some("-j MINE"), None);
+        let back = put_back(&live(&[X]), &[&jump, &inner, &after]);
+        assert!(back.shift.new.is_empty(), "{back:?}");
+        let mut left: Vec<(&str, WhyLeft)> = back
+            .left
+            .iter()
+            .map(|one| (one.rule.rule.as_str(), one.why))
+            .collect();
+        left.sort_by_key(|(rule, _)| *rule);
+        assert_eq!(
+            left,
+            [
+                ("-j GONE", WhyLeft::ChainGone),
+                ("-j MINE", WhyLeft::ChainGone),
+                (A, WhyLeft::PlaceGone)
+            ]
+        );
+        // With a rule that can come back, the chain does, and the jump to it.
+        let second = in_chain("MINE", A);
+        let back = put_back(&live(&[X]), &[&jump, &inner, &second]);
+        assert_eq!(back.placed, [jump, second]);
     }
 }
