@@ -16,6 +16,7 @@
 //! import      foreign rules ─▶ a draft of a spec; neither host nor yaml
 //! diff        rules against rules: script, drift; neither host nor yaml
 //! twin        a copy of the machine in which the kernel answers
+//! proof       connections through copies with old rules and with new ones
 //! health      status, doctor, probe, other programs' rules
 //! ops         apply, rollback, remove, persist, confirm, records
 //! cli         the command line as types
@@ -52,6 +53,7 @@ pub mod net;
 pub mod netfilter;
 pub mod ops;
 pub mod plan;
+pub mod proof;
 pub mod twin;
 pub mod yaml;
 

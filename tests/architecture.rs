@@ -145,7 +145,7 @@ fn a_thread_that_is_not_there_is_no_panic() {
 
 /// The rooms of the crate. Each may import only those before it. `nvactl::Error` collects the errors of all
 /// rooms, so the last room defines it, and no room can name it as `crate::Error`.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "net",
     "netfilter",
     "host",
@@ -156,6 +156,7 @@ const ROOMS: [&str; 14] = [
     "import",
     "diff",
     "twin",
+    "proof",
     "health",
     "ops",
     "cli",
@@ -165,7 +166,7 @@ const ROOMS: [&str; 14] = [
 /// Imports that the order would allow. Rules and their differences are functions of values, so nothing
 /// below them may touch the machine. Only commands read the text of a spec; `cli` may name the codes of
 /// its problems.
-const BANNED: [(&str, &str); 12] = [
+const BANNED: [(&str, &str); 14] = [
     ("forwards", "host"),
     ("kubernetes", "host"),
     ("yaml", "host"),
@@ -176,6 +177,8 @@ const BANNED: [(&str, &str); 12] = [
     ("diff", "host"),
     ("diff", "yaml"),
     ("twin", "yaml"),
+    ("proof", "host"),
+    ("proof", "yaml"),
     ("health", "yaml"),
     ("ops", "yaml"),
 ];

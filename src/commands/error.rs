@@ -27,6 +27,7 @@ use crate::netfilter::text::parse::ParseError;
 use crate::netfilter::text::typed::TypedError;
 use crate::ops;
 use crate::ops::state::StateError;
+use crate::proof::ProofError;
 use crate::twin::TwinError;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -88,6 +89,15 @@ pub enum Error {
 impl From<ops::Error> for Error {
     fn from(error: ops::Error) -> Self {
         Error::Operation(Box::new(error))
+    }
+}
+
+impl From<ProofError> for Error {
+    fn from(error: ProofError) -> Self {
+        match error {
+            ProofError::Twin(error) => Error::Twin(error),
+            ProofError::Thread(error) => Error::Thread(error),
+        }
     }
 }
 

@@ -1,19 +1,12 @@
 //! `nvactl import`: writes a spec from rules that exist already.
 
-mod asking;
 mod change;
-mod changed_end;
 mod checked;
-mod clients;
 mod comments;
 mod kubernetes;
-mod named;
-mod old_rules;
-mod proof;
-mod reasons;
+mod proven;
 mod report;
 mod rules;
-mod time_left;
 mod written;
 
 use super::console::Console;
@@ -26,8 +19,9 @@ use crate::host::file;
 use crate::host::user_namespace::enter_own_namespaces;
 use crate::import::{Draft, import};
 use crate::net::words::with_causes;
+use crate::proof::Proof;
 use crate::yaml::spec_text;
-use proof::{Proof, prove};
+use proven::prove;
 use report::ImportReport;
 use rules::ImportedRules;
 use written::WrittenSpec;

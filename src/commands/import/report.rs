@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::proof::{NotOpened, Proof, ProofDifference};
 use super::rules::ImportedRules;
 use crate::forwards::PacketTest;
 use crate::import::{Account, Draft, RuleFate};
 use crate::net::printable;
 use crate::net::words::counted;
+use crate::proof::{NotOpened, Proof, ProofDifference};
 
 /// The width of the longest outcome, and two blanks.
 const OUTCOME_WIDTH: usize = "cannot be said".len() + 2;

@@ -22,10 +22,10 @@ use crate::netfilter::text::line::Line;
 use crate::netfilter::text::parse;
 use crate::netfilter::text::typed::{TypedRules, read_typed};
 use crate::plan::plan;
+use crate::proof::CopyRules;
 use crate::twin::machine::Machine;
 use crate::twin::made_up::MadeUp;
 use crate::twin::packet_tests::copies;
-use crate::twin::rule_change::RuleChange;
 use crate::twin::rules::PacketFilter;
 
 /// The name of this machine.
@@ -43,22 +43,6 @@ pub(super) struct ImportedRules {
     live: Option<Iptables>,
     /// The backend of the copies.
     backend: Backend,
-}
-
-/// The rules of a copy.
-pub(super) struct CopyRules {
-    pub(super) filter: PacketFilter,
-    /// The change that is loaded over them.
-    pub(super) change: Option<RuleChange>,
-}
-
-impl CopyRules {
-    fn of(filter: PacketFilter) -> Self {
-        Self {
-            filter,
-            change: None,
-        }
-    }
 }
 
 impl ImportedRules {
@@ -130,7 +114,10 @@ impl ImportedRules {
 
     /// Returns the state of a copy with the rules as they are.
     pub(super) fn unchanged(&self) -> Result<CopyRules> {
-        Ok(CopyRules::of(self.filter()?))
+        Ok(CopyRules {
+            filter: self.filter()?,
+            change: None,
+        })
     }
 
     fn filter(&self) -> Result<PacketFilter> {
@@ -155,7 +142,10 @@ impl ImportedRules {
             (*family, rules)
         });
         let after: Vec<(Family, Ruleset)> = after.collect();
-        Ok(CopyRules::of(filter(&after, self.backend)?))
+        Ok(CopyRules {
+            filter: filter(&after, self.backend)?,
+            change: None,
+        })
     }
 
     /// Returns the place of the rule that an account is about: its line, if the rules are those of a file.

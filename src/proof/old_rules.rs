@@ -15,10 +15,10 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 
 /// The old rules, and their part in a draft.
-#[derive(Clone, Copy)]
-pub(super) struct OldRules<'r> {
-    pub(super) draft: &'r Draft,
-    pub(super) rules: &'r [(Family, Ruleset)],
+#[derive(Debug, Clone, Copy)]
+pub struct OldRules<'r> {
+    pub draft: &'r Draft,
+    pub rules: &'r [(Family, Ruleset)],
 }
 
 /// The first packet of a connection.

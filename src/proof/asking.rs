@@ -1,4 +1,4 @@
-//! The connections that the proof of an import opens.
+//! The connections that a proof opens.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,7 +17,8 @@ const MOST_CLIENTS: usize = 12;
 const MOST_FORWARDS: usize = 200;
 
 /// Returns the connections that a spec suggests, those that the rules name, and those of the clients that the rules name.
-pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTest> {
+#[must_use]
+pub fn connections(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTest> {
     let mut tests = suggested(&draft.set);
     let mut seen: BTreeSet<String> = tests.iter().map(key).collect();
     let mut further = Vec::new();

@@ -1,60 +1,93 @@
-//! The proof of an import: the old rules and the plan answer the same connections, each in copies of
-//! the same machines.
+//! Old rules and new ones answer the same connections, each in copies of the same machines.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::time::{Duration, Instant};
 
-use super::asking;
+use thiserror::Error;
+
 use super::changed_end::ChangedEnd;
 use super::old_rules::OldRules;
 use super::reasons::explaining;
-use super::rules::{CopyRules, ImportedRules};
 use super::time_left::TimeLeft;
-use crate::commands::error::{Error, Result};
 use crate::forwards::PacketTest;
-use crate::import::{Draft, KnownRoutes, Remarked};
+use crate::import::{KnownRoutes, Remarked};
 use crate::net::Interface;
 use crate::twin::machine::Machine;
 use crate::twin::packet_tests::{FoundEnd, test_ends};
+use crate::twin::rule_change::RuleChange;
+use crate::twin::rules::PacketFilter;
 use crate::twin::{Twin, TwinError, netns};
 
 /// The time for each of both sides: 10,000 forwards load in seconds, and a connection takes about a millisecond.
 const LIMIT: Duration = Duration::from_mins(5);
 
+/// The connections that a proof opens, and the copies through which it opens them.
+#[derive(Debug)]
+pub struct ProofPlan<'p> {
+    pub old: OldRules<'p>,
+    pub tests: &'p [PacketTest],
+    /// The machines, each with the places of its tests.
+    pub machines: Vec<(Machine, Vec<usize>)>,
+    pub before: CopyRules,
+    pub after: CopyRules,
+}
+
+/// The rules of a copy.
+#[derive(Debug)]
+pub struct CopyRules {
+    pub filter: PacketFilter,
+    /// The change that is loaded over them.
+    pub change: Option<RuleChange>,
+}
+
+/// Why no connections can be compared.
+#[derive(Debug, Error)]
+pub enum ProofError {
+    #[error(transparent)]
+    Twin(#[from] TwinError),
+    #[error("no thread could be started")]
+    Thread(#[source] io::Error),
+}
+
 /// The connections that were opened through both copies.
-pub(super) struct Proof {
+#[derive(Debug)]
+pub struct Proof {
     /// How many were opened through both.
-    pub(super) connections: usize,
-    pub(super) differences: Vec<ProofDifference>,
+    pub connections: usize,
+    pub differences: Vec<ProofDifference>,
     /// The connections about which nothing is known.
-    pub(super) not_opened: Vec<NotOpened>,
+    pub not_opened: Vec<NotOpened>,
     /// The parts of the machine that a copy lacks and that may decide about packets.
-    pub(super) doubts: Vec<String>,
+    pub doubts: Vec<String>,
 }
 
 /// A connection that the old rules and the plan treat differently.
-pub(super) struct ProofDifference {
-    pub(super) test: PacketTest,
-    pub(super) before: FoundEnd,
-    pub(super) after: FoundEnd,
+#[derive(Debug)]
+pub struct ProofDifference {
+    pub test: PacketTest,
+    pub before: FoundEnd,
+    pub after: FoundEnd,
     /// The remarks that explain it.
-    pub(super) remarks: Vec<Remarked>,
+    pub remarks: Vec<Remarked>,
 }
 
 /// A connection that could not be opened through one copy or both.
-pub(super) struct NotOpened {
-    pub(super) test: PacketTest,
-    pub(super) why: String,
+#[derive(Debug)]
+pub struct NotOpened {
+    pub test: PacketTest,
+    pub why: String,
 }
 
 impl Proof {
     /// Returns the differences that no remark explains.
-    pub(super) fn unexplained(&self) -> impl Iterator<Item = &ProofDifference> {
+    pub fn unexplained(&self) -> impl Iterator<Item = &ProofDifference> {
         self.differences.iter().filter(|one| one.remarks.is_empty())
     }
 
     /// Returns whether each connection was opened through both copies, and a remark explains each difference.
-    pub(super) fn is_complete(&self) -> bool {
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
         self.not_opened.is_empty() && self.unexplained().next().is_none()
     }
 }
@@ -72,42 +105,39 @@ struct Side {
     left: TimeLeft,
 }
 
-/// Opens connections through copies with the old rules, and through copies with the plan in their place.
-pub(super) fn prove(found: &ImportedRules, draft: &Draft) -> Result<Proof> {
-    let tests = asking::tests(draft, &found.rules);
-    let asked: Vec<&PacketTest> = tests.iter().collect();
-    let (mut old, mut new) = (
-        Side::of(found.unchanged()?),
-        Side::of(found.changed(draft)?),
-    );
-    let copies = found.machines(&asked, &draft.set)?;
+/// Opens connections through copies with the rules before, and through copies with those after.
+///
+/// # Errors
+/// When a copy cannot be made, or does not take its rules.
+pub fn prove(plan: ProofPlan<'_>) -> Result<Proof, ProofError> {
+    let ProofPlan {
+        old,
+        tests,
+        machines,
+        before,
+        after,
+    } = plan;
+    let (mut before, mut after) = (Side::of(before), Side::of(after));
     let work = || -> Result<_, TwinError> {
         let mut doubts = BTreeSet::new();
         let mut ends = BTreeMap::new();
-        for (machine, numbers) in copies {
-            let some: Vec<&PacketTest> = numbers.iter().map(|number| asked[*number]).collect();
-            let before = old.ends(&machine, &some, &mut doubts)?;
-            let after = new.ends(&machine, &some, &mut doubts)?;
-            ends.extend(numbers.into_iter().zip(before.into_iter().zip(after)));
+        for (machine, places) in machines {
+            let some: Vec<&PacketTest> = places.iter().map(|place| &tests[*place]).collect();
+            let first = before.ends(&machine, &some, &mut doubts)?;
+            let second = after.ends(&machine, &some, &mut doubts)?;
+            ends.extend(places.into_iter().zip(first.into_iter().zip(second)));
         }
         Ok((ends, doubts))
     };
-    let (ends, doubts) = match netns::aside(work) {
-        Ok(found) => found?,
-        Err(error) => return Err(Error::Thread(error)),
-    };
+    let (ends, doubts) = netns::aside(work).map_err(ProofError::Thread)??;
     let mut proof = Proof {
         connections: 0,
         differences: Vec::new(),
         not_opened: Vec::new(),
         doubts: doubts.into_iter().collect(),
     };
-    let old = OldRules {
-        draft,
-        rules: &found.rules,
-    };
-    for (number, (before, after)) in ends {
-        proof.add(old, asked[number], before, after.end);
+    for (place, (before, after)) in ends {
+        proof.add(old, &tests[place], before, after.end);
     }
     Ok(proof)
 }
