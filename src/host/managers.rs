@@ -6,6 +6,7 @@ use super::boot_unit;
 use super::file;
 use super::sysctl::ufw_is_on;
 use super::units::starts_at_boot;
+use crate::net::Family;
 
 /// The files that nftables.service loads: on Debian, Arch and Alpine, and on Fedora and its relatives.
 const NFTABLES: [&str; 2] = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf"];
@@ -144,6 +145,17 @@ pub fn table_loaders() -> impl Iterator<Item = (&'static str, &'static str)> {
         .into_iter()
         .filter(|one| starts_at_boot(&unit_of(one.name)));
     enabled.map(|one| (one.name, one.rules))
+}
+
+/// Returns the program of Shorewall for a family, and the folder of its rules.
+#[must_use]
+pub fn shorewall(family: Family) -> (&'static str, &'static str) {
+    let [v4, v6, ..] = &LOADERS;
+    let of_family = match family {
+        Family::V4 => v4,
+        Family::V6 => v6,
+    };
+    (of_family.name, of_family.rules)
 }
 
 fn unit_of(program: &str) -> String {

@@ -60,7 +60,7 @@ use crate::plan::unplan::unplan;
 
 /// A note on rules that come back after they were taken out.
 const OF_SHOREWALL: &str = "Shorewall loads these rules again whenever it starts, so `nvactl apply --adopt` leaves \
-                            them: delete their lines in its folder under /etc.";
+                            them: delete their lines in its own files.";
 
 /// A spec that rules became, and the account of each rule.
 #[derive(Debug, Clone)]

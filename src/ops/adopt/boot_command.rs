@@ -35,7 +35,7 @@ pub fn boot_commands(text: &BootText) -> Vec<BootCommand> {
     let lines = joined
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'));
-    let values = Values::of(lines.clone());
+    let values = ScriptValues::of(lines.clone());
     let commands = lines.flat_map(|line| line.split([';', '&', '|', '>']));
     commands
         .filter_map(|command| read(&values.filled_in(command), text.interface.as_deref()))
@@ -107,9 +107,9 @@ fn is_iptables(word: &str) -> bool {
 
 /// The variables of a script that have one value, which is written out.
 #[derive(Debug)]
-struct Values<'t>(BTreeMap<&'t str, Option<&'t str>>);
+struct ScriptValues<'t>(BTreeMap<&'t str, Option<&'t str>>);
 
-impl<'t> Values<'t> {
+impl<'t> ScriptValues<'t> {
     fn of(lines: impl Iterator<Item = &'t str>) -> Self {
         let mut values: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         for (name, value) in lines

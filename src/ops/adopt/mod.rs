@@ -174,10 +174,7 @@ pub fn say(chosen: &Chosen, remarks: &mut Remarks) {
 /// Warns of rules that Shorewall would load again.
 fn say_of_shorewall(family: Family, rules: &[&str], remarks: &mut Remarks) {
     const MOST: usize = 20;
-    let name = match family {
-        Family::V4 => "shorewall",
-        Family::V6 => "shorewall6",
-    };
+    let (name, folder) = managers::shorewall(family);
     let mut lines: Vec<String> = rules
         .iter()
         .take(MOST)
@@ -189,7 +186,7 @@ fn say_of_shorewall(family: Family, rules: &[&str], remarks: &mut Remarks) {
     if !rules.is_empty() {
         remarks.warn(format_args!(
             "Shorewall loads these rules again whenever it starts, so they were not adopted:{}\n  to take them out, \
-             delete their lines in /etc/{name}, then: sudo {name} reload\n  a reload removes nvactl's rules as well: \
+             delete their lines in {folder}, then: sudo {name} reload\n  a reload removes nvactl's rules as well: \
              apply the spec again afterwards",
             lines.concat()
         ));
