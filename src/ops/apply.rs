@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use tracing::debug;
 
-use super::adopt::{AdoptedRule, Adoption, say_of_rules_files};
+use super::adopt::{AdoptedRule, Adoption, compare, say_of_rules_files};
 use super::commit::commit_and_log;
 use super::ending::Ended;
 use super::error::{Error, Failed, describe};
@@ -140,6 +140,9 @@ fn run(
         (TrialMode::Nothing, Vec::new())
     };
     let (trial, overtaken) = trial;
+    if request.trial {
+        compare(adoption, &live, &found.want, *iptables, remarks)?;
+    }
     let links = found.reach.as_ref().map(|facts| facts.links.clone());
     let links = links.unwrap_or_default();
     let strays = Strays::find(&found.flows, set, state, &live, &links)?;

@@ -154,6 +154,14 @@ pub enum Refusal {
         lines: Vec<String>,
     },
     #[error(
+        "nothing has changed, because connections would end differently once the adopted rules are gone:\n{}",
+        .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    )]
+    GoingChanges {
+        /// The connections, each with both ends.
+        lines: Vec<String>,
+    },
+    #[error(
         "nothing has changed, because the new rules would cut off connections that work now:\n{}",
         .lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
     )]
@@ -286,6 +294,11 @@ impl Refusal {
                 "to write a spec with the meaning of the rules: sudo nvactl import live -o FILE\n\
                  hint: adopt with that spec first, and change it afterwards: adopting and moving a target at once loses \
                  connections"
+                    .to_owned(),
+            ),
+            Refusal::GoingChanges { .. } => Some(
+                "to load the spec and keep those rules, leave out --adopt; to take them out anyway, add: --no-trial\n\
+                 hint: to see all connections that the spec changes: sudo nvactl import live"
                     .to_owned(),
             ),
             Refusal::NotTested { .. } => {

@@ -79,6 +79,41 @@ pub struct NotOpened {
     pub why: String,
 }
 
+impl ProofDifference {
+    /// Returns the codes of the remarks that explain it, each once.
+    #[must_use]
+    pub fn codes(&self) -> Vec<&'static str> {
+        let codes = self.remarks.iter().map(|one| one.remark.code());
+        codes.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Describes the connection.
+    #[must_use]
+    pub fn connection(&self) -> String {
+        words(&self.test)
+    }
+}
+
+impl NotOpened {
+    /// Describes the connection.
+    #[must_use]
+    pub fn connection(&self) -> String {
+        words(&self.test)
+    }
+}
+
+/// Describes the connection of a test, without what it wants.
+fn words(test: &PacketTest) -> String {
+    let ingress = test.ingress.as_ref();
+    let ingress = ingress.map_or(String::new(), |one| format!(" in by {one}"));
+    let name = test.name.as_ref();
+    let name = name.map_or(String::new(), |name| format!("{name}: "));
+    format!(
+        "{name}{} from {}{ingress} to {}",
+        test.protocol, test.from, test.to
+    )
+}
+
 impl Proof {
     /// Returns the differences that no remark explains.
     pub fn unexplained(&self) -> impl Iterator<Item = &ProofDifference> {

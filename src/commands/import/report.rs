@@ -1,12 +1,11 @@
 //! The account of all rules, for people and programs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::rules::ImportedRules;
-use crate::forwards::PacketTest;
 use crate::import::{Account, Draft, RuleFate};
 use crate::net::printable;
 use crate::net::words::counted;
@@ -175,10 +174,10 @@ impl ImportReport<'_> {
 
 fn json_proof(proof: &Proof) -> JsonProof<'_> {
     let difference = |one: &ProofDifference| JsonDifference {
-        connection: connection(&one.test),
+        connection: one.connection(),
         before: one.before.to_string(),
         after: one.after.to_string(),
-        remarks: codes(one),
+        remarks: one.codes(),
     };
     JsonProof {
         connections: proof.connections,
@@ -190,34 +189,16 @@ fn json_proof(proof: &Proof) -> JsonProof<'_> {
 
 fn json_not_opened(one: &NotOpened) -> JsonNotOpened<'_> {
     JsonNotOpened {
-        connection: connection(&one.test),
+        connection: one.connection(),
         reason: &one.why,
     }
-}
-
-/// Returns the codes of the remarks that explain a difference, each once.
-fn codes(difference: &ProofDifference) -> Vec<&'static str> {
-    let codes = difference.remarks.iter().map(|one| one.remark.code());
-    codes.collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-/// Describes the connection of a test, without what it wants.
-fn connection(test: &PacketTest) -> String {
-    let ingress = test.ingress.as_ref();
-    let ingress = ingress.map_or(String::new(), |one| format!(" in by {one}"));
-    let name = test.name.as_ref();
-    let name = name.map_or(String::new(), |name| format!("{name}: "));
-    format!(
-        "{name}{} from {}{ingress} to {}",
-        test.protocol, test.from, test.to
-    )
 }
 
 /// Returns the table of differences.
 fn proof_words(proof: &Proof) -> String {
     let mut text = String::new();
     for one in &proof.differences {
-        let codes = codes(one);
+        let codes = one.codes();
         let reason = if codes.is_empty() {
             "no remark explains this".to_owned()
         } else {
@@ -225,7 +206,7 @@ fn proof_words(proof: &Proof) -> String {
         };
         text.push_str(&format!(
             "\n{}\n  before: {}\n  after:  {}\n  reason: {reason}\n",
-            connection(&one.test),
+            one.connection(),
             one.before,
             one.after
         ));
@@ -258,7 +239,7 @@ fn not_opened_words(not_opened: &[NotOpened]) -> String {
     let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for one in not_opened {
         let some = by_reason.entry(&one.why).or_default();
-        some.push(connection(&one.test));
+        some.push(one.connection());
     }
     let each = by_reason.into_iter().map(|(why, some)| {
         let each = some.iter().take(MOST_NAMED);

@@ -2,9 +2,10 @@
 
 use super::choose::{AdoptedRule, OtherMeaning};
 use super::put_back::of_family;
-use super::{find, removal, say, say_of_other_backend};
+use super::{LoadedRules, choose, removal, say, say_of_other_backend};
 use crate::diff::foreign::{ForeignGoal, ForeignShift};
 use crate::forwards::ForwardSet;
+use crate::host::boot_text::boot_texts;
 use crate::net::per_family::PerFamily;
 use crate::ops::error::Error;
 use crate::ops::look::Situation;
@@ -16,6 +17,8 @@ use crate::ops::remark::Remarks;
 #[derive(Debug, Default)]
 pub struct Adoption {
     pub rules: Vec<AdoptedRule>,
+    /// The rules among which they were found.
+    pub loaded: Option<LoadedRules>,
     pub shift: PerFamily<ForeignShift>,
 }
 
@@ -30,7 +33,8 @@ impl Adoption {
         remarks: &mut Remarks,
     ) -> Result<Self, Error> {
         let live = found.before.map(|_, (live, _)| live);
-        let chosen = find(set, &live).map_err(Error::Routes)?;
+        let loaded = LoadedRules::read(&live).map_err(Error::Routes)?;
+        let chosen = choose(&loaded.draft, &live, set, &boot_texts());
         if !chosen.mismatches.is_empty() {
             return Err(Refusal::DiffersFromRules {
                 lines: chosen
@@ -47,6 +51,7 @@ impl Adoption {
         let shift = live.map(|family, live| removal(live, &of_family(&kept, family)));
         Ok(Self {
             rules: chosen.adopted,
+            loaded: Some(loaded),
             shift,
         })
     }

@@ -78,6 +78,7 @@ pub fn choose(
         candidates: &candidates,
         of_shorewall: of_shorewall(rules),
         taken: BTreeMap::new(),
+        said: BTreeMap::new(),
         in_files: BTreeSet::new(),
         found: Chosen::default(),
     };
@@ -97,6 +98,8 @@ struct Choosing<'c> {
     of_shorewall: BTreeSet<Family>,
     /// The rules that go, each with the entries of the spec.
     taken: BTreeMap<&'c ImportedPlace, Vec<Name>>,
+    /// The entries of the draft that are in the spec, each with its names there.
+    said: BTreeMap<&'c Name, Vec<Name>>,
     /// The rules that a file adds at boot.
     in_files: BTreeSet<&'c ImportedPlace>,
     found: Chosen,
@@ -111,7 +114,7 @@ fn of_shorewall(rules: &PerFamily<&Ruleset>) -> BTreeSet<Family> {
 impl<'c> Choosing<'c> {
     /// Takes the rules of which all entries are in the spec, with equal meaning.
     fn take_entries(&mut self, draft: &Draft, set: &ForwardSet) {
-        let mut known: BTreeMap<&Name, Meaning> = BTreeMap::new();
+        let mut known: BTreeMap<&'c Name, Meaning> = BTreeMap::new();
         for one in self.candidates {
             let RuleFate::Taken { part, entries } = &one.account.fate else {
                 continue;
@@ -153,6 +156,13 @@ impl<'c> Choosing<'c> {
                 self.taken.insert(&one.account.place, names);
             }
         }
+        self.said = known
+            .into_iter()
+            .filter_map(|(entry, meaning)| match meaning {
+                Meaning::Same(names) => Some((entry, names)),
+                Meaning::NotSaid | Meaning::Differs { .. } => None,
+            })
+            .collect();
     }
 
     /// Leaves the rules that a file would add again at boot, and every other copy of them.
@@ -292,11 +302,13 @@ impl<'c> Choosing<'c> {
         }
     }
 
-    /// Returns what the rules that go do beyond the entries of the spec, each once.
+    /// Returns what the loaded rules do beyond the entries of the spec, each once: those that go, and those that stay and
+    /// that nvactl's rules precede.
     fn beyond(&self, draft: &Draft) -> Vec<(Vec<Name>, ImportRemark)> {
         let mut beyond: Vec<(Vec<Name>, ImportRemark)> = Vec::new();
         for one in &draft.remarks {
-            if let Some(names) = self.taken.get(&one.place) {
+            let said = || self.said.get(&one.entry);
+            if let Some(names) = self.taken.get(&one.place).or_else(said) {
                 let found = (names.clone(), one.remark.clone());
                 if !beyond.contains(&found) {
                     beyond.push(found);

@@ -10,6 +10,7 @@ mod at_boot;
 mod boot_command;
 mod candidate;
 mod choose;
+mod comparison;
 mod meaning;
 mod put_back;
 
@@ -18,6 +19,7 @@ use std::path::Path;
 
 pub(super) use adoption::Adoption;
 pub use choose::{AdoptedRule, Chosen, OtherMeaning, choose};
+pub(super) use comparison::compare;
 pub use put_back::{
     LeftRule, PutBack, WhyLeft, are_gone, are_there, of_family, put_back, put_back_all,
 };
@@ -30,7 +32,7 @@ use crate::host::file;
 use crate::host::managers;
 use crate::host::persistence::rules_file;
 use crate::host::survey::Surroundings;
-use crate::import::{KnownRoutes, import};
+use crate::import::{Draft, KnownRoutes, import};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
@@ -43,18 +45,27 @@ use crate::ops::remark::Remarks;
 use crate::twin::TwinError;
 use crate::twin::machine::Machine;
 
-/// Returns the foreign rules that a spec says as well. The machine's routes tell which interface leads where.
-///
-/// # Errors
-/// When the routes cannot be read.
-pub fn find(set: &ForwardSet, live: &PerFamily<&Ruleset>) -> Result<Chosen, TwinError> {
-    let rules = live.iter();
-    let rules: Vec<(Family, Ruleset)> = rules
-        .map(|(family, rules)| (family, (*rules).clone()))
-        .collect();
-    let routes = KnownRoutes(Machine::read()?.networks().collect());
-    let draft = import(&rules, &routes);
-    Ok(choose(&draft, live, set, &boot_texts()))
+/// Loaded rules, as an import reads them.
+#[derive(Debug)]
+pub struct LoadedRules {
+    pub rules: Vec<(Family, Ruleset)>,
+    pub draft: Draft,
+}
+
+impl LoadedRules {
+    /// Reads rules with the routes of this machine, which tell which interface leads where.
+    ///
+    /// # Errors
+    /// When the routes cannot be read.
+    pub fn read(live: &PerFamily<&Ruleset>) -> Result<Self, TwinError> {
+        let rules = live.iter();
+        let rules: Vec<(Family, Ruleset)> = rules
+            .map(|(family, rules)| (family, (*rules).clone()))
+            .collect();
+        let routes = KnownRoutes(Machine::read()?.networks().collect());
+        let draft = import(&rules, &routes);
+        Ok(Self { rules, draft })
+    }
 }
 
 /// Warns of rules of the other backend that the spec says as well. They filter beside nvactl's and are not touched.
@@ -83,7 +94,8 @@ pub fn say_of_other_backend(
             },
         };
         let program = backend.program(family, "iptables");
-        let found = find(set, &rules)?.adopted;
+        let loaded = LoadedRules::read(&rules)?;
+        let found = choose(&loaded.draft, &rules, set, &boot_texts()).adopted;
         remarks.warn_of_rules(found.iter().map(|one| {
             let KeptRule {
                 table, chain, rule, ..
@@ -151,7 +163,7 @@ pub fn say(chosen: &Chosen, remarks: &mut Remarks) {
     for (names, remark) in &chosen.beyond {
         let names: Vec<&str> = names.iter().map(Name::as_str).collect();
         remarks.warn(format_args!(
-            "{}: the rules that go do not say quite the same: {remark}",
+            "{}: the loaded rules do not say quite the same: {remark}",
             names.join(", ")
         ));
     }

@@ -1,0 +1,136 @@
+//! Connections that end differently once rules are taken out, as the kernel says in copies of the machine.
+
+use std::collections::BTreeMap;
+
+use super::LoadedRules;
+use super::adoption::Adoption;
+use crate::diff::families::changes;
+use crate::host::iptables::Iptables;
+use crate::net::per_family::PerFamily;
+use crate::net::printable;
+use crate::net::words::{counted, with_causes};
+use crate::netfilter::counters::Counters;
+use crate::netfilter::ruleset::Ruleset;
+use crate::ops::refusal::Refusal;
+use crate::ops::remark::Remarks;
+use crate::proof::{
+    CopyRules, OldRules, Proof, ProofDifference, ProofError, ProofPlan, connections, prove,
+};
+use crate::twin::TwinError;
+use crate::twin::machine::Machine;
+use crate::twin::rule_change::RuleChange;
+use crate::twin::rules::PacketFilter;
+
+/// The most connections that are shown for one reason.
+const MOST_SHOWN: usize = 3;
+
+/// Opens the connections that the loaded rules name, with nvactl's rules beside them and with those gone that are taken
+/// out. Warns of differences that a remark of the import explains.
+///
+/// # Errors
+/// When connections end differently and no remark explains it.
+pub fn compare(
+    adoption: &Adoption,
+    live: &PerFamily<&Ruleset>,
+    want: &PerFamily<Ruleset>,
+    iptables: Iptables,
+    remarks: &mut Remarks,
+) -> Result<(), Refusal> {
+    let Some(loaded) = &adoption.loaded else {
+        return Ok(());
+    };
+    if adoption.rules.is_empty() {
+        return Ok(());
+    }
+    let proof = match proof(loaded, adoption, live, want, iptables) {
+        Ok(proof) => proof,
+        Err(error) => {
+            remarks.warn(format_args!(
+                "whether connections change when the rules go was not tried: {}",
+                with_causes(&error)
+            ));
+            return Ok(());
+        }
+    };
+    let mut by_reason: BTreeMap<Vec<&str>, Vec<&ProofDifference>> = BTreeMap::new();
+    for one in &proof.differences {
+        by_reason.entry(one.codes()).or_default().push(one);
+    }
+    if let Some(unexplained) = by_reason.remove(&Vec::new()) {
+        return Err(Refusal::GoingChanges {
+            lines: lines(&unexplained),
+        });
+    }
+    for (reason, some) in by_reason {
+        remarks.warn(format_args!(
+            "{} will end differently once the rules are gone ({}):{}",
+            counted(some.len(), "tried connection"),
+            reason.join(", "),
+            lines(&some)
+                .iter()
+                .map(|line| format!("\n  {line}"))
+                .collect::<String>()
+        ));
+    }
+    if let Some(one) = proof.not_opened.first() {
+        remarks.warn(format_args!(
+            "{} could not be tried without the rules that go: {}",
+            counted(proof.not_opened.len(), "connection"),
+            one.why
+        ));
+    }
+    Ok(())
+}
+
+fn proof(
+    loaded: &LoadedRules,
+    adoption: &Adoption,
+    live: &PerFamily<&Ruleset>,
+    want: &PerFamily<Ruleset>,
+    iptables: Iptables,
+) -> Result<Proof, ProofError> {
+    let tests = connections(&loaded.draft, &loaded.rules);
+    let machine = Machine::read().map_err(TwinError::from)?;
+    let none = live.map(|_, _| Counters::default());
+    let beside = changes(live, want).scripts(&none.as_ref());
+    let goal = adoption.goal();
+    let gone = changes(live, want).with_foreign(live, &goal);
+    let copy = |scripts, foreign| -> Result<CopyRules, ProofError> {
+        let change = RuleChange {
+            iptables,
+            scripts,
+            want: want.clone(),
+            foreign,
+        };
+        Ok(CopyRules {
+            filter: PacketFilter::read().map_err(TwinError::from)?,
+            change: (!change.is_empty()).then_some(change),
+        })
+    };
+    prove(ProofPlan {
+        old: OldRules {
+            draft: &loaded.draft,
+            rules: &loaded.rules,
+        },
+        machines: vec![(machine, (0..tests.len()).collect())],
+        tests: &tests,
+        before: copy(beside, PerFamily::default())?,
+        after: copy(
+            gone.scripts(&none.as_ref()),
+            goal.map(|_, goal| (*goal).clone()),
+        )?,
+    })
+}
+
+/// Describes connections, the first ones only.
+fn lines(differences: &[&ProofDifference]) -> Vec<String> {
+    let shown = differences.iter().take(MOST_SHOWN).map(|one| {
+        let ProofDifference { before, after, .. } = one;
+        printable::line(format!("{}: {before}; then {after}", one.connection())).to_string()
+    });
+    let mut lines: Vec<String> = shown.collect();
+    if differences.len() > MOST_SHOWN {
+        lines.push(format!("and {} more", differences.len() - MOST_SHOWN));
+    }
+    lines
+}
