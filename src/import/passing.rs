@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::addresses::Addresses;
-use super::admission::egress;
 use super::conditions::RuleConditions;
+use super::egress::egress;
 use super::outward::Outgoing;
 use super::outward_accept::OutwardAccept;
 use super::sides::ingress_of;

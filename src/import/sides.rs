@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::admission::egress;
 use super::conditions::RuleConditions;
+use super::egress::egress;
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 
