@@ -32,6 +32,8 @@ pub struct Admission {
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
     /// The accepts that would matter if a spec had words for them, each with its conditions in words.
     pub unsaid: Vec<(ImportedPlace, String)>,
+    /// Whether a rule gives connections to a program or another chain of the kernel, which may accept them.
+    pub gives_away: bool,
     /// The first rule that keeps connections from being accepted in a way that a spec cannot say, and what it does.
     pub obstacle: Option<(ImportedPlace, String)>,
 }
@@ -56,6 +58,7 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
             ways: BTreeSet::new(),
             remarks: Vec::new(),
             unsaid: Vec::new(),
+            gives_away: false,
             obstacle: None,
         },
     };
@@ -85,8 +88,7 @@ impl Admitting<'_> {
     /// `behind` are the rules that follow.
     fn meet(&mut self, met: &Met<'_>, behind: &[Met<'_>]) {
         let conditions = &met.conditions;
-        let fit = self.redirected.fit(conditions);
-        if fit == Fit::No || self.left.is_empty() {
+        if self.redirected.fit(conditions) == Fit::No || self.left.is_empty() {
             return;
         }
         let Some(hit) = self.redirected.clients(met, &self.left) else {
@@ -101,15 +103,16 @@ impl Admitting<'_> {
             return;
         }
         match verdict(met.rule) {
-            RuleVerdict::Accept => self.accept(met, fit, &hit, behind),
+            RuleVerdict::Accept => self.accept(met, &hit, behind),
             // Such a program bans clients for a while.
             RuleVerdict::Refuse if met.program.is_some_and(bans) => {
                 let program = met.program.unwrap_or_default();
                 self.refuse_before(met, &format!("as {program} has banned them"));
             }
-            RuleVerdict::Refuse => self.refuse(met, fit, &hit),
+            RuleVerdict::Refuse => self.refuse(met, &hit),
             RuleVerdict::Other => {
                 let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.found.gives_away = true;
                 self.obstruct(met, &format!("gives its connections to `{target}`"));
             }
             RuleVerdict::GoOn | RuleVerdict::Return => {
@@ -118,7 +121,7 @@ impl Admitting<'_> {
                     && conditions.counts_nothing_but_packets()
                     && self.logged.is_empty()
                 {
-                    self.log(met, fit, hit, prefix, *level);
+                    self.log(met, hit, prefix, *level);
                 }
             }
         }
@@ -144,6 +147,7 @@ impl Admitting<'_> {
             }
             (RuleVerdict::Other, _) => {
                 let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.found.gives_away = true;
                 self.obstruct(met, &format!("gives some of its connections to `{target}`"));
             }
             // A program marks its own connections, and accepts those.
@@ -166,8 +170,8 @@ impl Admitting<'_> {
         self.remark(met, remark);
     }
 
-    fn log(&mut self, met: &Met<'_>, fit: Fit, hit: Addresses, prefix: &str, level: u8) {
-        self.take(met, fit, Part::Log);
+    fn log(&mut self, met: &Met<'_>, hit: Addresses, prefix: &str, level: u8) {
+        self.take(met, Part::Log);
         self.remark(met, ImportRemark::LogWords);
         let limit = met.conditions.limit;
         let per_minute = limit.map_or(60, |limit| limit.per_minute());
@@ -180,11 +184,11 @@ impl Admitting<'_> {
         self.logged.push((hit, log));
     }
 
-    fn accept(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses, behind: &[Met<'_>]) {
+    fn accept(&mut self, met: &Met<'_>, hit: &Addresses, behind: &[Met<'_>]) {
         let conditions = &met.conditions;
         match accept_limit(met) {
             Err(words) => return self.pass_over(met, &words),
-            Ok(None) => self.take(met, fit, Part::Accept),
+            Ok(None) => self.take(met, Part::Accept),
             Ok(Some(limits)) => {
                 let (limits, refusals) =
                     match above_limit(self.redirected, hit, behind, self.policy) {
@@ -195,16 +199,16 @@ impl Admitting<'_> {
                         AboveLimit::Accepted => return,
                         AboveLimit::Unclear => {
                             let words = conditions.beyond_words();
-                            let words = format!("{words}, and may accept those above the limit");
+                            let words = format!("{words}, above which not all are refused");
                             return self.pass_over(met, &words);
                         }
                     };
                 if !self.limit(met, hit, limits) {
                     return;
                 }
-                self.take(met, fit, Part::Limit);
+                self.take(met, Part::Limit);
                 for refusal in refusals {
-                    self.take(refusal, Fit::Whole, Part::Refuse);
+                    self.take(refusal, Part::Refuse);
                 }
             }
         }
@@ -216,14 +220,14 @@ impl Admitting<'_> {
         self.left = self.left.without(hit);
     }
 
-    fn refuse(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
+    fn refuse(&mut self, met: &Met<'_>, hit: &Addresses) {
         let conditions = &met.conditions;
         if conditions.hash_limit.is_some() || conditions.connections.is_some() {
             // The limit of a forward is for all its clients.
             match drop_limit(met).filter(|_| *hit == self.left) {
                 Some(limits) => {
                     if self.limit(met, hit, limits) {
-                        self.take(met, fit, Part::Limit);
+                        self.take(met, Part::Limit);
                     }
                 }
                 None => self.pass_over(met, &conditions.beyond_words()),
@@ -234,7 +238,7 @@ impl Admitting<'_> {
             self.pass_over(met, &conditions.beyond_words());
             return;
         }
-        self.take(met, fit, Part::Refuse);
+        self.take(met, Part::Refuse);
         if met.is_to_take() && !matches!(met.rule.target, Some(Target::Drop)) {
             self.remark(met, ImportRemark::Answered);
         }
@@ -261,15 +265,12 @@ impl Admitting<'_> {
     }
 
     /// Takes a rule over if it is for these connections by name.
-    fn take(&mut self, met: &Met<'_>, fit: Fit, part: Part) {
+    fn take(&mut self, met: &Met<'_>, part: Part) {
         if !met.is_to_take() {
             return;
         }
         self.found.rules.insert((met.place.clone(), part));
         self.found.ways.insert(met.way());
-        if fit == Fit::Part {
-            self.remark(met, ImportRemark::SomePorts);
-        }
     }
 
     fn remark(&mut self, met: &Met<'_>, remark: ImportRemark) {
@@ -290,7 +291,7 @@ impl Admitting<'_> {
             }
         }
         for (place, clients) in self.left_out {
-            if !clients.common(&self.refused).is_empty() {
+            if self.found.limits.is_some() || !clients.common(&self.refused).is_empty() {
                 let remark = (place, ImportRemark::AcceptLeftOut);
                 self.found.remarks.push(remark);
             }

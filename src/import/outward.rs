@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::account::{Part, RuleFate};
 use super::addresses::Addresses;
+use super::clients::client_lists;
 use super::conditions::RuleConditions;
 use super::egress::egress;
 use super::names::{EntryNames, description};
@@ -18,7 +19,7 @@ use super::remark::ImportRemark;
 use super::sides::{KnownRoutes, SaidSides};
 use super::taken::RuleWay;
 use super::walk::Met;
-use crate::forwards::{Nets, Outbound, Snat, not_internet_v4};
+use crate::forwards::{Nets, Outbound, Snat, Sources, not_internet_v4};
 use crate::net::{Family, Interface};
 use crate::netfilter::names::Policy;
 use crate::netfilter::negatable::Negatable::{Is, Not};
@@ -196,7 +197,11 @@ impl<'r> Outgoing<'_, 'r> {
         let SourceRule { met, source, .. } = rule;
         let conditions = &met.conditions;
         let sources = accept.sources.common(&conditions.sources(self.family));
-        let Some(allow_from) = self.networks(&sources, &accept.ingress[0]) else {
+        let Some(Sources {
+            allow: Some(allow_from),
+            deny,
+        }) = self.networks(&sources, accept)
+        else {
             return Ok(());
         };
         let Some((protocols, ports)) = accept.protocols(conditions) else {
@@ -240,7 +245,7 @@ impl<'r> Outgoing<'_, 'r> {
             egress: out.clone(),
             allow_from,
             allow_to: to.allow,
-            deny_from: Nets::default(),
+            deny_from: deny,
             deny_to: Nets::new(refused.collect()),
             protocols,
             ports,
@@ -294,11 +299,25 @@ impl<'r> Outgoing<'_, 'r> {
     }
 
     /// Returns the networks of an entry: those that rules name, or those behind its ingress.
-    fn networks(&self, sources: &Addresses, ingress: &Interface) -> Option<Nets> {
-        if !sources.are_all() {
-            return (!sources.is_empty()).then(|| Nets::new(sources.nets()));
+    fn networks(&self, sources: &Addresses, accept: &OutwardAccept<'_, '_>) -> Option<Sources> {
+        if sources.are_all() {
+            let behind: Vec<IpNet> = self
+                .routes
+                .behind(&accept.ingress[0], self.family)
+                .collect();
+            return (!behind.is_empty()).then(|| Sources {
+                allow: Some(Nets::new(behind)),
+                deny: Nets::default(),
+            });
         }
-        let behind: Vec<IpNet> = self.routes.behind(ingress, self.family).collect();
-        (!behind.is_empty()).then(|| Nets::new(behind))
+        let lists = client_lists(self.family, sources, &accept.kept_out);
+        let lists = match lists.allow {
+            Some(_) => lists,
+            None => Sources {
+                allow: Some(Nets::new(sources.nets())),
+                deny: Nets::default(),
+            },
+        };
+        (!sources.is_empty()).then_some(lists)
     }
 }

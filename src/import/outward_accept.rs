@@ -20,6 +20,8 @@ pub struct OutwardAccept<'s, 'r> {
     pub place: Option<&'s Met<'r>>,
     pub conditions: RuleConditions<'r>,
     pub sources: Addresses,
+    /// The sources that are refused before.
+    pub kept_out: Addresses,
     /// At least one.
     pub ingress: Vec<Interface>,
     pub refused: Vec<IpNet>,
@@ -36,6 +38,7 @@ pub fn merged<'a, 's: 'a, 'r: 'a>(
         let same = merged.iter_mut().find(|other| {
             place(other) == place(accept)
                 && other.sources == accept.sources
+                && other.kept_out == accept.kept_out
                 && other.refused == accept.refused
                 && other.conditions == accept.conditions
         });

@@ -252,7 +252,7 @@ impl fmt::Display for ImportRemark {
             }
             ImportRemark::AcceptLeftOut => {
                 "the rule accepts connections by conditions that a spec has no words for; the forward refuses those that no \
-                 other rule accepts"
+                 other rule accepts, or that are above its limit"
             }
             ImportRemark::InsideSource => {
                 "the rule leaves the source of hosts behind the firewall alone; the forward rewrites it for all clients"

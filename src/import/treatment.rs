@@ -7,6 +7,7 @@ use super::account::RuleFate;
 use super::admission::{Admission, admission};
 use super::egress::{egress_of_accepts, egress_of_wide_accepts};
 use super::origin::{Origin, origin};
+use super::place::ImportedPlace;
 use super::redirect::Redirect;
 use super::redirected::{Fit, Redirected};
 use super::walk::Met;
@@ -178,6 +179,10 @@ impl Treatment<'_> {
         redirected.egress = Some(egress.clone());
         let admission = admission(&redirected, self.forward, self.policy);
         if admission.clients.is_empty() {
+            let obstacle = admission.obstacle.filter(|_| admission.gives_away);
+            if let Some((place, does)) = obstacle {
+                return Err(obstructed(&place, &does));
+            }
             return Err(match admission.unsaid.first() {
                 Some((place, words)) => RuleFate::NotSaid(format!(
                     "{place} accepts its connections by {words}, which a spec has no words for"
@@ -200,9 +205,7 @@ impl Treatment<'_> {
             ));
         }
         if let Some((place, does)) = admission.obstacle.as_ref().or(origin.obstacle.as_ref()) {
-            return Err(RuleFate::NotSaid(format!(
-                "{place} {does}, which a spec has no words for"
-            )));
+            return Err(obstructed(place, does));
         }
         Ok(RedirectedWay {
             admission,
@@ -211,6 +214,10 @@ impl Treatment<'_> {
             is_egress_assumed,
         })
     }
+}
+
+fn obstructed(place: &ImportedPlace, does: &str) -> RuleFate {
+    RuleFate::NotSaid(format!("{place} {does}, which a spec has no words for"))
 }
 
 impl RedirectedWay {
