@@ -137,6 +137,9 @@ fn rules_beside_those_of_nvactl_get_names_of_their_own() {
     let typed = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 81 -m comment --comment web -j DNAT --to-destination 10.54.0.9\n";
     let (before, nat) = rules.split_once("*nat\n").expect("it has the table");
     let (nat, rest) = nat.split_once("COMMIT\n").expect("it has an end");
+    let jump = "-A FORWARD -j NVACTL-FORWARD\n";
+    let accept = "-A FORWARD -d 10.54.0.9/32 -o eth1 -p tcp -m tcp --dport 81 -j ACCEPT\n";
+    let before = before.replace(jump, &format!("{jump}{accept}"));
     let rules = format!("{before}*nat\n{nat}{typed}COMMIT\n{rest}");
     fs::write(folder.path().join("rules"), rules).expect("it can be written");
     let (spec, report, code) = nvactl(folder.path(), &["import", "rules", "--no-proof"]);
@@ -167,6 +170,11 @@ forwards:
       pod:
       - 10.54.0.5:80
       - 10.54.0.6:80
+  - name: web-2
+    listen: 81
+    target:
+      ilb: 10.54.0.9
+    snat: none
 
 outbound:
   - name: out
