@@ -123,3 +123,60 @@ fn each_difference_has_its_remark() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// The entries of nvactl's own rules keep their names, and others get names beside them.
+#[test]
+fn rules_beside_those_of_nvactl_get_names_of_their_own() {
+    let folder = tempfile::tempdir().expect("it can be made");
+    let spec = "firewall: {interface: {ingress: eth0, egress: eth1}, snat: 10.54.0.1, mss: clamp}\n\
+                forwards:\n- {name: web, listen: 80, protocol: [tcp, udp], target: {pod: ['10.54.0.5:80', '10.54.0.6:80']}}\n\
+                outbound:\n- {name: out, allow_from: [10.54.0.0/24]}\n";
+    fs::write(folder.path().join("spec.yaml"), spec).expect("it can be written");
+    let (rules, said, code) = nvactl(folder.path(), &["render", "spec.yaml"]);
+    assert_eq!(code, Some(0), "{said}");
+    let typed = "-A PREROUTING -i eth0 -p tcp -m tcp --dport 81 -m comment --comment web -j DNAT --to-destination 10.54.0.9\n";
+    let (before, nat) = rules.split_once("*nat\n").expect("it has the table");
+    let (nat, rest) = nat.split_once("COMMIT\n").expect("it has an end");
+    let jump = "-A FORWARD -j NVACTL-FORWARD\n";
+    let accept = "-A FORWARD -d 10.54.0.9/32 -o eth1 -p tcp -m tcp --dport 81 -j ACCEPT\n";
+    let before = before.replace(jump, &format!("{jump}{accept}"));
+    let rules = format!("{before}*nat\n{nat}{typed}COMMIT\n{rest}");
+    fs::write(folder.path().join("rules"), rules).expect("it can be written");
+    let (spec, report, code) = nvactl(folder.path(), &["import", "rules", "--no-proof"]);
+    assert_eq!(code, Some(0), "{report}");
+    let said: Vec<&str> = spec
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect();
+    assert_eq!(said.join("\n"), BESIDE_OWN, "{report}");
+}
+
+const BESIDE_OWN: &str = r#"
+firewall:
+  interface:
+    ingress: eth0
+    egress: eth1
+  snat: 10.54.0.1
+  mss: clamp
+  layout: flat
+
+forwards:
+  - name: web
+    listen: 80
+    protocol:
+    - tcp
+    - udp
+    target:
+      pod:
+      - 10.54.0.5:80
+      - 10.54.0.6:80
+  - name: web-2
+    listen: 81
+    target:
+      ilb: 10.54.0.9
+    snat: none
+
+outbound:
+  - name: out
+    allow_from:
+    - 10.54.0.0/24"#;

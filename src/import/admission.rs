@@ -6,16 +6,15 @@ use super::account::Part;
 use super::addresses::Addresses;
 use super::clients::client_lists;
 use super::conditions::RuleConditions;
-use super::limits::{accept_limit, drop_limit, joined};
+use super::limits::{AboveLimit, above_limit, accept_limit, drop_limit, joined};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::{Beyond, ImportRemark};
+use super::taken::RuleWay;
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::{Limits, Log, Logged, Sources};
-use crate::net::Interface;
 use crate::netfilter::names::Policy;
-use crate::netfilter::negatable::Negatable::{Is, Not};
 use crate::netfilter::target::Target;
 
 /// The effect of the FORWARD chain on redirected connections.
@@ -28,25 +27,26 @@ pub struct Admission {
     pub log: Option<Log>,
     /// The rules that are for these connections by name.
     pub rules: BTreeSet<(ImportedPlace, Part)>,
-    /// The jumps on the way to these rules, each with the rule.
-    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
+    /// The ways to these rules.
+    pub ways: BTreeSet<RuleWay>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
     /// The accepts that would matter if a spec had words for them, each with its conditions in words.
     pub unsaid: Vec<(ImportedPlace, String)>,
+    /// Whether a rule gives connections to a program or another chain of the kernel, which may accept them.
+    pub gives_away: bool,
     /// The first rule that keeps connections from being accepted in a way that a spec cannot say, and what it does.
     pub obstacle: Option<(ImportedPlace, String)>,
-    /// The interfaces that the accepting rules name.
-    pub egress: Option<Interface>,
 }
 
 /// Follows the FORWARD chain for redirected connections.
 pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
+        policy,
         left: redirected.sources.clone(),
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
-        has_named_egress: false,
+        limited: Vec::new(),
         logged: Vec::new(),
         left_out: Vec::new(),
         found: Admission {
@@ -55,26 +55,28 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
             limits: None,
             log: None,
             rules: BTreeSet::new(),
-            paths: BTreeSet::new(),
+            ways: BTreeSet::new(),
             remarks: Vec::new(),
             unsaid: Vec::new(),
+            gives_away: false,
             obstacle: None,
-            egress: None,
         },
     };
-    for met in rules {
-        admitting.meet(met);
+    for (at, met) in rules.iter().enumerate() {
+        admitting.meet(met, &rules[at + 1..]);
     }
-    admitting.end(policy)
+    admitting.end()
 }
 
 /// The clients whose connections the rules have decided about so far.
 struct Admitting<'a> {
     redirected: &'a Redirected<'a>,
+    policy: Policy,
     left: Addresses,
     accepted: Addresses,
     refused: Addresses,
-    has_named_egress: bool,
+    /// The clients of each limit.
+    limited: Vec<(ImportedPlace, Addresses)>,
     /// The clients whose connections a rule logs, with the log.
     logged: Vec<(Addresses, Log)>,
     /// The clients of accepts that a spec cannot say.
@@ -83,10 +85,10 @@ struct Admitting<'a> {
 }
 
 impl Admitting<'_> {
-    fn meet(&mut self, met: &Met<'_>) {
+    /// `behind` are the rules that follow.
+    fn meet(&mut self, met: &Met<'_>, behind: &[Met<'_>]) {
         let conditions = &met.conditions;
-        let fit = self.redirected.fit(conditions);
-        if fit == Fit::No || self.left.is_empty() {
+        if self.redirected.fit(conditions) == Fit::No || self.left.is_empty() {
             return;
         }
         let Some(hit) = self.redirected.clients(met, &self.left) else {
@@ -101,22 +103,25 @@ impl Admitting<'_> {
             return;
         }
         match verdict(met.rule) {
-            RuleVerdict::Accept => self.accept(met, fit, &hit),
+            RuleVerdict::Accept => self.accept(met, &hit, behind),
             // Such a program bans clients for a while.
             RuleVerdict::Refuse if met.program.is_some_and(bans) => {
                 let program = met.program.unwrap_or_default();
                 self.refuse_before(met, &format!("as {program} has banned them"));
             }
-            RuleVerdict::Refuse => self.refuse(met, fit, &hit),
+            RuleVerdict::Refuse => self.refuse(met, &hit),
             RuleVerdict::Other => {
                 let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.found.gives_away = true;
                 self.obstruct(met, &format!("gives its connections to `{target}`"));
             }
             RuleVerdict::GoOn | RuleVerdict::Return => {
                 if let Some(Target::Log { prefix, level }) = &met.rule.target
                     && met.is_to_take()
+                    && conditions.counts_nothing_but_packets()
+                    && self.logged.is_empty()
                 {
-                    self.log(met, fit, hit, prefix, *level);
+                    self.log(met, hit, prefix, *level);
                 }
             }
         }
@@ -142,6 +147,7 @@ impl Admitting<'_> {
             }
             (RuleVerdict::Other, _) => {
                 let target = met.rule.target.as_ref().map_or("", Target::name);
+                self.found.gives_away = true;
                 self.obstruct(met, &format!("gives some of its connections to `{target}`"));
             }
             // A program marks its own connections, and accepts those.
@@ -164,8 +170,8 @@ impl Admitting<'_> {
         self.remark(met, remark);
     }
 
-    fn log(&mut self, met: &Met<'_>, fit: Fit, hit: Addresses, prefix: &str, level: u8) {
-        self.take(met, fit, Part::Log);
+    fn log(&mut self, met: &Met<'_>, hit: Addresses, prefix: &str, level: u8) {
+        self.take(met, Part::Log);
         self.remark(met, ImportRemark::LogWords);
         let limit = met.conditions.limit;
         let per_minute = limit.map_or(60, |limit| limit.per_minute());
@@ -178,54 +184,61 @@ impl Admitting<'_> {
         self.logged.push((hit, log));
     }
 
-    fn accept(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
+    fn accept(&mut self, met: &Met<'_>, hit: &Addresses, behind: &[Met<'_>]) {
         let conditions = &met.conditions;
+        match accept_limit(met) {
+            Err(words) => return self.pass_over(met, &words),
+            Ok(None) => self.take(met, Part::Accept),
+            Ok(Some(limits)) => {
+                let (limits, refusals) =
+                    match above_limit(self.redirected, hit, behind, self.policy) {
+                        AboveLimit::Refused { rules, reject } => {
+                            (Limits { reject, ..limits }, rules)
+                        }
+                        // The limit changes nothing.
+                        AboveLimit::Accepted => return,
+                        AboveLimit::Unclear => {
+                            let words = conditions.beyond_words();
+                            let words = format!("{words}, above which not all are refused");
+                            return self.pass_over(met, &words);
+                        }
+                    };
+                if !self.limit(met, hit, limits) {
+                    return;
+                }
+                self.take(met, Part::Limit);
+                for refusal in refusals {
+                    self.take(refusal, Part::Refuse);
+                }
+            }
+        }
         let is_named = conditions.names_connections() && met.program.is_none();
-        if conditions.hash_limit.is_some() || conditions.connections.is_some() {
-            self.pass_over(met, &conditions.beyond_words());
-            return;
-        }
-        if let Some(limit) = conditions.limit {
-            let Some(limits) = accept_limit(*limit) else {
-                self.pass_over(met, "`-m limit`");
-                return;
-            };
-            self.take(met, fit, Part::Limit);
-            self.remark(met, ImportRemark::LimitCounts);
-            self.found.limits.get_or_insert(limits);
-        } else {
-            self.take(met, fit, Part::Accept);
-        }
         if is_named && !only_redirected(conditions) {
             self.remark(met, ImportRemark::AcceptsMore(beyond(conditions)));
-        }
-        // A rule that names the connections knows better than one for all that pass.
-        if self.found.egress.is_none() || is_named && !self.has_named_egress {
-            self.found.egress = egress(conditions).or(self.found.egress.take());
-            self.has_named_egress = is_named && self.found.egress.is_some();
         }
         self.accepted = self.accepted.with(hit);
         self.left = self.left.without(hit);
     }
 
-    fn refuse(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
+    fn refuse(&mut self, met: &Met<'_>, hit: &Addresses) {
         let conditions = &met.conditions;
         if conditions.hash_limit.is_some() || conditions.connections.is_some() {
             // The limit of a forward is for all its clients.
             match drop_limit(met).filter(|_| *hit == self.left) {
                 Some(limits) => {
-                    self.take(met, fit, Part::Limit);
-                    self.limit(met, limits);
+                    if self.limit(met, hit, limits) {
+                        self.take(met, Part::Limit);
+                    }
                 }
                 None => self.pass_over(met, &conditions.beyond_words()),
             }
             return;
         }
-        if conditions.limit.is_some() {
-            self.pass_over(met, "`-m limit`");
+        if conditions.limit.is_some() || conditions.up_to.is_some() {
+            self.pass_over(met, &conditions.beyond_words());
             return;
         }
-        self.take(met, fit, Part::Refuse);
+        self.take(met, Part::Refuse);
         if met.is_to_take() && !matches!(met.rule.target, Some(Target::Drop)) {
             self.remark(met, ImportRemark::Answered);
         }
@@ -233,32 +246,31 @@ impl Admitting<'_> {
         self.left = self.left.without(hit);
     }
 
-    fn limit(&mut self, met: &Met<'_>, limits: Limits) {
+    /// Adds a limit for some clients, if a spec can say it beside the one before.
+    fn limit(&mut self, met: &Met<'_>, clients: &Addresses, limits: Limits) -> bool {
         let before = self.found.limits;
-        match joined(before, limits) {
-            Some(joined) => {
-                if before.is_some_and(|before| before.reject != limits.reject) {
-                    self.remark(met, ImportRemark::LimitAnswers);
-                }
-                self.found.limits = Some(joined);
-            }
-            None => self.pass_over(met, "a second limit"),
+        let Some(joined) = joined(before, limits) else {
+            self.pass_over(met, "a second limit");
+            return false;
+        };
+        if before.is_some_and(|before| before.reject != limits.reject) {
+            self.remark(met, ImportRemark::LimitAnswers);
         }
+        if limits.rate.is_some() && !met.conditions.for_opening {
+            self.remark(met, ImportRemark::LimitCounts);
+        }
+        self.found.limits = Some(joined);
+        self.limited.push((met.place.clone(), clients.clone()));
+        true
     }
 
     /// Takes a rule over if it is for these connections by name.
-    fn take(&mut self, met: &Met<'_>, fit: Fit, part: Part) {
+    fn take(&mut self, met: &Met<'_>, part: Part) {
         if !met.is_to_take() {
             return;
         }
         self.found.rules.insert((met.place.clone(), part));
-        let jumps = met.via.iter().cloned();
-        self.found
-            .paths
-            .extend(jumps.map(|jump| (jump, met.place.clone())));
-        if fit == Fit::Part {
-            self.remark(met, ImportRemark::SomePorts);
-        }
+        self.found.ways.insert(met.way());
     }
 
     fn remark(&mut self, met: &Met<'_>, remark: ImportRemark) {
@@ -266,14 +278,20 @@ impl Admitting<'_> {
     }
 
     /// Applies the policy to the clients that no rule has decided about.
-    fn end(mut self, policy: Policy) -> Admission {
-        if policy == Policy::Accept {
+    fn end(mut self) -> Admission {
+        if self.policy == Policy::Accept {
             self.accepted = self.accepted.with(&self.left);
         } else {
             self.refused = self.refused.with(&self.left);
         }
+        for (place, clients) in self.limited {
+            if !self.accepted.without(&clients).is_empty() {
+                let does = "limits a part of its clients only".to_owned();
+                self.found.obstacle.get_or_insert((place, does));
+            }
+        }
         for (place, clients) in self.left_out {
-            if !clients.common(&self.refused).is_empty() {
+            if self.found.limits.is_some() || !clients.common(&self.refused).is_empty() {
                 let remark = (place, ImportRemark::AcceptLeftOut);
                 self.found.remarks.push(remark);
             }
@@ -313,14 +331,6 @@ fn only_redirected(conditions: &RuleConditions<'_>) -> bool {
     conditions.redirected == Some(true)
         || conditions.original_ports.is_some()
         || conditions.original_destination.is_some()
-}
-
-/// Returns the one interface by which a rule's packets leave.
-pub fn egress(conditions: &RuleConditions<'_>) -> Option<Interface> {
-    conditions.egress.iter().find_map(|pattern| match pattern {
-        Is(pattern) => pattern.exact().cloned(),
-        Not(_) => None,
-    })
 }
 
 /// Returns the beginning of a log line that a spec may have.

@@ -8,9 +8,6 @@ use crate::net::Family;
 
 /// Returns the lists that admit exactly the accepted clients. The short list is the one that people wrote.
 pub fn client_lists(family: Family, accepted: &Addresses, refused: &Addresses) -> Sources {
-    if accepted.are_all() {
-        return Sources::default();
-    }
     let outside = Addresses::all(family).without(accepted);
     // The refused part of a network that is otherwise allowed reads best as a deny list.
     let around = smallest_around(family, accepted, refused);

@@ -13,7 +13,7 @@ use crate::netfilter::matches::{AddressType, Match, PortsOf, Probability, Side};
 use crate::netfilter::negatable::Negatable::{self, Is, Not};
 use crate::netfilter::protocol::IpProtocol;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::text::parse::{EveryNth, comes_from_port_0, every_nth};
+use crate::netfilter::text::parse::{EveryNth, UpTo, comes_from_port_0, every_nth, up_to};
 use crate::netfilter::tracking::{CtState, CtStates};
 
 /// The conditions of a rule, and of the jumps that lead to it.
@@ -40,6 +40,10 @@ pub struct RuleConditions<'r> {
     pub limit: Option<&'r Limit>,
     pub hash_limit: Option<&'r HashLimit>,
     pub connections: Option<&'r ConnLimit>,
+    /// The rate or number of connections up to which packets meet the rule.
+    pub up_to: Option<UpTo>,
+    /// Whether only packets that open a connection meet the rule.
+    pub for_opening: bool,
     pub comment: Option<&'r str>,
     /// The conditions that a spec cannot say.
     pub beyond: Vec<&'r Match>,
@@ -80,9 +84,12 @@ impl<'r> RuleConditions<'r> {
             Match::Tcp {
                 source: None,
                 destination,
-                ..
+                flags,
+            } => {
+                self.for_opening |= matches!(flags, Some(Is(_)));
+                self.add_ports(destination.as_ref(), condition);
             }
-            | Match::Udp {
+            Match::Udp {
                 source: None,
                 destination,
             } => self.add_ports(destination.as_ref(), condition),
@@ -132,9 +139,10 @@ impl<'r> RuleConditions<'r> {
             Match::ConnLimit(limit) if self.connections.is_none() => self.connections = Some(limit),
             Match::Limit(limit) if self.limit.is_none() => self.limit = Some(limit),
             Match::Comment(text) => self.comment = Some(text),
-            Match::Other(words) if self.share.is_none() => match every_nth(words) {
-                Some(nth) => self.share = Some(Share::Nth(nth)),
-                None => self.beyond.push(condition),
+            Match::Other(words) => match (every_nth(words), up_to(words)) {
+                (Some(nth), _) if self.share.is_none() => self.share = Some(Share::Nth(nth)),
+                (_, Some(limit)) if self.up_to.is_none() => self.up_to = Some(limit),
+                _ => self.beyond.push(condition),
             },
             _ => self.beyond.push(condition),
         }
@@ -156,6 +164,9 @@ impl<'r> RuleConditions<'r> {
                 states.contains(CtState::Dnat),
             ),
         };
+        if let Is(states) = states {
+            self.for_opening |= states == CtStates::from(CtState::New);
+        }
         match states {
             Is(_) if has_new => {}
             Is(_) if has_dnat => self.redirected = Some(true),
@@ -196,11 +207,42 @@ impl<'r> RuleConditions<'r> {
 
     /// Returns whether a spec can say all conditions, but for what left the way before.
     pub fn is_plain(&self) -> bool {
-        self.beyond.is_empty()
-            && self.share.is_none()
-            && self.limit.is_none()
-            && self.hash_limit.is_none()
-            && self.connections.is_none()
+        self.beyond.is_empty() && self.share.is_none() && !self.has_limit()
+    }
+
+    /// Returns whether a rate or a number of connections decides about packets.
+    pub fn has_limit(&self) -> bool {
+        self.limit.is_some() || !self.counts_nothing_but_packets()
+    }
+
+    /// Returns whether there is no limit but `-m limit`, which counts all packets together.
+    pub fn counts_nothing_but_packets(&self) -> bool {
+        self.hash_limit.is_none() && self.connections.is_none() && self.up_to.is_none()
+    }
+
+    /// Returns whether some packet may meet both these conditions and others, as far as addresses, protocols and ports say
+    /// it.
+    pub fn meet_some_of(&self, other: &Self, family: Family) -> bool {
+        let has_source = !self
+            .sources(family)
+            .common(&other.sources(family))
+            .is_empty();
+        let has_destination = !self
+            .destinations(family)
+            .common(&other.destinations(family))
+            .is_empty();
+        let has_protocol = match (self.protocol, other.protocol) {
+            (Some(Is(one)), Some(Is(other))) => one == other,
+            _ => true,
+        };
+        let has_port = match (&self.ports, &other.ports) {
+            (Some(ones), Some(others)) => {
+                let mut ones = ones.iter();
+                ones.any(|one| others.iter().any(|other| one.overlaps(*other)))
+            }
+            _ => true,
+        };
+        has_source && has_destination && has_protocol && has_port
     }
 
     /// Returns the destination host that the conditions name.
@@ -213,11 +255,13 @@ impl<'r> RuleConditions<'r> {
 
     /// Names the conditions that a spec cannot say, shares and limits included: `-m mark, -m string`.
     pub fn beyond_words(&self) -> String {
+        let has_rate = matches!(self.up_to, Some(UpTo::Rate(_)));
+        let has_number = matches!(self.up_to, Some(UpTo::Connections(_)));
         let limits = [
             (self.share.is_some(), "`-m statistic`"),
             (self.limit.is_some(), "`-m limit`"),
-            (self.hash_limit.is_some(), "`-m hashlimit`"),
-            (self.connections.is_some(), "`-m connlimit`"),
+            (self.hash_limit.is_some() || has_rate, "`-m hashlimit`"),
+            (self.connections.is_some() || has_number, "`-m connlimit`"),
         ];
         let limits = limits.into_iter().filter(|(is_there, _)| *is_there);
         let mut names: Vec<String> = limits.map(|(_, name)| name.to_owned()).collect();
@@ -226,7 +270,8 @@ impl<'r> RuleConditions<'r> {
                 Match::Tcp { source, .. } | Match::Udp { source, .. } if source.is_some() => {
                     "`--sport`".to_owned()
                 }
-                Match::Tcp { .. } | Match::Udp { .. } => "`--dport`".to_owned(),
+                Match::Tcp { .. } | Match::Udp { .. } => "`! --dport`".to_owned(),
+                Match::Multiport { of, ports } => multiport_words(*of, ports).to_owned(),
                 other if other.name().starts_with('-') => format!("`{}`", other.name()),
                 other => format!("`-m {}`", other.name()),
             };
@@ -235,6 +280,17 @@ impl<'r> RuleConditions<'r> {
             }
         }
         names.join(", ")
+    }
+}
+
+fn multiport_words(of: PortsOf, ports: &Negatable<Vec<PortRange>>) -> &'static str {
+    match (of, ports) {
+        (PortsOf::Source, Is(_)) => "`--sports`",
+        (PortsOf::Source, Not(_)) => "`! --sports`",
+        (PortsOf::Destination, Is(_)) => "`--dports`",
+        (PortsOf::Destination, Not(_)) => "`! --dports`",
+        (PortsOf::Either, Is(_)) => "`--ports`",
+        (PortsOf::Either, Not(_)) => "`! --ports`",
     }
 }
 

@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::account::{Account, Part, Remarked, RuleFate};
-use super::before::{TakenBefore, taken_before};
 use super::earlier::Earlier;
 use super::names::EntryNames;
+use super::others::{OtherRedirect, Passed};
 use super::outward::Outgoing;
 use super::place::ImportedPlace;
-use super::redirect::{Redirect, redirect};
+use super::prerouting::DnatReading;
+use super::redirect::Redirect;
 use super::remark::ImportRemark;
 use super::rest::{self, Settled};
 use super::shares::joined;
-use super::sides::{KnownRoutes, SaidSides, entrance, is_dnat};
+use super::sides::{KnownRoutes, SaidSides, entrance};
+use super::taken::{RulesMet, TakenRules};
 use super::treated::{Treated, alike};
-use super::treatment::{TargetSide, Treatment};
+use super::treatment::{RedirectedWay, TargetSide, Treatment};
 use super::walk::{Met, walk};
 use crate::forwards::{Forward, Name, Outbound};
 use crate::net::{Family, Interface};
-use crate::netfilter::names::{ChainName, Policy, TableName};
+use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 
@@ -46,13 +48,10 @@ struct FamilyReading<'r> {
     /// The redirections before, whatever became of them.
     earlier: Vec<Earlier>,
     forwards: Vec<Forward>,
-    taken: BTreeMap<ImportedPlace, (BTreeSet<Part>, Vec<Name>)>,
-    paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
+    taken: TakenRules,
     fates: BTreeMap<ImportedPlace, RuleFate>,
     /// The rules that give forwards their source, and other connections too.
     shared: BTreeSet<ImportedPlace>,
-    /// The targets of redirections that cannot be said.
-    unsaid_targets: BTreeSet<IpAddr>,
     remarks: Vec<Remarked>,
     assumed_targets: BTreeMap<IpAddr, Interface>,
 }
@@ -67,10 +66,6 @@ pub fn read(
     let prerouting = walk(family, rules, TableName::Nat, &ChainName::Prerouting);
     let forward = walk(family, rules, TableName::Filter, &ChainName::Forward);
     let postrouting = walk(family, rules, TableName::Nat, &ChainName::Postrouting);
-    let mut fates = BTreeMap::new();
-    for left in [&prerouting.left, &forward.left, &postrouting.left] {
-        fates.extend(left.clone());
-    }
     let sides = SaidSides::of(&[&prerouting.rules, &forward.rules, &postrouting.rules]);
     let targets = targets(&prerouting.rules, routes, &sides);
     let (entrance, is_known) = entrance(family, rules, &prerouting.rules, routes, &targets);
@@ -87,39 +82,66 @@ pub fn read(
         entrance,
         earlier: Vec::new(),
         forwards: Vec::new(),
-        taken: BTreeMap::new(),
-        paths: BTreeSet::new(),
-        fates,
+        taken: TakenRules::default(),
+        fates: BTreeMap::new(),
         shared: BTreeSet::new(),
-        unsaid_targets: BTreeSet::new(),
         remarks: Vec::new(),
         assumed_targets: BTreeMap::new(),
     };
-    for one in joined(reading.redirects(&prerouting.rules)) {
+    for walk in [&prerouting, &forward, &postrouting] {
+        reading.fates.extend(walk.left.clone());
+    }
+    let dnat = DnatReading {
+        family,
+        entrance: &reading.entrance,
+    };
+    let dnat = dnat.read(&prerouting.rules);
+    reading.fates.extend(dnat.fates);
+    for one in joined(dnat.redirects) {
         reading.add(one, names);
     }
-    let outbound = reading.outbound(names);
+    let unsaid = reading.unsaid(&prerouting.rules);
+    let unsaid_targets: BTreeSet<IpAddr> = unsaid.iter().map(|one| one.target).collect();
+    let outbound = reading.outbound(&unsaid_targets, names);
     let has_entries = !reading.forwards.is_empty() || !outbound.is_empty();
-    let is_entrance_assumed = has_entries && !is_known;
-    reading.keep_refusals();
-    for (place, (parts, entries)) in std::mem::take(&mut reading.taken) {
-        let part = parts.into_iter().next().unwrap_or(Part::Accept);
-        reading
-            .fates
-            .insert(place, RuleFate::Taken { part, entries });
+    let output = walk(family, rules, TableName::Nat, &ChainName::Output);
+    let others = unsaid
+        .into_iter()
+        .chain(reading.others(&prerouting.rules, &output.rules));
+    let met = RulesMet {
+        family,
+        prerouting: &prerouting.rules,
+        forward: &forward.rules,
+        postrouting: &postrouting.rules,
+        policy: reading.treatment.policy,
+        others: &others.collect::<Vec<_>>(),
+    };
+    let entries = outbound.iter().map(|one| &one.name).collect();
+    let settled = reading.taken.settle(&met, &entries);
+    reading.fates.extend(settled.fates);
+    for place in reading.shared {
+        let why = "it rewrites the source of more than the forwards' connections";
+        let fate = RuleFate::LeftAlone(why.to_owned());
+        reading.fates.entry(place).or_insert(fate);
     }
     let settled = Settled {
         fates: reading.fates,
-        paths: reading.paths,
+        ways: settled.ways,
         forward: &forward.rules,
-        unsaid_targets: &reading.unsaid_targets,
+        unsaid_targets: &unsaid_targets,
     };
+    let accounts = rest::accounts(family, rules, settled);
+    let goes = accounts.iter();
+    let goes = goes.filter(|one| matches!(one.fate, RuleFate::Taken { .. }));
+    let goes: BTreeSet<&ImportedPlace> = goes.map(|one| &one.place).collect();
+    let mut remarks = reading.remarks;
+    remarks.retain(|one| !one.remark.is_about_a_loss() || goes.contains(&one.place));
     OfFamily {
-        accounts: rest::accounts(family, rules, settled),
+        accounts,
         forwards: reading.forwards,
         outbound,
-        remarks: reading.remarks,
-        is_entrance_assumed,
+        remarks,
+        is_entrance_assumed: has_entries && !is_known,
         assumed_targets: reading.assumed_targets,
     }
 }
@@ -134,102 +156,7 @@ fn targets(prerouting: &[Met<'_>], routes: &KnownRoutes, sides: &SaidSides) -> B
     interfaces.cloned().collect()
 }
 
-/// Returns whether a rule of nat PREROUTING ends the way of a packet.
-fn ends_way(met: &Met<'_>) -> bool {
-    match &met.rule.target {
-        Some(Target::Accept | Target::Drop | Target::Dnat { .. }) => true,
-        Some(target @ Target::Other(_)) => matches!(target.name(), "DNAT" | "REDIRECT" | "NETMAP"),
-        _ => false,
-    }
-}
-
 impl<'r> FamilyReading<'r> {
-    /// Reads the DNAT rules, each without the packets that rules before it take.
-    fn redirects(&mut self, prerouting: &[Met<'r>]) -> Vec<Redirect<'r>> {
-        let mut redirects = Vec::new();
-        let mut stops: Vec<&Met<'r>> = Vec::new();
-        for met in prerouting {
-            if met.program.is_some() || !is_dnat(met.rule) {
-                if ends_way(met) {
-                    stops.push(met);
-                }
-                continue;
-            }
-            let read = redirect(met, self.family).map_err(RuleFate::NotSaid);
-            match read.and_then(|one| self.without_earlier(one, met, &stops)) {
-                Ok(one) => redirects.push(one),
-                Err(fate) => {
-                    self.fates.insert(met.place.clone(), fate);
-                    if let Some(Target::Dnat { address, .. }) = met.rule.target {
-                        self.unsaid_targets.insert(address);
-                    }
-                    stops.push(met);
-                }
-            }
-        }
-        redirects
-    }
-
-    /// Takes the packets out of a redirection that leave its way before.
-    fn without_earlier(
-        &self,
-        mut one: Redirect<'r>,
-        met: &Met<'r>,
-        stops: &[&Met<'r>],
-    ) -> Result<Redirect<'r>, RuleFate> {
-        let ingress = self.ingress(&one);
-        let gone = met.conditions.exceptions.iter();
-        let gone = gone.map(|(who, earlier)| (who, earlier, None, true));
-        let stopped = stops.iter();
-        let stopped = stopped.map(|stop| {
-            let leads_nowhere = stop.rule.target == Some(Target::Accept);
-            (&stop.place, &stop.conditions, stop.program, leads_nowhere)
-        });
-        for (who, earlier, program, leads_nowhere) in stopped.chain(gone) {
-            match taken_before(&one, &ingress, earlier, self.family) {
-                TakenBefore::Nothing => {}
-                TakenBefore::Everything => {
-                    return Err(RuleFate::LeftAlone(format!(
-                        "{who} takes its packets first"
-                    )));
-                }
-                // Other hosts or ports get these clients, and a forward would drop them.
-                TakenBefore::Sources(_) if !leads_nowhere => {
-                    return Err(RuleFate::NotSaid(format!(
-                        "{who} takes some of its clients first, and leads them elsewhere"
-                    )));
-                }
-                TakenBefore::Sources(sources) => {
-                    one.sources = one.sources.without(&sources);
-                    one.remarks
-                        .push((met.place.clone(), ImportRemark::OthersReachedMachine));
-                }
-                TakenBefore::Ports(ports) => one.leave_ports(&ports).ok_or_else(|| {
-                    RuleFate::NotSaid(format!("{who} takes a part of its shifted ports first"))
-                })?,
-                // A program leads packets for addresses of its own elsewhere.
-                TakenBefore::Part(_)
-                    if program.is_some()
-                        && one.listens[0].address.is_none()
-                        && !earlier.destination.is_empty() => {}
-                TakenBefore::Part(words) => {
-                    return Err(RuleFate::NotSaid(format!(
-                        "{who} takes some of its packets first, {words}"
-                    )));
-                }
-            }
-        }
-        Ok(one)
-    }
-
-    fn ingress(&self, one: &Redirect<'_>) -> Vec<Interface> {
-        if one.ingress.is_empty() {
-            vec![self.entrance.clone()]
-        } else {
-            one.ingress.clone()
-        }
-    }
-
     /// Adds the forwards of a redirection, or says why there are none.
     fn add(&mut self, mut one: Redirect<'_>, names: &mut EntryNames) {
         let mut name = None;
@@ -243,7 +170,7 @@ impl<'r> FamilyReading<'r> {
         }
         self.earlier.push(Earlier {
             name,
-            ingress: self.ingress(&whole),
+            ingress: whole.ingress_or(&self.entrance),
             places: whole.places,
             listens: whole.listens,
             protocols: whole.protocols,
@@ -253,7 +180,7 @@ impl<'r> FamilyReading<'r> {
 
     /// Takes the packets out of a redirection that earlier ones have.
     fn without_taken(&mut self, one: &mut Redirect<'_>) -> Result<(), RuleFate> {
-        let ingress = self.ingress(one);
+        let ingress = one.ingress_or(&self.entrance);
         let mut earlier = self.earlier.iter();
         let Some(held) = earlier.find_map(|before| before.take_from(one, &ingress).err()) else {
             return Ok(());
@@ -277,7 +204,12 @@ impl<'r> FamilyReading<'r> {
                 "it redirects a part of the connections only, by chance or by turns".to_owned(),
             ));
         }
-        let ingress = self.ingress(one);
+        if one.keeps_some_from_ssh() {
+            return Err(RuleFate::NotSaid(
+                "it leaves out clients, which reach ssh of the machine itself; a forward would drop them".to_owned(),
+            ));
+        }
+        let ingress = one.ingress_or(&self.entrance);
         let mut treated = Vec::new();
         let mut dropped = None;
         for protocol in &one.protocols {
@@ -330,35 +262,28 @@ impl<'r> FamilyReading<'r> {
 
     /// Keeps the rules and remarks of a forward.
     fn keep(&mut self, one: &Redirect<'_>, group: &Treated, name: &Name) {
-        let mut rules: BTreeSet<(ImportedPlace, Part)> = BTreeSet::new();
-        rules.extend(
-            one.places
-                .iter()
-                .map(|place| (place.clone(), Part::Redirect)),
-        );
-        let jumps = one.paths.iter().cloned();
-        self.paths.extend(jumps);
+        for place in &one.places {
+            self.taken.take(place, Part::Redirect, name);
+        }
+        self.taken.add_ways(one.ways.iter().cloned());
         let mut remarks = one.remarks.clone();
-        for way in &group.ways {
-            rules.extend(way.admission.rules.iter().cloned());
-            rules.extend(way.origin.rules.iter().cloned());
-            self.paths.extend(way.admission.paths.iter().cloned());
-            self.paths.extend(way.origin.paths.iter().cloned());
-            remarks.extend(way.admission.remarks.iter().cloned());
-            remarks.extend(way.origin.remarks.iter().cloned());
-            self.shared.extend(way.origin.shared.clone());
-            for (place, words) in &way.admission.unsaid {
+        for RedirectedWay {
+            admission, origin, ..
+        } in &group.ways
+        {
+            for (place, part) in admission.rules.iter().chain(&origin.rules) {
+                self.taken.take(place, *part, name);
+            }
+            let ways = admission.ways.iter().chain(&origin.ways);
+            self.taken.add_ways(ways.cloned());
+            let both = admission.remarks.iter().chain(&origin.remarks);
+            remarks.extend(both.cloned());
+            self.shared.extend(origin.shared.clone());
+            for (place, words) in &admission.unsaid {
                 let fate = RuleFate::NotSaid(format!(
                     "it asks for {words}, which a spec has no words for"
                 ));
                 self.fates.entry(place.clone()).or_insert(fate);
-            }
-        }
-        for (place, part) in rules {
-            let (parts, entries) = self.taken.entry(place).or_default();
-            parts.insert(part);
-            if !entries.contains(name) {
-                entries.push(name.clone());
             }
         }
         for (place, remark) in remarks {
@@ -375,49 +300,45 @@ impl<'r> FamilyReading<'r> {
     }
 
     fn fate_of_all(&mut self, one: &Redirect<'_>, fate: &RuleFate) {
-        if matches!(fate, RuleFate::NotSaid(_)) {
-            let targets = one.destinations.iter().map(|to| to.address);
-            self.unsaid_targets.extend(targets);
-        }
         for place in &one.places {
             self.fates.insert(place.clone(), fate.clone());
         }
     }
 
-    /// Leaves the refusals in place without which other packets would get through.
-    fn keep_refusals(&mut self) {
-        let goes = |met: &Met<'_>| self.taken.contains_key(&met.place);
-        let accepts = |met: &Met<'_>| met.rule.target == Some(Target::Accept);
-        let last_accept = self
-            .treatment
-            .forward
-            .iter()
-            .rposition(|met| accepts(met) && !met.conditions.for_replies && !goes(met));
-        let stay: Vec<ImportedPlace> = self
-            .treatment
-            .forward
-            .iter()
-            .enumerate()
-            .filter(|(at, met)| {
-                let is_last = self.treatment.policy == Policy::Drop
-                    && last_accept.is_none_or(|last| last < *at);
-                let parts = self.taken.get(&met.place).map(|(parts, _)| parts);
-                parts.is_some_and(|parts| parts.contains(&Part::Refuse))
-                    && !is_last
-                    && met.conditions.redirected != Some(true)
-            })
-            .map(|(_, met)| met.place.clone())
-            .collect();
-        for place in stay {
-            self.taken.remove(&place);
-            let why = "it also refuses connections that are not redirected";
-            self.fates
-                .insert(place, RuleFate::LeftAlone(why.to_owned()));
-        }
+    /// Returns the redirections that cannot be said.
+    fn unsaid(&self, prerouting: &[Met<'_>]) -> Vec<OtherRedirect> {
+        let is_unsaid =
+            |met: &&Met<'_>| matches!(self.fates.get(&met.place), Some(RuleFate::NotSaid(_)));
+        let rules = prerouting.iter().filter(is_unsaid);
+        let all =
+            rules.flat_map(|met| OtherRedirect::of(met, Passed::Forward, |to| self.known_side(to)));
+        all.collect()
     }
 
-    fn outbound(&mut self, names: &mut EntryNames) -> Vec<Outbound> {
-        let taken: BTreeSet<ImportedPlace> = self.taken.keys().cloned().collect();
+    /// Returns the redirections of other programs, and those of the machine's own connections.
+    fn others(&self, prerouting: &[Met<'_>], output: &[Met<'_>]) -> Vec<OtherRedirect> {
+        let programs = prerouting.iter().filter(|met| met.program.is_some());
+        let programs = programs.map(|met| (met, Passed::Forward));
+        let own = output.iter().map(|met| (met, Passed::Output));
+        let all = programs.chain(own);
+        let all =
+            all.flat_map(|(met, passed)| OtherRedirect::of(met, passed, |to| self.known_side(to)));
+        all.collect()
+    }
+
+    /// Returns the interface by which packets to a target leave, as far as routes or rules say it.
+    fn known_side(&self, target: IpAddr) -> Option<Interface> {
+        let side = self.side(target);
+        side.by_route.or(side.by_others)
+    }
+
+    /// Adds the outbound entries.
+    fn outbound(
+        &mut self,
+        unsaid_targets: &BTreeSet<IpAddr>,
+        names: &mut EntryNames,
+    ) -> Vec<Outbound> {
+        let taken = self.taken.places();
         let entrances: BTreeSet<&Interface> =
             self.forwards.iter().flat_map(|one| &one.ingress).collect();
         let entrances: Vec<Interface> = entrances
@@ -434,25 +355,17 @@ impl<'r> FamilyReading<'r> {
             entrances: &entrances,
             routes: self.routes,
             sides: &self.sides,
-            targets: &self.unsaid_targets,
+            targets: unsaid_targets,
         };
         let found = outgoing.read(names);
-        for (place, why) in found.unsaid {
-            let fate = if self.shared.contains(&place) {
-                RuleFate::LeftAlone(
-                    "it rewrites the source of more than the forwards' connections".to_owned(),
-                )
-            } else {
-                why
-            };
-            self.fates.entry(place).or_insert(fate);
+        for (place, fate) in found.fates {
+            if !self.shared.contains(&place) {
+                self.fates.entry(place).or_insert(fate);
+            }
         }
-        self.paths.extend(found.paths);
+        self.taken.add_ways(found.ways);
         for (place, part, number) in found.rules {
-            let name = found.entries[number].name.clone();
-            let (parts, entries) = self.taken.entry(place).or_default();
-            parts.insert(part);
-            entries.push(name);
+            self.taken.take(&place, part, &found.entries[number].name);
         }
         for (number, place, remark) in found.remarks {
             let name = found.entries[number].name.clone();

@@ -53,16 +53,18 @@ pub fn firewall(
             "No rule names the interface to {target}: {interface} is assumed."
         ));
     }
-    if forwards().next().is_none() && entries().next().is_none() {
-        notes.push("No rule became a forward or an outbound entry.".to_owned());
-    }
     let of = |family| {
         let of_family = forwards().filter(|one: &&Forward| one.family() == family);
         most(of_family.map(|one| one.snat))
     };
     // A word stands for both families.
     let word = |snat: &Snat| !matches!(snat, Snat::Addresses(_));
-    let (v4, v6) = (of(Family::V4), of(Family::V6));
+    let (v4, mut v6) = (of(Family::V4), of(Family::V6));
+    if forwards().next().is_none() && entries().next().is_none() {
+        notes.push("No rule became a forward or an outbound entry.".to_owned());
+        notes.push("`snat: masquerade` is assumed, for forwards to come.".to_owned());
+        v6 = Some(Snat::Masquerade);
+    }
     let snat = Snats {
         v4: v4.or(v6.filter(word)),
         v6: v6.or(v4.filter(word)),

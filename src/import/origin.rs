@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::account::Part;
 use super::addresses::Addresses;
-use super::admission::{beyond, egress};
+use super::admission::beyond;
+use super::egress::egress;
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
+use super::taken::RuleWay;
 use super::walk::Met;
 use crate::forwards::Snat;
 use crate::net::Interface;
@@ -26,8 +30,8 @@ pub struct Origin {
     /// Whether a rule gives hosts behind the firewall, which ask for the listener, another source.
     pub hairpin: bool,
     pub rules: BTreeSet<(ImportedPlace, Part)>,
-    /// The jumps on the way to these rules, each with the rule.
-    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
+    /// The ways to these rules.
+    pub ways: BTreeSet<RuleWay>,
     /// The deciding rule, if it is for more than these connections.
     pub shared: Option<ImportedPlace>,
     pub remarks: Vec<(ImportedPlace, ImportRemark)>,
@@ -39,7 +43,6 @@ pub struct Origin {
 pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
     let mut following = Following {
         redirected,
-        inside: Addresses::of(redirected.target.into()),
         left: redirected.sources.clone(),
         parts: Vec::new(),
         found: Origin {
@@ -47,7 +50,7 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
             egress: None,
             hairpin: false,
             rules: BTreeSet::new(),
-            paths: BTreeSet::new(),
+            ways: BTreeSet::new(),
             shared: None,
             remarks: Vec::new(),
             obstacle: None,
@@ -62,8 +65,6 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
 /// The clients whose source the rules have decided about so far.
 struct Following<'a, 'r> {
     redirected: &'a Redirected<'a>,
-    /// The target.
-    inside: Addresses,
     left: Addresses,
     /// The rules that give a part of the clients a source, each with the part.
     parts: Vec<(&'a Met<'r>, NewSource, Addresses)>,
@@ -87,7 +88,7 @@ impl<'a, 'r> Following<'a, 'r> {
             return;
         };
         let sources = conditions.sources(self.redirected.family);
-        let is_from_inside = !sources.are_all() && !sources.common(&self.inside).is_empty();
+        let is_from_inside = sources.nets().into_iter().any(|net| self.is_inside(net));
         if is_from_inside && conditions.names_connections() && source.snat != Snat::Client {
             self.found.hairpin = true;
             self.take(met, Part::Hairpin);
@@ -168,11 +169,20 @@ impl<'a, 'r> Following<'a, 'r> {
         self.found
     }
 
+    /// Returns whether a network is that of the target. A wider one has clients, too.
+    fn is_inside(&self, net: IpNet) -> bool {
+        let narrowest = match net {
+            IpNet::V4(_) => 16,
+            IpNet::V6(_) => 48,
+        };
+        net.contains(&self.redirected.target) && net.prefix_len() >= narrowest
+    }
+
     /// Remarks on clients that get another source than most. Hosts behind the target's interface are clients only if others
     /// come in there, too.
     fn other_sources(&mut self, met: &Met<'_>, others: &[Addresses]) {
         for net in others.iter().flat_map(Addresses::nets).take(MOST_NETS) {
-            if !net.contains(&self.redirected.target) {
+            if !self.is_inside(net) {
                 self.remark(met, ImportRemark::OtherSources(net));
             } else if self.redirected.is_one_sided() {
                 self.remark(met, ImportRemark::InsideSource);
@@ -183,10 +193,7 @@ impl<'a, 'r> Following<'a, 'r> {
     fn take(&mut self, met: &Met<'_>, part: Part) {
         if met.is_to_take() {
             self.found.rules.insert((met.place.clone(), part));
-            let jumps = met.via.iter().cloned();
-            self.found
-                .paths
-                .extend(jumps.map(|jump| (jump, met.place.clone())));
+            self.found.ways.insert(met.way());
         }
     }
 

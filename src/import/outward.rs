@@ -7,16 +7,19 @@ use ipnet::IpNet;
 
 use super::account::{Part, RuleFate};
 use super::addresses::Addresses;
-use super::admission::egress;
+use super::clients::client_lists;
 use super::conditions::RuleConditions;
+use super::egress::egress;
 use super::names::{EntryNames, description};
 use super::origin::{NewSource, changes_source, new_source};
 use super::outward_accept::{OutwardAccept, merged};
+use super::passing::Passing;
 use super::place::ImportedPlace;
 use super::remark::ImportRemark;
 use super::sides::{KnownRoutes, SaidSides};
+use super::taken::RuleWay;
 use super::walk::Met;
-use crate::forwards::{Nets, Outbound, Snat, not_internet_v4};
+use crate::forwards::{Nets, Outbound, Snat, Sources, not_internet_v4};
 use crate::net::{Family, Interface};
 use crate::netfilter::names::Policy;
 use crate::netfilter::negatable::Negatable::{Is, Not};
@@ -27,11 +30,11 @@ use crate::netfilter::target::Target;
 pub struct OutwardEntries {
     pub entries: Vec<Outbound>,
     pub rules: BTreeSet<(ImportedPlace, Part, usize)>,
-    /// The jumps on the way to these rules, each with the rule.
-    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
+    /// The ways to these rules.
+    pub ways: BTreeSet<RuleWay>,
     pub remarks: Vec<(usize, ImportedPlace, ImportRemark)>,
-    /// The SNAT rules of which no entry came.
-    pub unsaid: Vec<(ImportedPlace, RuleFate)>,
+    /// The SNAT rules that no entry takes over.
+    pub fates: Vec<(ImportedPlace, RuleFate)>,
 }
 
 /// The rules of one family that an outbound entry may come of.
@@ -50,6 +53,30 @@ pub struct Outgoing<'a, 'r> {
     pub targets: &'a BTreeSet<IpAddr>,
 }
 
+/// A SNAT or MASQUERADE rule.
+struct SourceRule<'a, 'r> {
+    /// The rules of POSTROUTING before it.
+    at: usize,
+    met: &'a Met<'r>,
+    source: NewSource,
+}
+
+impl SourceRule<'_, '_> {
+    /// Returns why the rule stays beside the entries that came of it, if it does.
+    fn needed_beside(&self, passings: &[Passing<'_, '_>]) -> Option<&'static str> {
+        let stays = |one: &Passing<'_, '_>| {
+            one.has_unsaid || one.accepts.iter().any(|accept| accept.place.is_none())
+        };
+        if passings.iter().any(stays) {
+            return Some("it rewrites the source of connections that other rules accept, too");
+        }
+        // MASQUERADE gives those the address that they have.
+        let is_for_own =
+            self.met.conditions.source.is_empty() && self.source.snat != Snat::Masquerade;
+        is_for_own.then_some("it rewrites the source of the machine's own connections, too")
+    }
+}
+
 impl<'r> Outgoing<'_, 'r> {
     /// Reads the outbound entries, in the order of their source rules.
     pub fn read(&self, names: &mut EntryNames) -> OutwardEntries {
@@ -65,23 +92,25 @@ impl<'r> Outgoing<'_, 'r> {
             let Some(source) = new_source(met).filter(|one| one.snat != Snat::Client) else {
                 continue;
             };
-            if let Err(fate) = self.read_source(at, met, source, names, &mut found) {
-                found.unsaid.push((met.place.clone(), fate));
+            let rule = SourceRule { at, met, source };
+            if let Err(fate) = self.read_source(&rule, names, &mut found) {
+                found.fates.push((met.place.clone(), fate));
             }
         }
         found
     }
 
     /// Reads one SNAT or MASQUERADE rule, and the accepts of its connections.
+    ///
+    /// # Errors
+    /// The fate of the SNAT rule, if it is not taken over.
     fn read_source(
         &self,
-        at: usize,
-        met: &Met<'r>,
-        source: NewSource,
+        rule: &SourceRule<'_, 'r>,
         names: &mut EntryNames,
         found: &mut OutwardEntries,
     ) -> Result<(), RuleFate> {
-        let conditions = &met.conditions;
+        let conditions = &rule.met.conditions;
         let not_said = |why: &str| RuleFate::NotSaid(why.to_owned());
         if !conditions.is_plain() {
             let words = conditions.beyond_words();
@@ -97,18 +126,33 @@ impl<'r> Outgoing<'_, 'r> {
             return Err(RuleFate::LeftAlone(why.to_owned()));
         }
         let out = egress(conditions).or_else(|| self.routes.default_side(self.family).cloned());
-        let out =
-            out.ok_or_else(|| not_said("it names no interface by which the packets leave"))?;
+        let out = out.ok_or_else(|| {
+            not_said(if conditions.egress.is_empty() {
+                "it names no interface by which the packets leave"
+            } else {
+                "its -o stands for several interfaces; an outbound entry names one"
+            })
+        })?;
         let mut passings = Vec::new();
         for ingress in self.ingresses(&out, conditions) {
             passings.push(self.passing(&out, conditions, ingress));
         }
         let before = found.entries.len();
-        for accept in merged(passings.iter().flat_map(|one| &one.accepts)) {
-            self.add(at, met, source, &out, &accept, names, found)?;
+        let accepts = merged(passings.iter().flat_map(|one| &one.accepts));
+        for accept in &accepts {
+            self.add(rule, &out, accept, names, found)?;
         }
         if found.entries.len() > before {
-            return Ok(());
+            return match rule.needed_beside(&passings) {
+                Some(why) => Err(RuleFate::LeftAlone(why.to_owned())),
+                None => {
+                    found.ways.insert(rule.met.way());
+                    let entries = before..found.entries.len();
+                    let rules = entries.map(|entry| (rule.met.place.clone(), Part::Source, entry));
+                    found.rules.extend(rules);
+                    Ok(())
+                }
+            };
         }
         Err(if passings.iter().any(|one| one.has_unsaid) {
             not_said(
@@ -122,8 +166,7 @@ impl<'r> Outgoing<'_, 'r> {
             ))
         } else if passings.iter().all(|one| one.accepts.is_empty()) {
             RuleFate::LeftAlone(
-                "FORWARD accepts no connection whose source it rewrites, but for those of forwards"
-                    .to_owned(),
+                "no rule accepts the connections whose source it rewrites".to_owned(),
             )
         } else {
             not_said("no rule names the networks that the connections come from")
@@ -143,20 +186,22 @@ impl<'r> Outgoing<'_, 'r> {
     }
 
     /// Adds the entry of one source rule and one accept.
-    #[expect(clippy::too_many_arguments, reason = "each is one part of the entry")]
     fn add(
         &self,
-        at: usize,
-        met: &Met<'r>,
-        source: NewSource,
+        rule: &SourceRule<'_, 'r>,
         out: &Interface,
         accept: &OutwardAccept<'_, '_>,
         names: &mut EntryNames,
         found: &mut OutwardEntries,
     ) -> Result<(), RuleFate> {
+        let SourceRule { met, source, .. } = rule;
         let conditions = &met.conditions;
         let sources = accept.sources.common(&conditions.sources(self.family));
-        let Some(allow_from) = self.networks(&sources, &accept.ingress[0]) else {
+        let Some(Sources {
+            allow: Some(allow_from),
+            deny,
+        }) = self.networks(&sources, accept)
+        else {
             return Ok(());
         };
         let Some((protocols, ports)) = accept.protocols(conditions) else {
@@ -168,7 +213,10 @@ impl<'r> Outgoing<'_, 'r> {
         };
         let number = found.entries.len();
         let mut remark = |remark| found.remarks.push((number, met.place.clone(), remark));
-        if to.allow.internet || to.allow.nets.are_all() || to.is_of_negations {
+        if accept.place.is_none() && !to.allow.guarded.is_empty() {
+            remark(ImportRemark::Guarded);
+        }
+        if accept.place.is_some() && (to.is_internet || to.allow.nets.are_all()) {
             remark(ImportRemark::PrivateNetworks);
         }
         if source.chooses_ports {
@@ -180,7 +228,14 @@ impl<'r> Outgoing<'_, 'r> {
         if accept.place.is_none() {
             remark(ImportRemark::OtherInterfaces);
         }
-        for by in self.keep_source(at, met, out, &sources) {
+        if accept
+            .refusing
+            .iter()
+            .any(|met| !matches!(met.rule.target, Some(Target::Drop)))
+        {
+            remark(ImportRemark::Answered);
+        }
+        for by in self.keep_source(rule, out, &sources) {
             remark(ImportRemark::KeptSource(by));
         }
         let comment = accept.comment().or(conditions.comment);
@@ -193,7 +248,7 @@ impl<'r> Outgoing<'_, 'r> {
             egress: out.clone(),
             allow_from,
             allow_to: to.allow,
-            deny_from: Nets::default(),
+            deny_from: deny,
             deny_to: Nets::new(refused.collect()),
             protocols,
             ports,
@@ -203,12 +258,9 @@ impl<'r> Outgoing<'_, 'r> {
         });
         let refusing = accept.refusing.iter().map(|met| (*met, Part::Refuse));
         let accepting = accept.place.iter().map(|met| (*met, Part::Accept));
-        for (met, part) in refusing.chain(accepting).chain([(met, Part::Source)]) {
+        for (met, part) in refusing.chain(accepting) {
             found.rules.insert((met.place.clone(), part, number));
-            let jumps = met.via.iter().cloned();
-            found
-                .paths
-                .extend(jumps.map(|jump| (jump, met.place.clone())));
+            found.ways.insert(met.way());
         }
         Ok(())
     }
@@ -216,8 +268,7 @@ impl<'r> Outgoing<'_, 'r> {
     /// Returns the rules before a source rule that keep the source of some of its connections.
     fn keep_source(
         &self,
-        at: usize,
-        met: &Met<'r>,
+        rule: &SourceRule<'_, 'r>,
         out: &Interface,
         sources: &Addresses,
     ) -> Vec<ImportedPlace> {
@@ -234,7 +285,7 @@ impl<'r> Outgoing<'_, 'r> {
                 && has_public
                 && !conditions.sources(self.family).common(sources).is_empty()
         };
-        let earlier = self.postrouting[..at].iter();
+        let earlier = self.postrouting[..rule.at].iter();
         let earlier = earlier.filter(|one| {
             let keeps = new_source(one).is_some_and(|one| one.snat == Snat::Client);
             let is_unsaid =
@@ -242,7 +293,7 @@ impl<'r> Outgoing<'_, 'r> {
             (keeps || is_unsaid) && !self.taken.contains(&one.place)
         });
         let earlier = earlier.map(|one| (&one.place, &one.conditions));
-        let gone = met.conditions.exceptions.iter();
+        let gone = rule.met.conditions.exceptions.iter();
         let gone = gone.map(|(place, conditions)| (place, conditions));
         let all = earlier
             .chain(gone)
@@ -251,11 +302,25 @@ impl<'r> Outgoing<'_, 'r> {
     }
 
     /// Returns the networks of an entry: those that rules name, or those behind its ingress.
-    fn networks(&self, sources: &Addresses, ingress: &Interface) -> Option<Nets> {
-        if !sources.are_all() {
-            return (!sources.is_empty()).then(|| Nets::new(sources.nets()));
+    fn networks(&self, sources: &Addresses, accept: &OutwardAccept<'_, '_>) -> Option<Sources> {
+        if sources.are_all() {
+            let behind: Vec<IpNet> = self
+                .routes
+                .behind(&accept.ingress[0], self.family)
+                .collect();
+            return (!behind.is_empty()).then(|| Sources {
+                allow: Some(Nets::new(behind)),
+                deny: Nets::default(),
+            });
         }
-        let behind: Vec<IpNet> = self.routes.behind(ingress, self.family).collect();
-        (!behind.is_empty()).then(|| Nets::new(behind))
+        let lists = client_lists(self.family, sources, &accept.kept_out);
+        let lists = match lists.allow {
+            Some(_) => lists,
+            None => Sources {
+                allow: Some(Nets::new(sources.nets())),
+                deny: Nets::default(),
+            },
+        };
+        (!sources.is_empty()).then_some(lists)
     }
 }

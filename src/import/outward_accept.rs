@@ -20,6 +20,8 @@ pub struct OutwardAccept<'s, 'r> {
     pub place: Option<&'s Met<'r>>,
     pub conditions: RuleConditions<'r>,
     pub sources: Addresses,
+    /// The sources that are refused before.
+    pub kept_out: Addresses,
     /// At least one.
     pub ingress: Vec<Interface>,
     pub refused: Vec<IpNet>,
@@ -36,6 +38,7 @@ pub fn merged<'a, 's: 'a, 'r: 'a>(
         let same = merged.iter_mut().find(|other| {
             place(other) == place(accept)
                 && other.sources == accept.sources
+                && other.kept_out == accept.kept_out
                 && other.refused == accept.refused
                 && other.conditions == accept.conditions
         });
@@ -51,8 +54,8 @@ pub fn merged<'a, 's: 'a, 'r: 'a>(
 pub struct EntryDestinations {
     pub allow: Destinations,
     pub deny: Vec<IpNet>,
-    /// Whether the rules name only destinations that they leave out.
-    pub is_of_negations: bool,
+    /// Whether the entry is for the Internet, and the rules are for all networks but some.
+    pub is_internet: bool,
 }
 
 impl OutwardAccept<'_, '_> {
@@ -109,14 +112,14 @@ impl OutwardAccept<'_, '_> {
             each.collect()
         };
         if let (Some(own), Some(other)) = (negated(own), negated(other)) {
-            if let Some(net) = other.iter().copied().find(is_public) {
+            if let Some(net) = other.into_iter().find(is_public) {
                 return Err(RuleFate::NotSaid(format!(
                     "it leaves out {net}, to which the rules accept connections with the source as it is"
                 )));
             }
             return Ok(Some(EntryDestinations {
                 allow: Destinations::new(family, true, Nets::default(), &[]),
-                is_of_negations: !own.is_empty() || !other.is_empty(),
+                is_internet: true,
                 deny: own.into_iter().filter(is_public).collect(),
             }));
         }
@@ -133,7 +136,7 @@ impl OutwardAccept<'_, '_> {
         Ok(Some(EntryDestinations {
             allow: Destinations::new(family, false, Nets::new(nets), &exact),
             deny: Vec::new(),
-            is_of_negations: false,
+            is_internet: false,
         }))
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::addresses::Addresses;
-use super::admission::egress;
 use super::conditions::RuleConditions;
+use super::egress::egress;
 use super::outward::Outgoing;
 use super::outward_accept::OutwardAccept;
 use super::sides::ingress_of;
@@ -84,6 +84,7 @@ impl<'r> Outgoing<'_, 'r> {
         let mut passing = Passing::default();
         let its_own = source.sources(self.family);
         let mut left = its_own.clone();
+        let mut kept_out = Addresses::none(self.family);
         let mut refused = Vec::new();
         let mut refusing = Vec::new();
         for met in self.forward {
@@ -135,10 +136,11 @@ impl<'r> Outgoing<'_, 'r> {
                         place: is_for_outward(met, out).then_some(met),
                         conditions: conditions.clone(),
                         sources: if from == left {
-                            conditions.sources(self.family)
+                            conditions.sources(self.family).without(&kept_out)
                         } else {
                             from.clone()
                         },
+                        kept_out: kept_out.clone(),
                         ingress: vec![ingress.clone()],
                         refused: refused.clone(),
                         refusing: refusing.clone(),
@@ -152,6 +154,7 @@ impl<'r> Outgoing<'_, 'r> {
                         passing.has_unsaid |= is_for_outward(met, out);
                     } else if is_for_all {
                         left = left.without(&from);
+                        kept_out = kept_out.with(&from);
                     } else if let [Is(net)] = conditions.destination.as_slice()
                         && from == left
                     {
@@ -171,6 +174,7 @@ impl<'r> Outgoing<'_, 'r> {
                 place: None,
                 conditions: RuleConditions::default(),
                 sources: left,
+                kept_out,
                 ingress: vec![ingress],
                 refused,
                 refusing,

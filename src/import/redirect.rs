@@ -6,6 +6,7 @@ use super::addresses::Addresses;
 use super::conditions::{RuleConditions, Share};
 use super::place::ImportedPlace;
 use super::remark::ImportRemark;
+use super::taken::RuleWay;
 use super::walk::Met;
 use crate::forwards::{Destination, Listen, TargetPorts};
 use crate::net::{AddressRange, Family, Interface, Port, PortRange, Protocol};
@@ -19,8 +20,8 @@ use crate::netfilter::token::Token;
 #[derive(Debug, Clone)]
 pub struct Redirect<'r> {
     pub places: Vec<ImportedPlace>,
-    /// The jumps on the way to these rules, each with the rule.
-    pub paths: Vec<(ImportedPlace, ImportedPlace)>,
+    /// The ways to these rules.
+    pub ways: Vec<RuleWay>,
     pub listens: Vec<Listen>,
     /// At least one.
     pub protocols: Vec<Protocol>,
@@ -36,6 +37,23 @@ pub struct Redirect<'r> {
 }
 
 impl Redirect<'_> {
+    /// Returns the interfaces by which its packets come in. `entrance` stands for every interface.
+    pub fn ingress_or(&self, entrance: &Interface) -> Vec<Interface> {
+        if self.ingress.is_empty() {
+            vec![entrance.clone()]
+        } else {
+            self.ingress.clone()
+        }
+    }
+
+    /// Returns whether some clients are left out at the port of ssh.
+    pub fn keeps_some_from_ssh(&self) -> bool {
+        let is_ssh = |listen: &Listen| Port::new(22).is_some_and(|ssh| listen.ports.contains(ssh));
+        !self.sources.are_all()
+            && self.protocols.contains(&Protocol::Tcp)
+            && self.listens.iter().any(is_ssh)
+    }
+
     /// Returns the redirection of some of its ports, which lie in `listen`; `None` if the ports of its targets depend on
     /// theirs in a way that a forward cannot say.
     pub fn of_ports(&self, listen: Listen, ports: PortRange) -> Option<Vec<Destination>> {
@@ -107,10 +125,7 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
             conditions.beyond_words()
         ));
     }
-    if conditions.limit.is_some()
-        || conditions.hash_limit.is_some()
-        || conditions.connections.is_some()
-    {
+    if conditions.has_limit() {
         return Err("it redirects a part of the connections only, by a limit".to_owned());
     }
     if conditions.for_replies {
@@ -131,7 +146,7 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
             if conditions.protocol.is_none() {
                 remark(ImportRemark::EveryProtocol);
             }
-            vec![every_port()]
+            vec![PortRange::ALL]
         }
         (None, None) => {
             return Err(
@@ -156,11 +171,7 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     }
     Ok(Redirect {
         places: vec![met.place.clone()],
-        paths: met
-            .via
-            .iter()
-            .map(|jump| (jump.clone(), met.place.clone()))
-            .collect(),
+        ways: vec![met.way()],
         listens: ranges
             .into_iter()
             .map(|ports| Listen { address, ports })
@@ -174,11 +185,6 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
         comment: conditions.comment,
         remarks,
     })
-}
-
-fn every_port() -> PortRange {
-    let port = |number| Port::new(number).expect("it is a port");
-    PortRange::new(port(1), port(u16::MAX)).expect("it is in order")
 }
 
 fn listen_address(conditions: &RuleConditions<'_>) -> Result<Option<IpAddr>, String> {
@@ -248,7 +254,7 @@ fn target(met: &Met<'_>, listens: &[PortRange]) -> Result<TargetOf, String> {
 fn shifted(to: PortRange, base: Port, listens: &[PortRange]) -> Result<TargetPorts, String> {
     match listens {
         [only] if only.first() == base && only.count() == to.count() => Ok(TargetPorts::Range(to)),
-        _ => Err("its ports are shifted in a way that a forward cannot".to_owned()),
+        _ => Err("its ports are shifted in a way that a forward cannot say".to_owned()),
     }
 }
 
@@ -260,7 +266,9 @@ fn several(words: &[Token], listens: &[PortRange]) -> Result<TargetOf, String> {
         flags,
     } = dnat_range(words).ok_or("its target has a form that nvactl does not read")?;
     if let Some(flag) = flags.iter().find(|flag| *flag != "--persistent") {
-        return Err(format!("its DNAT has `{flag}`, which a forward cannot"));
+        return Err(format!(
+            "its DNAT has `{flag}`, which a spec has no words for"
+        ));
     }
     let ports = match (ports, listens) {
         (None, _) => TargetPorts::Kept,
@@ -286,7 +294,8 @@ fn several(words: &[Token], listens: &[PortRange]) -> Result<TargetOf, String> {
 /// The most targets of one forward (docs/spec.md).
 const MOST_TARGETS: usize = 32;
 
-fn addresses_of(range: AddressRange) -> impl Iterator<Item = IpAddr> {
+/// Returns the addresses of a range in order.
+pub fn addresses_of(range: AddressRange) -> impl Iterator<Item = IpAddr> {
     let next = |address: IpAddr| match address {
         IpAddr::V4(address) => address
             .to_bits()

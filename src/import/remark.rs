@@ -38,6 +38,8 @@ pub enum ImportRemark {
     LimitAnswers,
     /// The rules let sources reach more than the Internet.
     PrivateNetworks,
+    /// The rules let sources reach the addresses of Azure that answer for the machine itself.
+    Guarded,
     /// The accept is for more sources than the SNAT rule.
     MoreSources,
     /// The rules refuse with an answer, and the entry drops.
@@ -68,6 +70,15 @@ pub struct Beyond {
 }
 
 impl ImportRemark {
+    /// Returns whether the remark is about what is lost with its rule. It is true only if the rule goes.
+    #[must_use]
+    pub fn is_about_a_loss(&self) -> bool {
+        matches!(
+            self,
+            ImportRemark::AcceptsMore(_) | ImportRemark::RewritesMore(_)
+        )
+    }
+
     /// Returns the word of JSON.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -86,6 +97,7 @@ impl ImportRemark {
             ImportRemark::LimitCounts => "limit-counts",
             ImportRemark::LimitAnswers => "limit-answers",
             ImportRemark::PrivateNetworks => "private-networks",
+            ImportRemark::Guarded => "guarded",
             ImportRemark::MoreSources => "more-sources",
             ImportRemark::Answered => "answered",
             ImportRemark::RefusedBefore { .. } => "refused-before",
@@ -140,11 +152,17 @@ impl fmt::Display for ImportRemark {
             }
             ImportRemark::SomePorts => {
                 "FORWARD drops what the rule redirects by other protocols, ports or interfaces; the forward does not \
-                 take that, so it reaches the machine"
+                 take that, so it meets the redirections behind, or reaches the machine"
             }
-            ImportRemark::LogWords => "the log lines begin with other words",
+            ImportRemark::LogWords => {
+                "the log lines begin with other words, and the forward limits their number"
+            }
             ImportRemark::LimitCounts => {
                 "the rule counts packets; the forward counts connections, each with its first packet"
+            }
+            ImportRemark::Guarded => {
+                "the rules let the sources reach 169.254.169.254 and 168.63.129.16, where Azure takes them for this \
+                 machine; the entry drops that"
             }
             ImportRemark::PrivateNetworks => {
                 "the rules let the sources reach private networks too; the entry allows the Internet, so name the \
@@ -157,7 +175,7 @@ impl fmt::Display for ImportRemark {
                 "the rules accept further sources, and leave their address as it is; the entry is for those that are \
                  rewritten"
             }
-            ImportRemark::Answered => "the rule refuses with an answer; the forward drops",
+            ImportRemark::Answered => "the rule refuses with an answer; the entry drops",
             ImportRemark::RefusedBefore { by, words } => {
                 return write!(
                     f,
@@ -178,7 +196,7 @@ impl fmt::Display for ImportRemark {
             }
             ImportRemark::AcceptLeftOut => {
                 "the rule accepts connections by conditions that a spec has no words for; the forward refuses those that no \
-                 other rule accepts"
+                 other rule accepts, or that are above its limit"
             }
             ImportRemark::InsideSource => {
                 "the rule leaves the source of hosts behind the firewall alone; the forward rewrites it for all clients"

@@ -7,6 +7,7 @@ use super::account::{Account, Part, RuleFate};
 use super::conditions::RuleConditions;
 use super::place::ImportedPlace;
 use super::sides::is_dnat;
+use super::taken::RuleWay;
 use super::walk::Met;
 use crate::net::Family;
 use crate::netfilter::matches::Match;
@@ -25,8 +26,8 @@ const DOCKER_USER: &str = "DOCKER-USER";
 pub struct Settled<'a> {
     /// The rules that have a fate already.
     pub fates: BTreeMap<ImportedPlace, RuleFate>,
-    /// The jumps on the way to rules that are taken over, each with the rule.
-    pub paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
+    /// The ways to the rules of entries.
+    pub ways: BTreeSet<RuleWay>,
     /// The rules that forwarded packets meet.
     pub forward: &'a [Met<'a>],
     /// The targets of redirections that cannot be said.
@@ -37,13 +38,16 @@ pub struct Settled<'a> {
 pub fn accounts(family: Family, rules: &Ruleset, settled: Settled<'_>) -> Vec<Account> {
     let Settled {
         mut fates,
-        paths,
+        ways,
         forward,
         unsaid_targets,
     } = settled;
     let hooks = hooks(rules);
     let mut accounts = Vec::new();
     for (table, name, chain) in rules.chains() {
+        let none = BTreeSet::new();
+        let hooks = hooks.get(&(table, name)).unwrap_or(&none);
+        let meets_others = hooks.iter().any(|hook| is_of_machine(hook));
         for (at, rule) in chain.rules.iter().enumerate() {
             let place = ImportedPlace {
                 family,
@@ -51,20 +55,18 @@ pub fn accounts(family: Family, rules: &Ruleset, settled: Settled<'_>) -> Vec<Ac
                 chain: name.clone(),
                 at,
             };
-            let hooks = hooks.get(&(table, name)).cloned().unwrap_or_default();
-            let meets_others = || hooks.iter().any(|hook| is_of_machine(hook));
             let fate = match fates.remove(&place) {
-                Some(RuleFate::Taken { part, .. }) if part != Part::Own && meets_others() => {
+                Some(RuleFate::Taken { part, .. }) if part != Part::Own && meets_others => {
                     let why = "the machine's own connections meet it, too";
                     RuleFate::LeftAlone(why.to_owned())
                 }
                 Some(fate) => fate,
-                None => fate(&place, rule, &hooks, unsaid_targets),
+                None => fate(&place, rule, hooks, unsaid_targets),
             };
             accounts.push(Account { place, fate });
         }
     }
-    settle_jumps(rules, &paths, &mut accounts);
+    settle_jumps(rules, &ways, &mut accounts);
     settle_replies(rules, forward, &mut accounts);
     accounts
 }
@@ -104,6 +106,10 @@ fn fate(
 ) -> RuleFate {
     let ImportedPlace { table, chain, .. } = place;
     let leads_to = rule.leads_to();
+    let is_netmap = rule
+        .target
+        .as_ref()
+        .is_some_and(|target| target.name() == "NETMAP");
     if chain.is_own() || leads_to.is_some_and(ChainName::is_own) {
         return RuleFate::own();
     }
@@ -116,6 +122,16 @@ fn fate(
     }
     if let Some(program) = leads_to.and_then(|to| owner_of(table.as_str(), to.as_str())) {
         return RuleFate::LeftAlone(format!("it leads to the rules of {program}"));
+    }
+    if is_netmap && hooks.contains(&ChainName::Prerouting) {
+        let why =
+            "it redirects each address of a network to another one; a forward has one listener";
+        return RuleFate::NotSaid(why.to_owned());
+    }
+    if is_netmap && hooks.contains(&ChainName::Postrouting) {
+        let why =
+            "it gives each source of a network its own address; a spec has one address for all";
+        return RuleFate::NotSaid(why.to_owned());
     }
     let of_machine = |hook: &&&ChainName| match table {
         TableName::Filter | TableName::Nat => {
@@ -154,11 +170,15 @@ fn is_for(rule: &Rule, hosts: &BTreeSet<IpAddr>) -> bool {
 }
 
 /// A jump is taken over if each rule that it leads to is taken over by way of it.
-fn settle_jumps(
-    rules: &Ruleset,
-    paths: &BTreeSet<(ImportedPlace, ImportedPlace)>,
-    accounts: &mut [Account],
-) {
+fn settle_jumps(rules: &Ruleset, ways: &BTreeSet<RuleWay>, accounts: &mut [Account]) {
+    let leads = |(jumps, rule): &'_ RuleWay| {
+        let jumps = jumps.clone().into_iter();
+        jumps.map({
+            let rule = rule.clone();
+            move |jump| (jump, rule.clone())
+        })
+    };
+    let leads: BTreeSet<(ImportedPlace, ImportedPlace)> = ways.iter().flat_map(leads).collect();
     loop {
         let taken: BTreeSet<ImportedPlace> = accounts
             .iter()
@@ -193,7 +213,7 @@ fn settle_jumps(
                     .chain(one.table, &one.chain)
                     .and_then(|chain| chain.rules.get(one.at)?.leads_to())
                     .is_some();
-                taken.contains(one) && (is_jump || paths.contains(&(place.clone(), one.clone())))
+                taken.contains(one) && (is_jump || leads.contains(&(place.clone(), one.clone())))
             };
             let is_whole = count > 0 && all.all(|one| goes(&one));
             let fate = if is_whole {

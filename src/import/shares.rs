@@ -34,7 +34,7 @@ pub fn joined(all: Vec<Redirect<'_>>) -> Vec<Redirect<'_>> {
             Some(other) => {
                 other.sources = other.sources.with(&one.sources);
                 other.places.extend(one.places);
-                other.paths.extend(one.paths);
+                other.ways.extend(one.ways);
                 other.remarks.extend(one.remarks);
                 other.remarks.dedup_by(|a, b| a.1 == b.1);
                 for interface in one.ingress {
@@ -104,7 +104,7 @@ fn together(group: Vec<Redirect<'_>>) -> Redirect<'_> {
     }
     for one in group {
         first.places.extend(one.places);
-        first.paths.extend(one.paths);
+        first.ways.extend(one.ways);
         for to in one.destinations {
             if !first.destinations.contains(&to) {
                 first.destinations.push(to);

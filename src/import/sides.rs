@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::admission::egress;
 use super::conditions::RuleConditions;
+use super::egress::egress;
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 
@@ -227,4 +227,80 @@ fn ingress(rule: &Rule) -> Option<&Interface> {
         Match::Ingress(Is(pattern)) => pattern.exact().filter(|one| one.as_str() != "lo"),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::import::{Draft, import};
+    use crate::netfilter::text::parse::parse;
+
+    fn imported(rules: &str, routes: &[(&str, &str)]) -> Draft {
+        let rules = parse(rules).expect("it is readable");
+        let routes = routes.iter().map(|(net, interface)| {
+            let net = net.parse().expect("it is a network");
+            (net, interface.parse().expect("it is a name"))
+        });
+        import(&[(Family::V4, rules)], &KnownRoutes(routes.collect()))
+    }
+
+    const ROUTES: [(&str, &str); 4] = [
+        ("0.0.0.0/0", "wan"),
+        ("10.45.0.0/24", "lan"),
+        ("10.45.0.128/25", "dmz"),
+        ("2001:db8::/32", "lan"),
+    ];
+
+    #[test]
+    fn the_routes_of_the_machine_say_the_interfaces_of_forwards() {
+        let draft = imported(
+            "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -o other -j ACCEPT\n-A FORWARD -p tcp -m tcp --dport 80 -j ACCEPT\n\
+             COMMIT\n*nat\n-A PREROUTING -d 192.0.2.8/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.45.0.5\n\
+             -A PREROUTING -d 192.0.2.9/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.45.0.200\nCOMMIT\n",
+            &ROUTES,
+        );
+        let sides = draft.set.forwards.iter().map(|one| {
+            let ingress: Vec<&str> = one.ingress.iter().map(Interface::as_str).collect();
+            (ingress.join(","), one.egress.as_str())
+        });
+        assert_eq!(
+            sides.collect::<Vec<_>>(),
+            [("wan".to_owned(), "lan"), ("wan".to_owned(), "dmz")]
+        );
+        assert_eq!(
+            draft.notes,
+            ["The FORWARD policy is DROP, and the spec sets it."]
+        );
+    }
+
+    #[test]
+    fn the_routes_of_the_machine_say_the_networks_of_outbound_entries() {
+        let draft = imported(
+            "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -i lan -o wan -j ACCEPT\nCOMMIT\n\
+             *nat\n-A POSTROUTING -o wan -j MASQUERADE\nCOMMIT\n",
+            &ROUTES,
+        );
+        let [entry] = draft.set.outbound.as_slice() else {
+            panic!("{draft:?}");
+        };
+        assert_eq!(entry.allow_from.to_string(), "10.45.0.0/24");
+        // The interface behind which the sources are, and the way out, if the rules name neither.
+        let draft = imported(
+            "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -s 10.45.0.128/25 -o wan -j ACCEPT\nCOMMIT\n\
+             *nat\n-A POSTROUTING -s 10.45.0.128/25 -j MASQUERADE\nCOMMIT\n",
+            &ROUTES,
+        );
+        let [entry] = draft.set.outbound.as_slice() else {
+            panic!("{draft:?}");
+        };
+        let sides = (entry.ingress[0].as_str(), entry.egress.as_str());
+        assert_eq!(sides, ("dmz", "wan"));
+        // The default route is no side of a network.
+        let draft = imported(
+            "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -s 10.99.0.0/24 -o wan -j ACCEPT\nCOMMIT\n\
+             *nat\n-A POSTROUTING -s 10.99.0.0/24 -o wan -j MASQUERADE\nCOMMIT\n",
+            &ROUTES,
+        );
+        assert_eq!(draft.set.outbound, []);
+    }
 }

@@ -5,11 +5,13 @@ use std::slice;
 
 use super::account::RuleFate;
 use super::admission::{Admission, admission};
+use super::egress::{egress_of_accepts, egress_of_wide_accepts};
 use super::origin::{Origin, origin};
+use super::place::ImportedPlace;
 use super::redirect::Redirect;
 use super::redirected::{Fit, Redirected};
 use super::walk::Met;
-use crate::forwards::{Listen, TargetPorts};
+use crate::forwards::{Listen, Snat, TargetPorts};
 use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::names::Policy;
 
@@ -155,7 +157,7 @@ impl Treatment<'_> {
             }
         }
         found.ok_or_else(|| {
-            RuleFate::NotSaid("its ports are shifted in a way that a forward cannot".to_owned())
+            RuleFate::NotSaid("its ports are shifted in a way that a forward cannot say".to_owned())
         })
     }
 
@@ -165,15 +167,22 @@ impl Treatment<'_> {
         side: TargetSide,
     ) -> Result<RedirectedWay, RuleFate> {
         let named = side.by_route.or_else(|| {
-            let by_accept = admission(&redirected, self.forward, self.policy).egress;
+            let by_wide = || egress_of_wide_accepts(&redirected, self.forward);
             let by_source = || origin(&redirected, self.postrouting).egress;
-            by_accept.or(side.by_others).or_else(by_source)
+            egress_of_accepts(&redirected, self.forward)
+                .or(side.by_others)
+                .or_else(by_wide)
+                .or_else(by_source)
         });
         let is_egress_assumed = named.is_none();
         let egress = named.unwrap_or(side.else_by);
         redirected.egress = Some(egress.clone());
         let admission = admission(&redirected, self.forward, self.policy);
         if admission.clients.is_empty() {
+            let obstacle = admission.obstacle.filter(|_| admission.gives_away);
+            if let Some((place, does)) = obstacle {
+                return Err(obstructed(&place, &does));
+            }
             return Err(match admission.unsaid.first() {
                 Some((place, words)) => RuleFate::NotSaid(format!(
                     "{place} accepts its connections by {words}, which a spec has no words for"
@@ -188,10 +197,15 @@ impl Treatment<'_> {
             ..redirected
         };
         let origin = origin(&admitted, self.postrouting);
+        if origin.hairpin && origin.snat == Snat::Client {
+            return Err(RuleFate::NotSaid(
+                "hosts behind the firewall get a source address of the firewall, and other clients keep theirs; a forward \
+                 with `hairpin` has one `snat` for both"
+                    .to_owned(),
+            ));
+        }
         if let Some((place, does)) = admission.obstacle.as_ref().or(origin.obstacle.as_ref()) {
-            return Err(RuleFate::NotSaid(format!(
-                "{place} {does}, which a spec has no words for"
-            )));
+            return Err(obstructed(place, does));
         }
         Ok(RedirectedWay {
             admission,
@@ -200,6 +214,10 @@ impl Treatment<'_> {
             is_egress_assumed,
         })
     }
+}
+
+fn obstructed(place: &ImportedPlace, does: &str) -> RuleFate {
+    RuleFate::NotSaid(format!("{place} {does}, which a spec has no words for"))
 }
 
 impl RedirectedWay {
@@ -224,10 +242,10 @@ impl RedirectedWay {
             ));
         }
         self.admission.rules.extend(other.admission.rules);
-        self.admission.paths.extend(other.admission.paths);
+        self.admission.ways.extend(other.admission.ways);
         self.admission.remarks.extend(other.admission.remarks);
         self.origin.rules.extend(other.origin.rules);
-        self.origin.paths.extend(other.origin.paths);
+        self.origin.ways.extend(other.origin.ways);
         self.origin.remarks.extend(other.origin.remarks);
         self.origin.hairpin |= other.origin.hairpin;
         Ok(())

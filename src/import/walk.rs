@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::account::RuleFate;
 use super::conditions::RuleConditions;
 use super::place::ImportedPlace;
+use super::taken::RuleWay;
 use crate::net::Family;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
@@ -30,6 +31,11 @@ pub struct Met<'r> {
 }
 
 impl Met<'_> {
+    /// Returns the jumps that lead to it, and its place.
+    pub fn way(&self) -> RuleWay {
+        (self.via.clone(), self.place.clone())
+    }
+
     /// Returns whether the rule names certain connections, and is the user's.
     pub fn is_to_take(&self) -> bool {
         self.conditions.names_connections() && self.program.is_none()

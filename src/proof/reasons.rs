@@ -139,6 +139,7 @@ impl Redirection<'_> {
                     && self.meets_part(Part::Source, &self.packet())
             }
             ImportRemark::PrivateNetworks
+            | ImportRemark::Guarded
             | ImportRemark::MoreSources
             | ImportRemark::KeptSource(_)
             | ImportRemark::OtherInterfaces
@@ -230,6 +231,12 @@ impl WayOut<'_> {
                     && was_straight
                     && !is_of_internet(to.address)
                     && !entry.allow_to.contains(to.address)
+            }
+            ImportRemark::Guarded => {
+                is_source
+                    && changed.is_lost()
+                    && was_straight
+                    && entry.allow_to.guarded.contains(&to.address)
             }
             ImportRemark::KeptSource(by) => {
                 is_source

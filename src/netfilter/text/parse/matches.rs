@@ -224,7 +224,7 @@ fn read_cluster(options: &[&str]) -> Option<Cluster> {
     })
 }
 
-fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
+pub(super) fn read_hash_limit(options: &[&str]) -> Option<HashLimit> {
     let (options, bits) = match options {
         [options @ .., "--hashlimit-srcmask", bits] => (options, Some(parsed(bits)?)),
         options => (options, None),

@@ -24,7 +24,8 @@ pub use rule::{first_destination, first_source};
 pub use spelling::{check_spelling, first_line_with};
 use thiserror::Error;
 pub use untyped::{
-    DnatRange, EveryNth, SnatRange, comes_from_port_0, dnat_range, every_nth, snat_range,
+    DnatRange, EveryNth, SnatRange, UpTo, comes_from_port_0, dnat_range, every_nth, snat_range,
+    up_to,
 };
 
 use crate::netfilter::counters::{Count, Counters};

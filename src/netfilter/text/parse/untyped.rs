@@ -1,6 +1,8 @@
 //! Reads words of matches and targets that the model keeps as they are: an import understands more than nvactl writes.
 
+use super::matches::read_hash_limit;
 use crate::net::{AddressRange, PortRange};
+use crate::netfilter::limit::{ConnLimit, HashLimit};
 use crate::netfilter::token::Token;
 
 /// A redirection to several addresses, or one with flags.
@@ -122,6 +124,40 @@ pub fn every_nth(words: &[Token]) -> Option<EveryNth> {
         every: every.parse().ok()?,
         packet,
     })
+}
+
+/// A limit up to which packets match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpTo {
+    /// `-m hashlimit --hashlimit-upto`. The value is that of `--hashlimit-above`, above which packets do not match.
+    Rate(HashLimit),
+    /// `-m connlimit --connlimit-upto`. The value is that of `--connlimit-above`.
+    Connections(ConnLimit),
+}
+
+/// Reads the words of `-m hashlimit --hashlimit-upto` and `-m connlimit --connlimit-upto`. Returns `None` for another match.
+#[must_use]
+pub fn up_to(words: &[Token]) -> Option<UpTo> {
+    let words: Vec<&str> = words.iter().map(Token::spelled).collect();
+    match words.as_slice() {
+        ["-m", "hashlimit", "--hashlimit-upto", rest @ ..] => {
+            let above: Vec<&str> = ["--hashlimit-above"].iter().chain(rest).copied().collect();
+            read_hash_limit(&above).map(UpTo::Rate)
+        }
+        [
+            "-m",
+            "connlimit",
+            "--connlimit-upto",
+            most,
+            "--connlimit-mask",
+            mask,
+            "--connlimit-saddr",
+        ] => Some(UpTo::Connections(ConnLimit {
+            most: most.parse().ok()?,
+            mask: mask.parse().ok()?,
+        })),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
