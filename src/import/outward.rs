@@ -228,6 +228,14 @@ impl<'r> Outgoing<'_, 'r> {
         if accept.place.is_none() {
             remark(ImportRemark::OtherInterfaces);
         }
+        let names_entrance = accept
+            .conditions
+            .ingress
+            .iter()
+            .any(|one| matches!(one, Is(_)));
+        if accept.place.is_some() && !names_entrance {
+            remark(ImportRemark::EveryEntrance);
+        }
         if accept
             .refusing
             .iter()

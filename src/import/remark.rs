@@ -58,6 +58,8 @@ pub enum ImportRemark {
     InsideSource,
     /// The accept of an outbound entry stays, and its SNAT rule is for every interface.
     OtherInterfaces,
+    /// The accept of an outbound entry names no interface by which packets come in.
+    EveryEntrance,
 }
 
 /// The packets beside redirected ones that a rule is for.
@@ -107,6 +109,7 @@ impl ImportRemark {
             ImportRemark::AcceptLeftOut => "accept-left-out",
             ImportRemark::InsideSource => "inside-source",
             ImportRemark::OtherInterfaces => "other-interfaces",
+            ImportRemark::EveryEntrance => "every-entrance",
         }
     }
 }
@@ -200,6 +203,9 @@ impl fmt::Display for ImportRemark {
             }
             ImportRemark::InsideSource => {
                 "the rule leaves the source of hosts behind the firewall alone; the forward rewrites it for all clients"
+            }
+            ImportRemark::EveryEntrance => {
+                "the rules accept the sources by every interface; the entry takes them by those behind which they are"
             }
             ImportRemark::OtherInterfaces => {
                 "the rule also rewrites the source of connections that come in by other interfaces; the entry rewrites those \

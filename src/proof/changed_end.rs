@@ -50,6 +50,13 @@ impl ChangedEnd<'_> {
         is_reached(self.before) && seen(self.before) == seen(self.after)
     }
 
+    /// Returns whether the same hosts are reached, and see another source. Their answers may be lost by that.
+    pub(super) fn keeps_host_alone(&self) -> bool {
+        is_reached(self.before)
+            && hosts(self.before) == hosts(self.after)
+            && sources(self.before) != sources(self.after)
+    }
+
     /// Returns whether the same hosts see the same sources, and their answers do not come back as before.
     pub(super) fn is_other_answer(&self) -> bool {
         let seen = |end| parts(end, |one| (one.host, one.source));

@@ -48,7 +48,7 @@ impl NamingRules<'_> {
             let conditions = Conditions::of(rule);
             let each = match purpose {
                 Purpose::Inward => self.inward(&conditions),
-                Purpose::Outward => self.outward(&conditions),
+                Purpose::Outward | Purpose::Refused => self.outward(&conditions, purpose),
             };
             for test in each {
                 let is_like = |other: &PacketTest| match purpose {
@@ -57,6 +57,7 @@ impl NamingRules<'_> {
                         let net = conditions.source;
                         net.is_some_and(|net| net.contains(&other.from))
                     }
+                    Purpose::Refused => other.from == test.from,
                 };
                 let asks = |other: &&PacketTest| {
                     other.protocol == test.protocol && other.to == test.to && is_like(other)
@@ -103,6 +104,10 @@ impl NamingRules<'_> {
             None => any_clients(self.family, self.rules),
         };
         let ingress = self.ingress(conditions);
+        let clients = clients.into_iter();
+        let clients: Vec<IpAddr> = clients
+            .filter(|from| !self.is_behind_another(*from, ingress.as_ref()))
+            .collect();
         let mut tests = Vec::new();
         for (protocol, port) in conditions.transports() {
             let to = match conditions.destination.map(host_of) {
@@ -119,16 +124,37 @@ impl NamingRules<'_> {
         tests
     }
 
-    /// Returns connections from the network of a rule that accepts them, or rewrites their source.
-    fn outward(self, conditions: &Conditions) -> Vec<PacketTest> {
+    /// Returns whether an outbound entry says that an address is behind another interface.
+    fn is_behind_another(self, from: IpAddr, ingress: Option<&Interface>) -> bool {
+        let mut entries = self.set.outbound.iter();
+        ingress.is_some_and(|by| {
+            entries.any(|entry| entry.allow_from.contains(from) && !entry.ingress.contains(by))
+        })
+    }
+
+    /// Returns the sources of a rule, or those of the outbound entries for a rule that names none and refuses.
+    fn senders(self, conditions: &Conditions, purpose: Purpose) -> Vec<IpAddr> {
+        match (conditions.source, purpose) {
+            (Some(net), _) => host_of(net).into_iter().collect(),
+            (None, Purpose::Refused) => {
+                let entries = self.set.outbound.iter();
+                let nets = entries.filter_map(|entry| entry.allow_from.as_slice().first());
+                nets.filter_map(|net| host_of(*net)).collect()
+            }
+            (None, _) => Vec::new(),
+        }
+    }
+
+    /// Returns connections from the network of a rule that decides about them, or rewrites their source.
+    fn outward(self, conditions: &Conditions, purpose: Purpose) -> Vec<PacketTest> {
         let to = match conditions.destination {
             None => Some(server(self.family)),
             Some(net) => host_of(net),
         };
-        let from = conditions.source.and_then(host_of);
-        let Some((from, address)) = from.zip(to).filter(|(from, to)| from != to) else {
+        let Some(address) = to else {
             return Vec::new();
         };
+        let senders = self.senders(conditions, purpose);
         let mut tests = Vec::new();
         for protocol in conditions.protocols() {
             let ports = match protocol {
@@ -137,7 +163,8 @@ impl NamingRules<'_> {
             };
             for port in ports {
                 let to = TestDestination::Host(TestHost { address, port });
-                tests.push(test(from, to, protocol, None));
+                let from = senders.iter().filter(|from| **from != address);
+                tests.extend(from.map(|from| test(*from, to, protocol, None)));
             }
         }
         tests
@@ -163,6 +190,8 @@ impl NamingRules<'_> {
 enum Purpose {
     Inward,
     Outward,
+    /// It refuses connections, perhaps of those that a later rule accepts.
+    Refused,
 }
 
 /// Returns the side to which the connections of a rule go; `None` if the rule is not for forwarded connections, or does not
@@ -180,6 +209,14 @@ fn purpose(table: TableName, chain: &ChainName, rule: &Rule) -> Option<Purpose> 
                 Some(Purpose::Inward)
             } else {
                 conditions.source.map(|_| Purpose::Outward)
+            }
+        }
+        (TableName::Filter, "DROP" | "REJECT") => {
+            let conditions = Conditions::of(rule);
+            if conditions.are_for_one_host() {
+                Some(Purpose::Inward)
+            } else {
+                Some(Purpose::Refused)
             }
         }
         _ => None,

@@ -132,14 +132,18 @@ impl Redirection<'_> {
                     })
             }
             ImportRemark::RewritesMore(beyond) => {
-                changed.is_other_source()
+                let parts = [Part::Source, Part::Hairpin];
+                changed.keeps_host_alone()
                     && !changed.had_own_source()
                     && changed.is_straight(changed.before)
                     && self.is_beyond(*beyond)
-                    && self.meets_part(Part::Source, &self.packet())
+                    && parts
+                        .into_iter()
+                        .any(|part| self.meets_part(part, &self.packet()))
             }
             ImportRemark::PrivateNetworks
             | ImportRemark::Guarded
+            | ImportRemark::EveryEntrance
             | ImportRemark::MoreSources
             | ImportRemark::KeptSource(_)
             | ImportRemark::OtherInterfaces
@@ -220,6 +224,15 @@ impl WayOut<'_> {
                 && self
                     .old
                     .may_meet_part(&entry.name, Part::Source, &packet(changed));
+        }
+        if *remark == ImportRemark::EveryEntrance {
+            return !comes_in
+                && is_source
+                && was_straight
+                && changed.is_lost()
+                && self
+                    .old
+                    .may_meet_part(&entry.name, Part::Accept, &packet(changed));
         }
         if !comes_in {
             return false;

@@ -102,6 +102,12 @@ fn typed_rules_become_a_spec_and_go(backend: Backend) {
         let said = lab.nvactl(&["apply", "/run/spec.yaml", "--adopt"]);
         assert_eq!(said.code, 0, "{said:?}");
         assert!(said.stdout.contains("adopting 4 rules"), "{said:?}");
+        // The accept has no `-d`, so it let others reach the target, and more.
+        assert!(
+            said.stderr
+                .contains(" will end differently once the rules are gone (accepts-more):\n"),
+            "{said:?}"
+        );
         // A program that does not know of adopted rules would undo the change without them.
         let version = host.shell("grep -rh '\"version\"' /var/lib/nvactl");
         assert!(version.contains("\"version\": 2"), "{version}");

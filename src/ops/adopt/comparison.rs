@@ -42,16 +42,20 @@ pub fn compare(
     if adoption.rules.is_empty() {
         return Ok(());
     }
-    let proof = match proof(loaded, adoption, live, want, iptables) {
-        Ok(proof) => proof,
+    match proof(loaded, adoption, live, want, iptables) {
+        Ok(proof) => told(&proof, remarks),
         Err(error) => {
             remarks.warn(format_args!(
                 "whether connections change when the rules go was not tried: {}",
                 with_causes(&error)
             ));
-            return Ok(());
+            Ok(())
         }
-    };
+    }
+}
+
+/// Warns of the differences that a remark explains.
+fn told(proof: &Proof, remarks: &mut Remarks) -> Result<(), Refusal> {
     let mut by_reason: BTreeMap<Vec<&str>, Vec<&ProofDifference>> = BTreeMap::new();
     for one in &proof.differences {
         by_reason.entry(one.codes()).or_default().push(one);
@@ -133,4 +137,79 @@ fn lines(differences: &[&ProofDifference]) -> Vec<String> {
         lines.push(format!("and {} more", differences.len() - MOST_SHOWN));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forwards::{OutboundProtocol, PacketTest, Reaches, TestDestination, TestHost};
+    use crate::import::{Beyond, ImportRemark, ImportedPlace, Remarked};
+    use crate::net::Family;
+    use crate::netfilter::names::{ChainName, TableName};
+    use crate::twin::packet_tests::FoundEnd;
+
+    fn difference(last: u8, remark: Option<ImportRemark>) -> ProofDifference {
+        let to = TestHost {
+            address: [10, 224, 0, last].into(),
+            port: None,
+        };
+        let remarked = remark.map(|remark| Remarked {
+            entry: "web".parse().expect("it is a name"),
+            place: ImportedPlace {
+                family: Family::V4,
+                table: TableName::Filter,
+                chain: ChainName::Forward,
+                at: 0,
+            },
+            remark,
+        });
+        ProofDifference {
+            test: PacketTest {
+                name: None,
+                from: [10, 3, 0, 7].into(),
+                to: TestDestination::Host(to),
+                protocol: OutboundProtocol::Ping,
+                ingress: None,
+                reaches: Reaches::Nothing,
+                snat: None,
+                place: None,
+            },
+            before: FoundEnd::NotOpened("it was A".to_owned()),
+            after: FoundEnd::Nothing,
+            remarks: remarked.into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn an_unexplained_difference_is_refused_and_others_are_warned_of() {
+        let more = ImportRemark::AcceptsMore(Beyond {
+            hosts: true,
+            pings: true,
+        });
+        let explained = [1, 2, 3, 4].map(|last| difference(last, Some(more.clone())));
+        let mut proof = Proof {
+            connections: 9,
+            differences: explained.into(),
+            not_opened: Vec::new(),
+            doubts: Vec::new(),
+        };
+        let mut remarks = Remarks::default();
+        told(&proof, &mut remarks).expect("all are explained");
+        let warnings: Vec<&str> = remarks.warnings().collect();
+        assert_eq!(
+            warnings,
+            [
+                "4 tried connections will end differently once the rules are gone (accepts-more):\n  \
+                 ping from 10.3.0.7 to 10.224.0.1: was not opened: it was A; then reaches nothing\n  \
+                 ping from 10.3.0.7 to 10.224.0.2: was not opened: it was A; then reaches nothing\n  \
+                 ping from 10.3.0.7 to 10.224.0.3: was not opened: it was A; then reaches nothing\n  and 1 more"
+            ]
+        );
+        proof.differences.push(difference(5, None));
+        let refused = told(&proof, &mut Remarks::default()).expect_err("one is not");
+        let words = refused.to_string();
+        assert!(words.ends_with(
+            "once the adopted rules are gone:\n  ping from 10.3.0.7 to 10.224.0.5: was not opened: it was A; then reaches nothing"
+        ), "{words}");
+    }
 }
