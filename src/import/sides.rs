@@ -283,7 +283,12 @@ mod tests {
         let [entry] = draft.set.outbound.as_slice() else {
             panic!("{draft:?}");
         };
-        let sources: Vec<String> = entry.allow_from.as_slice().iter().map(ToString::to_string).collect();
+        let sources: Vec<String> = entry
+            .allow_from
+            .as_slice()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(sources, ["10.45.0.0/24"]);
         // The interface behind which the sources are, and the way out, if the rules name neither.
         let draft = imported(

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::clients::named_clients;
-use super::named::NamingRules;
-use crate::forwards::{Forward, PacketTest, Snat, TestDestination, TestHost, suggested};
+use super::named::named_connections;
+use crate::forwards::{Forward, PacketTest, TestDestination, TestHost, suggested};
 use crate::import::Draft;
 use crate::net::Family;
 use crate::netfilter::ruleset::Ruleset;
@@ -23,18 +23,12 @@ pub fn connections(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTest
     let mut seen: BTreeSet<String> = tests.iter().map(key).collect();
     let mut further = Vec::new();
     for (family, rules) in rules {
-        let naming = NamingRules {
-            family: *family,
-            rules,
-            set: &draft.set,
-        };
-        further.extend(naming.connections(&tests));
+        further.extend(named_connections(*family, rules, &draft.set, &tests));
         let forwards = draft.set.forwards.iter();
         let forwards: Vec<&Forward> = forwards.filter(|one| one.family() == *family).collect();
         if forwards.len() > MOST_FORWARDS {
             continue;
         }
-        further.extend(beside_listeners(&tests, &forwards));
         let named = named_clients(*family, rules, &forwards);
         for test in tests.iter().filter(|test| test.family() == *family) {
             let Some(forward) = forwards.iter().find(|forward| asks_for(forward, test)) else {
@@ -61,37 +55,6 @@ pub fn connections(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTest
     }
     tests.extend(further);
     tests
-}
-
-/// Returns connections to further addresses of the machine, for forwards that listen on one of its addresses.
-fn beside_listeners(tests: &[PacketTest], forwards: &[&Forward]) -> Vec<PacketTest> {
-    let of_forward = |forward: &&Forward| {
-        let listener = forward.listen.address?;
-        let mut tests = tests.iter();
-        let asking =
-            tests.find(|test| test.to.address() == Some(listener) && asks_for(forward, test))?;
-        let port = forward.listen.ports.first();
-        let own = match forward.snat {
-            Snat::Addresses(range) => Some(range.first()),
-            Snat::Masquerade | Snat::Client => None,
-        };
-        let own = own.filter(|own| *own != listener);
-        let own = own.map(|address| {
-            TestDestination::Host(TestHost {
-                address,
-                port: Some(port),
-            })
-        });
-        let all = own.into_iter().chain([TestDestination::Machine(port)]);
-        let all = all.map(|to| PacketTest {
-            name: None,
-            to,
-            snat: None,
-            ..asking.clone()
-        });
-        Some(all.collect::<Vec<_>>())
-    };
-    forwards.iter().filter_map(of_forward).flatten().collect()
 }
 
 /// Returns what a test asks, without its name and its wishes.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::forwards::Forward;
+use crate::forwards::{Forward, ForwardSet};
 use crate::net::Family;
 use crate::netfilter::conntrack::is_of_host;
 use crate::netfilter::matches::Match;
@@ -36,11 +36,15 @@ pub(super) fn named_clients(family: Family, rules: &Ruleset, forwards: &[&Forwar
 }
 
 /// Returns clients for a rule that names no source: one that no rule names, and some that others name.
-pub(super) fn any_clients(family: Family, rules: &Ruleset) -> Vec<IpAddr> {
-    let named = named_nets(rules);
-    let named = named.iter().filter_map(|net| host_of(*net));
-    let all = stranger(family, rules).into_iter().chain(named);
-    all.take(MOST_OF_RULE).collect()
+pub(super) fn any_clients(family: Family, rules: &Ruleset, set: &ForwardSet) -> Vec<IpAddr> {
+    let forwards = set.forwards.iter();
+    let forwards: Vec<&Forward> = forwards.filter(|one| one.family() == family).collect();
+    let mut clients = named_clients(family, rules, &forwards);
+    if clients.is_empty() {
+        clients.extend(stranger(family, rules));
+    }
+    clients.truncate(MOST_OF_RULE);
+    clients
 }
 
 /// Returns a client that no rule names.

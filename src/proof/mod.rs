@@ -14,5 +14,4 @@ mod reasons;
 mod time_left;
 
 pub use asking::connections;
-pub use old_rules::OldRules;
 pub use prove::{CopyRules, NotOpened, Proof, ProofDifference, ProofError, ProofPlan, prove};

@@ -1,6 +1,6 @@
 //! The connections that the old rules name, also those of rules from which no entry came.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -20,141 +20,158 @@ use crate::netfilter::target::Target;
 
 /// The most connections of one family. Rules may be thousands, and most of them became forwards, which are asked anyway.
 const MOST: usize = 200;
+/// The most further addresses of the machine that are asked for one rule, and the most sources of outbound entries that
+/// ask.
+const MOST_OTHERS: usize = 2;
 /// The most targets of which a connection may reach one by chance. It is opened often for each.
 const MOST_TARGETS: usize = 4;
 /// The port of a rule that names none.
 const HTTPS: u16 = 443;
 
-/// The rules of one family, and the spec that they became.
-#[derive(Clone, Copy)]
-pub(super) struct NamingRules<'r> {
-    pub(super) family: Family,
-    pub(super) rules: &'r Ruleset,
-    pub(super) set: &'r ForwardSet,
+/// Returns connections to the destinations of rules that redirect or accept, and from the sources of rules that rewrite or
+/// accept, unless `asked` has them. `set` is the spec that the rules became.
+pub(super) fn named_connections(
+    family: Family,
+    rules: &Ruleset,
+    set: &ForwardSet,
+    asked: &[PacketTest],
+) -> Vec<PacketTest> {
+    let named = rules.chains().flat_map(|(table, name, chain)| {
+        let rules = chain.rules.iter();
+        let rules = rules.filter(|rule| !chooses_target(rule));
+        rules.filter_map(move |rule| Some((purpose(table, name, rule)?, rule)))
+    });
+    let asking = Asking::of(family, rules, set);
+    let asked = asked.iter().map(|test| (AskedFor::of(test), test.from));
+    let mut asked_before: BTreeMap<AskedFor, Vec<IpAddr>> = BTreeMap::new();
+    for (what, from) in asked {
+        asked_before.entry(what).or_default().push(from);
+    }
+    let mut seen = BTreeSet::new();
+    let mut tests = Vec::new();
+    for (purpose, rule) in named {
+        let conditions = NamedConditions::of(rule);
+        let each = match purpose {
+            Purpose::Redirected | Purpose::Accepted => asking.inward(&conditions, purpose),
+            Purpose::Outward | Purpose::Refused => asking.outward(&conditions, purpose),
+        };
+        tests.extend(each.into_iter().filter(|test| {
+            let what = AskedFor::of(test);
+            let mut before = asked_before.get(&what).into_iter().flatten();
+            let is_asked = match (purpose, conditions.source) {
+                (Purpose::Outward, Some(net)) => before.any(|from| net.contains(from)),
+                (Purpose::Refused, _) => before.any(|from| *from == test.from),
+                _ => before.next().is_some(),
+            };
+            !is_asked && seen.insert((what, test.from))
+        }));
+        if tests.len() >= MOST {
+            break;
+        }
+    }
+    tests
 }
 
-impl NamingRules<'_> {
-    /// Returns connections to the destinations of rules that redirect or accept, and from the sources of rules that rewrite
-    /// or accept, unless `asked` has them.
-    pub(super) fn connections(self, asked: &[PacketTest]) -> Vec<PacketTest> {
-        let rules = self.rules.chains().flat_map(|(table, name, chain)| {
-            let rules = chain.rules.iter();
-            let rules = rules.filter(|rule| !chooses_target(rule));
-            rules.filter_map(move |rule| Some((purpose(table, name, rule)?, rule)))
-        });
-        let reaches = self.reaches();
-        let mut tests: Vec<PacketTest> = Vec::new();
-        for (purpose, rule) in rules {
-            let conditions = Conditions::of(rule);
-            let each = match purpose {
-                Purpose::Inward => self.inward(&conditions),
-                Purpose::Outward | Purpose::Refused => self.outward(&conditions, purpose),
-            };
-            for test in each {
-                let is_like = |other: &PacketTest| match purpose {
-                    Purpose::Inward => true,
-                    Purpose::Outward => {
-                        let net = conditions.source;
-                        net.is_some_and(|net| net.contains(&other.from))
-                    }
-                    Purpose::Refused => other.from == test.from,
-                };
-                let asks = |other: &&PacketTest| {
-                    other.protocol == test.protocol && other.to == test.to && is_like(other)
-                };
-                let mut again = tests.iter().filter(asks);
-                let is_asked = asked.iter().any(|other| asks(&other))
-                    || again.any(|other| other.from == test.from);
-                if !is_asked {
-                    let reaches = reaches.clone();
-                    tests.push(PacketTest { reaches, ..test });
-                }
-            }
-            if tests.len() >= MOST {
-                break;
-            }
-        }
-        tests
-    }
+/// What a connection asks for, whoever asks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct AskedFor(OutboundProtocol, Option<IpAddr>, Option<Port>);
 
-    /// Returns several targets if rules choose one by chance, so that a connection is opened more than once.
-    fn reaches(self) -> Reaches {
-        let all = self.rules.chains().flat_map(|(_, _, chain)| &chain.rules);
-        let all: Vec<&Rule> = all.collect();
-        let is_chance = |condition: &Match| matches!(condition.name(), "statistic" | "cluster");
-        let mut matches = all.iter().flat_map(|rule| &rule.matches);
-        if !matches.any(is_chance) {
-            return Reaches::Nothing;
-        }
-        let targets = all.iter().filter_map(|rule| match rule.target {
-            Some(Target::Dnat { address, .. }) => Some(TestHost {
-                address,
-                port: None,
-            }),
+impl AskedFor {
+    fn of(test: &PacketTest) -> Self {
+        Self(test.protocol, test.to.address(), test.to.port())
+    }
+}
+
+/// The parts that connections by all rules share.
+struct Asking {
+    family: Family,
+    clients: Vec<IpAddr>,
+    /// A source of each outbound entry.
+    senders: Vec<IpAddr>,
+    /// The addresses that SNAT rules give packets: they are the machine's.
+    own: BTreeSet<IpAddr>,
+    /// The interface of clients of rules that name none; `None` if the spec has only one.
+    ingress: Option<Interface>,
+    reaches: Reaches,
+}
+
+impl Asking {
+    fn of(family: Family, rules: &Ruleset, set: &ForwardSet) -> Self {
+        let all = rules.chains().flat_map(|(_, _, chain)| &chain.rules);
+        let own = all.filter_map(|rule| match rule.target {
+            Some(Target::Snat { addresses, .. }) => Some(addresses.first()),
             _ => None,
         });
-        let targets: BTreeSet<TestHost> = targets.collect();
-        Reaches::OneOf(targets.into_iter().take(MOST_TARGETS).collect())
+        Self {
+            family,
+            clients: any_clients(family, rules, set),
+            senders: senders(family, set),
+            own: own.collect(),
+            ingress: default_ingress(set),
+            reaches: reaches(rules),
+        }
     }
 
     /// Returns the connections that a DNAT rule redirects, or that a rule for one host accepts.
-    fn inward(self, conditions: &Conditions) -> Vec<PacketTest> {
-        let clients: Vec<IpAddr> = match conditions.source {
+    fn inward(&self, conditions: &NamedConditions, purpose: Purpose) -> Vec<PacketTest> {
+        let clients = match conditions.source {
             Some(net) => host_of(net).into_iter().collect(),
-            None => any_clients(self.family, self.rules),
+            None => self.clients.clone(),
         };
-        let ingress = self.ingress(conditions);
-        let clients = clients.into_iter();
-        let clients: Vec<IpAddr> = clients
-            .filter(|from| !self.is_behind_another(*from, ingress.as_ref()))
-            .collect();
+        let ingress = self.ingress.clone();
+        let ingress = ingress.map(|default| conditions.ingress.clone().unwrap_or(default));
         let mut tests = Vec::new();
+        let destinations = self.destinations(conditions, purpose);
         for (protocol, port) in conditions.transports() {
-            let to = match conditions.destination.map(host_of) {
-                None => TestDestination::Machine(port),
-                Some(None) => continue,
-                Some(Some(address)) => TestDestination::Host(TestHost {
-                    address,
-                    port: Some(port),
-                }),
-            };
-            let others = clients.iter().filter(|from| to.address() != Some(**from));
-            tests.extend(others.map(|from| test(*from, to, protocol, ingress.clone())));
+            for destination in &destinations {
+                let to = match destination {
+                    None => TestDestination::Machine(port),
+                    Some(address) => TestDestination::Host(TestHost {
+                        address: *address,
+                        port: Some(port),
+                    }),
+                };
+                let others = clients.iter().filter(|from| to.address() != Some(**from));
+                tests.extend(others.map(|from| PacketTest {
+                    ingress: ingress.clone(),
+                    ..self.test(*from, to, protocol)
+                }));
+            }
         }
         tests
     }
 
-    /// Returns whether an outbound entry says that an address is behind another interface.
-    fn is_behind_another(self, from: IpAddr, ingress: Option<&Interface>) -> bool {
-        let mut entries = self.set.outbound.iter();
-        ingress.is_some_and(|by| {
-            entries.any(|entry| entry.allow_from.contains(from) && !entry.ingress.contains(by))
-        })
-    }
-
-    /// Returns the sources of a rule, or those of the outbound entries for a rule that names none and refuses.
-    fn senders(self, conditions: &Conditions, purpose: Purpose) -> Vec<IpAddr> {
-        match (conditions.source, purpose) {
-            (Some(net), _) => host_of(net).into_iter().collect(),
-            (None, Purpose::Refused) => {
-                let entries = self.set.outbound.iter();
-                let nets = entries.filter_map(|entry| entry.allow_from.as_slice().first());
-                nets.filter_map(|net| host_of(*net)).collect()
-            }
-            (None, _) => Vec::new(),
+    /// Returns the addresses for which a rule asks, and further ones of the machine if it redirects one of them; `None`
+    /// stands for the machine's address on the side of the client.
+    fn destinations(&self, conditions: &NamedConditions, purpose: Purpose) -> Vec<Option<IpAddr>> {
+        let Some(net) = conditions.destination else {
+            return vec![None];
+        };
+        let named = host_of(net);
+        let mut all: Vec<Option<IpAddr>> = named.map(Some).into_iter().collect();
+        if purpose == Purpose::Redirected {
+            let others = self.own.iter().copied();
+            let others = others.filter(|own| !net.contains(own)).map(Some);
+            all.extend([None].into_iter().chain(others).take(MOST_OTHERS));
         }
+        all
     }
 
-    /// Returns connections from the network of a rule that decides about them, or rewrites their source.
-    fn outward(self, conditions: &Conditions, purpose: Purpose) -> Vec<PacketTest> {
+    /// Returns connections from the network of a rule that decides about them, or rewrites their source. A rule that refuses
+    /// and names none may refuse the sources of outbound entries.
+    fn outward(&self, conditions: &NamedConditions, purpose: Purpose) -> Vec<PacketTest> {
         let to = match conditions.destination {
             None => Some(server(self.family)),
             Some(net) => host_of(net),
         };
+        let senders: Vec<IpAddr> = match (conditions.source, purpose) {
+            (Some(net), _) => host_of(net).into_iter().collect(),
+            (None, Purpose::Refused) => self.senders.clone(),
+            (None, _) => Vec::new(),
+        };
         let Some(address) = to else {
             return Vec::new();
         };
-        let senders = self.senders(conditions, purpose);
         let mut tests = Vec::new();
         for protocol in conditions.protocols() {
             let ports = match protocol {
@@ -164,61 +181,97 @@ impl NamingRules<'_> {
             for port in ports {
                 let to = TestDestination::Host(TestHost { address, port });
                 let from = senders.iter().filter(|from| **from != address);
-                tests.extend(from.map(|from| test(*from, to, protocol, None)));
+                tests.extend(from.map(|from| self.test(*from, to, protocol)));
             }
         }
         tests
     }
 
-    /// Returns the interface that a rule names, or that of the spec's clients; `None` if the spec has only one.
-    fn ingress(self, conditions: &Conditions) -> Option<Interface> {
-        let forwards = self.set.forwards.iter();
-        let forwards = forwards.flat_map(|one| one.ingress.iter().chain([&one.egress]));
-        let entries = self.set.outbound.iter();
-        let entries = entries.flat_map(|one| one.ingress.iter().chain([&one.egress]));
-        let sides: BTreeSet<&Interface> = forwards.chain(entries).collect();
-        let default = self.set.firewall.ingress.first();
-        match sides.len() {
-            1 => None,
-            _ => conditions.ingress.clone().or_else(|| default.cloned()),
+    fn test(&self, from: IpAddr, to: TestDestination, protocol: OutboundProtocol) -> PacketTest {
+        PacketTest {
+            name: None,
+            from,
+            to,
+            protocol,
+            ingress: None,
+            reaches: self.reaches.clone(),
+            snat: None,
+            place: None,
         }
     }
 }
 
-/// The side to which the connections of a rule go.
-#[derive(Clone, Copy)]
+/// Returns a source of each outbound entry, the first ones only.
+fn senders(family: Family, set: &ForwardSet) -> Vec<IpAddr> {
+    let entries = set.outbound.iter().filter(|entry| entry.family == family);
+    let nets = entries.filter_map(|entry| entry.allow_from.as_slice().first());
+    nets.filter_map(|net| host_of(*net))
+        .take(MOST_OTHERS)
+        .collect()
+}
+
+/// Returns the interface of the spec's clients; `None` if the spec has only one.
+fn default_ingress(set: &ForwardSet) -> Option<Interface> {
+    let forwards = set.forwards.iter();
+    let forwards = forwards.flat_map(|one| one.ingress.iter().chain([&one.egress]));
+    let entries = set.outbound.iter();
+    let entries = entries.flat_map(|one| one.ingress.iter().chain([&one.egress]));
+    let sides: BTreeSet<&Interface> = forwards.chain(entries).collect();
+    let first = set.firewall.ingress.first().cloned();
+    first.filter(|_| sides.len() != 1)
+}
+
+/// Returns several targets if rules choose one by chance, so that a connection is opened more than once.
+fn reaches(rules: &Ruleset) -> Reaches {
+    let all = rules.chains().flat_map(|(_, _, chain)| &chain.rules);
+    let all: Vec<&Rule> = all.collect();
+    let is_chance = |condition: &Match| matches!(condition.name(), "statistic" | "cluster");
+    let mut matches = all.iter().flat_map(|rule| &rule.matches);
+    if !matches.any(is_chance) {
+        return Reaches::Nothing;
+    }
+    let targets = all.iter().filter_map(|rule| match rule.target {
+        Some(Target::Dnat { address, .. }) => Some(TestHost {
+            address,
+            port: None,
+        }),
+        _ => None,
+    });
+    let targets: BTreeSet<TestHost> = targets.collect();
+    Reaches::OneOf(targets.into_iter().take(MOST_TARGETS).collect())
+}
+
+/// What a rule does with the connections that it names.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    Inward,
+    /// It redirects them.
+    Redirected,
+    /// It accepts them, and they go to one host.
+    Accepted,
+    /// It accepts them, or rewrites their source, and they come from a network.
     Outward,
-    /// It refuses connections, perhaps of those that a later rule accepts.
+    /// It refuses them, perhaps before a rule that accepts more.
     Refused,
 }
 
-/// Returns the side to which the connections of a rule go; `None` if the rule is not for forwarded connections, or does not
+/// Returns the purpose of a rule; `None` if the rule is not for forwarded connections, or does not
 /// name them.
 fn purpose(table: TableName, chain: &ChainName, rule: &Rule) -> Option<Purpose> {
     let is_local = matches!(chain.as_str(), "INPUT" | "OUTPUT");
     let name = rule.target.as_ref().map(Target::name)?;
     match (table, name) {
         _ if is_local => None,
-        (TableName::Nat, "DNAT") => Some(Purpose::Inward),
+        (TableName::Nat, "DNAT") => Some(Purpose::Redirected),
         (TableName::Nat, "SNAT" | "MASQUERADE") => Some(Purpose::Outward),
         (TableName::Filter, "ACCEPT") => {
-            let conditions = Conditions::of(rule);
+            let conditions = NamedConditions::of(rule);
             if conditions.are_for_one_host() {
-                Some(Purpose::Inward)
+                Some(Purpose::Accepted)
             } else {
                 conditions.source.map(|_| Purpose::Outward)
             }
         }
-        (TableName::Filter, "DROP" | "REJECT") => {
-            let conditions = Conditions::of(rule);
-            if conditions.are_for_one_host() {
-                Some(Purpose::Inward)
-            } else {
-                Some(Purpose::Refused)
-            }
-        }
+        (TableName::Filter, "DROP" | "REJECT") => Some(Purpose::Refused),
         _ => None,
     }
 }
@@ -231,7 +284,7 @@ fn chooses_target(rule: &Rule) -> bool {
 
 /// The conditions of a rule that say which connections it is for.
 #[derive(Default)]
-struct Conditions {
+struct NamedConditions {
     source: Option<IpNet>,
     destination: Option<IpNet>,
     ingress: Option<Interface>,
@@ -239,7 +292,7 @@ struct Conditions {
     ranges: Vec<PortRange>,
 }
 
-impl Conditions {
+impl NamedConditions {
     fn of(rule: &Rule) -> Self {
         let mut found = Self::default();
         for condition in &rule.matches {
@@ -300,24 +353,6 @@ impl Conditions {
         ports.extend(Port::new(HTTPS).filter(|_| self.ranges.is_empty()));
         ports.dedup();
         ports
-    }
-}
-
-fn test(
-    from: IpAddr,
-    to: TestDestination,
-    protocol: OutboundProtocol,
-    ingress: Option<Interface>,
-) -> PacketTest {
-    PacketTest {
-        name: None,
-        from,
-        to,
-        protocol,
-        ingress,
-        reaches: Reaches::Nothing,
-        snat: None,
-        place: None,
     }
 }
 

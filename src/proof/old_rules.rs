@@ -1,10 +1,10 @@
 //! The old rules that a connection may meet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::forwards::{Name, OutboundProtocol, Snat, TestHost};
-use crate::import::{Draft, ImportedPlace, Part, RuleFate};
+use crate::forwards::{Forward, Name, Outbound, OutboundProtocol, Snat, TestHost};
+use crate::import::{Draft, ImportedPlace, Part, Remarked, RuleFate};
 use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::TableName;
@@ -15,10 +15,23 @@ use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 
 /// The old rules, and their part in a draft.
-#[derive(Debug, Clone, Copy)]
-pub struct OldRules<'r> {
-    pub draft: &'r Draft,
-    pub rules: &'r [(Family, Ruleset)],
+pub(super) struct OldRules<'r> {
+    rules: &'r [(Family, Ruleset)],
+    /// The entries of the draft. Each difference is compared with all of them.
+    pub(super) entries: BTreeMap<&'r Name, OldEntry<'r>>,
+    /// The addresses of listeners and targets.
+    of_forwards: BTreeSet<IpAddr>,
+    /// The DNAT rules that stay where they are.
+    staying: Vec<&'r Rule>,
+}
+
+/// An entry, and the rules that became it.
+#[derive(Default)]
+pub(super) struct OldEntry<'r> {
+    pub(super) forwards: Vec<&'r Forward>,
+    pub(super) outbound: Vec<&'r Outbound>,
+    pub(super) remarks: Vec<&'r Remarked>,
+    parts: Vec<(Part, &'r Rule)>,
 }
 
 /// The first packet of a connection.
@@ -43,66 +56,81 @@ impl FirstPacket<'_> {
 }
 
 impl<'r> OldRules<'r> {
-    fn rule(self, place: &ImportedPlace) -> Option<&'r Rule> {
+    pub(super) fn new(draft: &'r Draft, rules: &'r [(Family, Ruleset)]) -> Self {
+        let mut old = Self {
+            rules,
+            entries: BTreeMap::new(),
+            of_forwards: BTreeSet::new(),
+            staying: Vec::new(),
+        };
+        for forward in &draft.set.forwards {
+            old.of_forwards.extend(forward.listen.address);
+            let targets = forward.target.destinations.iter();
+            old.of_forwards.extend(targets.map(|to| to.address));
+            old.entry(&forward.name).forwards.push(forward);
+        }
+        for entry in &draft.set.outbound {
+            old.entry(&entry.name).outbound.push(entry);
+        }
+        for one in &draft.remarks {
+            old.entry(&one.entry).remarks.push(one);
+        }
+        for account in &draft.accounts {
+            let Some(rule) = old.rule(&account.place) else {
+                continue;
+            };
+            match &account.fate {
+                RuleFate::Taken { part, entries } => {
+                    for entry in entries {
+                        old.entry(entry).parts.push((*part, rule));
+                    }
+                }
+                RuleFate::LeftAlone(_) | RuleFate::NotSaid(_)
+                    if matches!(rule.target, Some(Target::Dnat { .. })) =>
+                {
+                    old.staying.push(rule);
+                }
+                _ => {}
+            }
+        }
+        old
+    }
+
+    fn entry(&mut self, name: &'r Name) -> &mut OldEntry<'r> {
+        self.entries.entry(name).or_default()
+    }
+
+    fn rule(&self, place: &ImportedPlace) -> Option<&'r Rule> {
         let mut rules = self.rules.iter();
         let (_, rules) = rules.find(|(family, _)| *family == place.family)?;
         rules.chain(place.table, &place.chain)?.rules.get(place.at)
     }
 
-    /// Returns the rules that became a part of an entry.
-    fn parts_of(self, entry: &'r Name, part: Part) -> impl Iterator<Item = &'r Rule> {
-        let accounts = self.draft.accounts.iter();
-        let taken = accounts.filter(move |account| match &account.fate {
-            RuleFate::Taken { part: is, entries } => *is == part && entries.contains(entry),
-            _ => false,
-        });
-        taken.filter_map(move |account| self.rule(&account.place))
+    /// Returns whether an address is a listener or a target of a forward.
+    pub(super) fn is_of_forward(&self, address: IpAddr) -> bool {
+        self.of_forwards.contains(&address)
     }
 
     /// Returns whether a packet may meet the rule at a place.
-    pub(super) fn may_meet(self, place: &ImportedPlace, packet: &FirstPacket<'_>) -> bool {
+    pub(super) fn may_meet(&self, place: &ImportedPlace, packet: &FirstPacket<'_>) -> bool {
         self.rule(place).is_some_and(|rule| may_meet(rule, packet))
     }
 
-    /// Returns whether a rule that became a part of an entry may be for a packet.
-    pub(super) fn may_meet_part(
-        self,
-        entry: &'r Name,
-        part: Part,
-        packet: &FirstPacket<'_>,
-    ) -> bool {
-        self.parts_of(entry, part)
-            .any(|rule| may_meet(rule, packet))
-    }
-
     /// Returns whether a rule that stays where it is redirects a packet to an address.
-    pub(super) fn redirects_otherwise(self, packet: &FirstPacket<'_>, to: IpAddr) -> bool {
-        let mut accounts = self.draft.accounts.iter();
-        accounts.any(|account| {
-            let stays = matches!(account.fate, RuleFate::LeftAlone(_) | RuleFate::NotSaid(_));
-            let rule = self.rule(&account.place).filter(|_| stays);
-            rule.is_some_and(|rule| match rule.target {
-                Some(Target::Dnat { address, .. }) => address == to && may_meet(rule, packet),
-                _ => false,
-            })
+    pub(super) fn redirects_otherwise(&self, packet: &FirstPacket<'_>, to: IpAddr) -> bool {
+        self.staying.iter().any(|rule| match rule.target {
+            Some(Target::Dnat { address, .. }) => address == to && may_meet(rule, packet),
+            _ => false,
         })
-    }
-
-    /// Returns whether a redirection of an entry may lead to an address. The addresses of some rules are not read.
-    pub(super) fn may_lead_to(self, entry: &'r Name, to: IpAddr) -> bool {
-        self.parts_of(entry, Part::Redirect)
-            .any(|rule| match &rule.target {
-                Some(Target::Dnat { address, .. }) => *address == to,
-                _ => true,
-            })
     }
 
     /// Returns whether a rule and the draft both choose a source from one range that has all these addresses. The kernel
     /// chooses by a hash that differs between copies.
-    pub(super) fn choose_from_one_range(self, sources: &BTreeSet<IpAddr>) -> bool {
-        let set = &self.draft.set;
-        let forwards = set.forwards.iter().map(|one| one.snat);
-        let mut new = forwards.chain(set.outbound.iter().map(|one| one.snat));
+    pub(super) fn choose_from_one_range(&self, sources: &BTreeSet<IpAddr>) -> bool {
+        let entries = || self.entries.values();
+        let forwards = entries().flat_map(|one| one.forwards.iter().map(|one| one.snat));
+        let outbound = entries().flat_map(|one| one.outbound.iter().map(|one| one.snat));
+        let mut new = forwards.chain(outbound);
         new.any(|snat| match snat {
             Snat::Addresses(range) if range.single().is_none() => {
                 let is_same = |rule: &Rule| match rule.target {
@@ -115,18 +143,38 @@ impl<'r> OldRules<'r> {
         })
     }
 
-    fn nat(self) -> impl Iterator<Item = &'r Rule> {
+    fn nat(&self) -> impl Iterator<Item = &'r Rule> {
         let chains = self.rules.iter().flat_map(|(_, rules)| rules.chains());
         let nat = chains.filter(|(table, _, _)| *table == TableName::Nat);
         nat.flat_map(|(_, _, chain)| &chain.rules)
     }
 
     /// Returns whether a rule of the table `nat` names a network of two addresses as its source.
-    pub(super) fn name_network_of(self, one: IpAddr, other: IpAddr) -> bool {
+    pub(super) fn name_network_of(&self, one: IpAddr, other: IpAddr) -> bool {
         let mut matches = self.nat().flat_map(|rule| &rule.matches);
         matches.any(|condition| match condition {
             Match::Source(Is(net) | Not(net)) => net.contains(&one) && net.contains(&other),
             _ => false,
+        })
+    }
+}
+
+impl OldEntry<'_> {
+    /// Returns whether a rule that became a part of the entry may be for a packet.
+    pub(super) fn may_meet(&self, part: Part, packet: &FirstPacket<'_>) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|(is, rule)| *is == part && may_meet(rule, packet))
+    }
+
+    /// Returns whether a redirection of the entry may lead to an address. The addresses of some rules are not read.
+    pub(super) fn may_lead_to(&self, to: IpAddr) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|(is, rule)| {
+            *is == Part::Redirect
+                && match &rule.target {
+                    Some(Target::Dnat { address, .. }) => *address == to,
+                    _ => true,
+                }
         })
     }
 }

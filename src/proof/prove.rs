@@ -11,8 +11,9 @@ use super::old_rules::OldRules;
 use super::reasons::explaining;
 use super::time_left::TimeLeft;
 use crate::forwards::PacketTest;
-use crate::import::{KnownRoutes, Remarked};
-use crate::net::Interface;
+use crate::import::{Draft, KnownRoutes, Remarked};
+use crate::net::Family;
+use crate::netfilter::ruleset::Ruleset;
 use crate::twin::machine::Machine;
 use crate::twin::packet_tests::{FoundEnd, test_ends};
 use crate::twin::rule_change::RuleChange;
@@ -28,7 +29,10 @@ const MOST_AGAIN: usize = 40;
 /// The connections that a proof opens, and the copies through which it opens them.
 #[derive(Debug)]
 pub struct ProofPlan<'p> {
-    pub old: OldRules<'p>,
+    /// The spec that the old rules became.
+    pub draft: &'p Draft,
+    /// The old rules.
+    pub rules: &'p [(Family, Ruleset)],
     pub tests: &'p [PacketTest],
     /// The machines, each with the places of its tests.
     pub machines: Vec<(Machine, Vec<usize>)>,
@@ -65,7 +69,7 @@ pub struct Proof {
     pub doubts: Vec<String>,
 }
 
-/// A connection that the old rules and the plan treat differently.
+/// A connection that the old rules and the new ones treat differently.
 #[derive(Debug)]
 pub struct ProofDifference {
     pub test: PacketTest,
@@ -128,78 +132,17 @@ impl Proof {
     pub fn is_complete(&self) -> bool {
         self.not_opened.is_empty() && self.unexplained().next().is_none()
     }
-}
 
-/// The end of a connection through one copy.
-struct SideEnd {
-    end: FoundEnd,
-    /// The interface by which the client came in, if a route names it.
-    arrival: Option<Interface>,
-}
-
-/// The copies with the rules of one side, one after the other.
-struct Side {
-    rules: CopyRules,
-    left: TimeLeft,
-}
-
-/// Opens connections through copies with the rules before, and through copies with those after.
-///
-/// # Errors
-/// When a copy cannot be made, or does not take its rules.
-pub fn prove(plan: ProofPlan<'_>) -> Result<Proof, ProofError> {
-    let ProofPlan {
-        old,
-        tests,
-        machines,
-        before,
-        after,
-    } = plan;
-    let (mut before, mut after) = (Side::of(before), Side::of(after));
-    let work = || -> Result<_, TwinError> {
-        let mut doubts = BTreeSet::new();
-        let mut outcomes = BTreeMap::new();
-        for (machine, places) in machines {
-            let some: Vec<&PacketTest> = places.iter().map(|place| &tests[*place]).collect();
-            let first = before.ends(&machine, &some, &mut doubts)?;
-            let second = after.ends(&machine, &some, &mut doubts)?;
-            let both = first.into_iter().zip(second);
-            let mut again = MOST_AGAIN;
-            for (place, (first, second)) in places.into_iter().zip(both) {
-                let mut outcome = outcome(old, &tests[place], first, second);
-                // A limit may have counted the connections before it.
-                if outcome.is_unexplained() && again > 0 {
-                    again -= 1;
-                    let alone = [&tests[place]];
-                    let first = before.ends(&machine, &alone, &mut doubts)?;
-                    let second = after.ends(&machine, &alone, &mut doubts)?;
-                    for (first, second) in first.into_iter().zip(second) {
-                        outcome = self::outcome(old, alone[0], first, second);
-                    }
-                }
-                outcomes.insert(place, outcome);
-            }
-        }
-        Ok((outcomes, doubts))
-    };
-    let (outcomes, doubts) = netns::aside(work).map_err(ProofError::Thread)??;
-    let mut proof = Proof {
-        connections: 0,
-        differences: Vec::new(),
-        not_opened: Vec::new(),
-        doubts: doubts.into_iter().collect(),
-    };
-    for outcome in outcomes.into_values() {
+    fn add(&mut self, outcome: Outcome) {
         match outcome {
-            Outcome::NotOpened(one) => proof.not_opened.push(one),
-            Outcome::Same => proof.connections += 1,
+            Outcome::NotOpened(one) => self.not_opened.push(one),
+            Outcome::Same => self.connections += 1,
             Outcome::Differs(one) => {
-                proof.connections += 1;
-                proof.differences.push(one);
+                self.connections += 1;
+                self.differences.push(one);
             }
         }
     }
-    Ok(proof)
 }
 
 /// The comparison of one connection.
@@ -215,40 +158,133 @@ impl Outcome {
     }
 }
 
-fn outcome(old: OldRules<'_>, test: &PacketTest, before: SideEnd, after: SideEnd) -> Outcome {
-    let SideEnd {
-        end: before,
-        arrival,
-    } = before;
-    let after = after.end;
-    let why = [&before, &after].into_iter().find_map(|end| match end {
-        FoundEnd::NotOpened(why) => Some(why.clone()),
-        _ => None,
-    });
-    if let Some(why) = why {
-        let test = test.clone();
-        return Outcome::NotOpened(NotOpened { test, why });
-    }
-    let changed = ChangedEnd {
-        test,
-        arrival: arrival.as_ref(),
-        before: &before,
-        after: &after,
-    };
-    let is_by_hash = changed.is_other_source() && old.choose_from_one_range(&changed.all_sources());
-    if before == after || is_by_hash {
-        return Outcome::Same;
-    }
-    let remarks = explaining(old, &changed);
-    Outcome::Differs(ProofDifference {
-        remarks,
-        test: test.clone(),
+/// Opens connections through copies with the rules before, and through copies with those after.
+///
+/// # Errors
+/// When a copy cannot be made, or does not take its rules.
+pub fn prove(plan: ProofPlan<'_>) -> Result<Proof, ProofError> {
+    let ProofPlan {
+        draft,
+        rules,
+        tests,
+        machines,
         before,
         after,
-    })
+    } = plan;
+    let mut sides = BothSides {
+        old: OldRules::new(draft, rules),
+        before: ProofSide::of(before),
+        after: ProofSide::of(after),
+        doubts: BTreeSet::new(),
+    };
+    let work = || -> Result<_, TwinError> {
+        let mut outcomes = BTreeMap::new();
+        for (machine, places) in machines {
+            let some: Vec<&PacketTest> = places.iter().map(|place| &tests[*place]).collect();
+            let each = sides.outcomes(&machine, &some)?;
+            outcomes.extend(places.into_iter().zip(each));
+        }
+        Ok((outcomes, sides.doubts))
+    };
+    let (outcomes, doubts) = netns::aside(work).map_err(ProofError::Thread)??;
+    let mut proof = Proof {
+        connections: 0,
+        differences: Vec::new(),
+        not_opened: Vec::new(),
+        doubts: doubts.into_iter().collect(),
+    };
+    for outcome in outcomes.into_values() {
+        proof.add(outcome);
+    }
+    Ok(proof)
 }
 
-impl Side {
+/// The copies of both sides.
+struct BothSides<'r> {
+    old: OldRules<'r>,
+    before: ProofSide,
+    after: ProofSide,
+    /// What the copies lack.
+    doubts: BTreeSet<String>,
+}
+
+impl BothSides<'_> {
+    /// Returns the comparisons of connections through copies of a machine. A difference without a reason may come from a
+    /// limit, which counted the connections before: it is looked for again through new copies.
+    fn outcomes(
+        &mut self,
+        machine: &Machine,
+        tests: &[&PacketTest],
+    ) -> Result<Vec<Outcome>, TwinError> {
+        let mut outcomes = self.opened(machine, tests)?;
+        let unexplained = outcomes.iter_mut().zip(tests);
+        let unexplained = unexplained.filter(|(outcome, _)| outcome.is_unexplained());
+        for (outcome, test) in unexplained.take(MOST_AGAIN) {
+            if let Some(again) = self.opened(machine, &[test])?.pop() {
+                *outcome = again;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn opened(
+        &mut self,
+        machine: &Machine,
+        tests: &[&PacketTest],
+    ) -> Result<Vec<Outcome>, TwinError> {
+        let before = self.before.ends(machine, tests, &mut self.doubts)?;
+        let after = self.after.ends(machine, tests, &mut self.doubts)?;
+        let routes = KnownRoutes(machine.networks().collect());
+        let each = tests.iter().zip(before.into_iter().zip(after));
+        let each = each.map(|(test, (before, after))| self.compared(test, before, after, &routes));
+        Ok(each.collect())
+    }
+
+    fn compared(
+        &self,
+        test: &PacketTest,
+        before: FoundEnd,
+        after: FoundEnd,
+        routes: &KnownRoutes,
+    ) -> Outcome {
+        let why = [&before, &after].into_iter().find_map(|end| match end {
+            FoundEnd::NotOpened(why) => Some(why.clone()),
+            _ => None,
+        });
+        if let Some(why) = why {
+            let test = test.clone();
+            return Outcome::NotOpened(NotOpened { test, why });
+        }
+        if before == after {
+            return Outcome::Same;
+        }
+        let named = test.ingress.as_ref();
+        let changed = ChangedEnd {
+            test,
+            arrival: named.or_else(|| routes.side(test.from)),
+            before: &before,
+            after: &after,
+        };
+        if changed.is_other_source() && self.old.choose_from_one_range(&changed.all_sources()) {
+            return Outcome::Same;
+        }
+        let remarks = explaining(&self.old, &changed);
+        Outcome::Differs(ProofDifference {
+            remarks,
+            test: test.clone(),
+            before,
+            after,
+        })
+    }
+}
+
+/// The copies with the rules of one side, one after the other.
+struct ProofSide {
+    rules: CopyRules,
+    left: TimeLeft,
+}
+
+impl ProofSide {
     fn of(rules: CopyRules) -> Self {
         Self {
             rules,
@@ -262,7 +298,7 @@ impl Side {
         machine: &Machine,
         tests: &[&PacketTest],
         doubts: &mut BTreeSet<String>,
-    ) -> Result<Vec<SideEnd>, TwinError> {
+    ) -> Result<Vec<FoundEnd>, TwinError> {
         let begin = Instant::now();
         let deadline = self.left.deadline(begin);
         let mut twin = Twin::make(machine.clone(), &self.rules.filter, Some(deadline))?;
@@ -279,16 +315,6 @@ impl Side {
             doubts.extend(twin.watched().iter().map(ToString::to_string));
         }
         self.left.spend(begin, Instant::now());
-        let routes = KnownRoutes(machine.networks().collect());
-        let arrival = |test: &PacketTest| {
-            let named = test.ingress.as_ref();
-            named.or_else(|| routes.side(test.from)).cloned()
-        };
-        let each = ends.into_iter().zip(tests);
-        let each = each.map(|(end, test)| SideEnd {
-            end,
-            arrival: arrival(test),
-        });
-        Ok(each.collect())
+        Ok(ends)
     }
 }

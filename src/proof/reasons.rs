@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::changed_end::{ChangedEnd, hosts, is_at_targets};
-use super::old_rules::{FirstPacket, OldRules};
+use super::old_rules::{FirstPacket, OldEntry, OldRules};
 use crate::forwards::{
     Forward, GUARDED, Outbound, TestDestination, TestHost, internet_v6, not_internet_v4,
 };
@@ -14,36 +14,41 @@ use crate::import::{Beyond, ImportRemark, Part, Remarked};
 use crate::net::Port;
 
 /// Returns the remarks that explain why a connection ends differently.
-pub(super) fn explaining(old: OldRules<'_>, changed: &ChangedEnd<'_>) -> Vec<Remarked> {
-    let set = &old.draft.set;
-    let explains = |one: &&Remarked| {
-        let mut forwards = set.forwards.iter().filter(|of| of.name == one.entry);
-        let mut entries = set.outbound.iter().filter(|of| of.name == one.entry);
-        forwards.any(|forward| {
-            let redirection = Redirection {
-                forward,
-                changed,
-                old,
-            };
-            redirection.is_explained(&one.remark)
-        }) || entries.any(|entry| {
-            let way_out = WayOut {
-                entry,
-                changed,
-                old,
-            };
-            way_out.is_explained(&one.remark)
-        })
+pub(super) fn explaining(old: &OldRules<'_>, changed: &ChangedEnd<'_>) -> Vec<Remarked> {
+    let of_entry = |entry: &OldEntry<'_>| {
+        let explains = |one: &&&Remarked| {
+            let mut forwards = entry.forwards.iter();
+            let mut outbound = entry.outbound.iter();
+            forwards.any(|forward| {
+                let redirection = Redirection {
+                    forward,
+                    entry,
+                    changed,
+                    old,
+                };
+                redirection.is_explained(&one.remark)
+            }) || outbound.any(|outbound| {
+                let way_out = WayOut {
+                    outbound,
+                    entry,
+                    changed,
+                    old,
+                };
+                way_out.is_explained(&one.remark)
+            })
+        };
+        let remarks = entry.remarks.iter().filter(explains);
+        remarks.map(|one| (*one).clone()).collect::<Vec<_>>()
     };
-    let remarks = old.draft.remarks.iter();
-    remarks.filter(explains).cloned().collect()
+    old.entries.values().flat_map(of_entry).collect()
 }
 
 /// A connection beside a forward.
 struct Redirection<'r> {
     forward: &'r Forward,
+    entry: &'r OldEntry<'r>,
     changed: &'r ChangedEnd<'r>,
-    old: OldRules<'r>,
+    old: &'r OldRules<'r>,
 }
 
 impl Redirection<'_> {
@@ -91,10 +96,7 @@ impl Redirection<'_> {
                 is_at_listener && !is_admitted && changed.is_redirected_no_more(forward)
             }
             ImportRemark::UnequalShares | ImportRemark::OtherShares => {
-                let is_meant = |host: &TestHost| {
-                    let (name, address) = (&forward.name, host.address);
-                    self.old.may_lead_to(name, address)
-                };
+                let is_meant = |host: &TestHost| self.entry.may_lead_to(host.address);
                 is_at_listener
                     && is_at_targets(forward, changed.before)
                     && changed.is_further_hosts()
@@ -127,19 +129,17 @@ impl Redirection<'_> {
                         || self.was_redirected_otherwise())
                     && hosts(changed.before).into_iter().all(|host| {
                         let packet = || self.packet().to(host);
-                        self.meets_part(Part::Accept, &packet())
-                            || self.meets_part(Part::Limit, &packet())
+                        self.entry.may_meet(Part::Accept, &packet())
+                            || self.entry.may_meet(Part::Limit, &packet())
                     })
             }
             ImportRemark::RewritesMore(beyond) => {
-                let parts = [Part::Source, Part::Hairpin];
+                let mut parts = [Part::Source, Part::Hairpin].into_iter();
                 changed.keeps_host_alone()
                     && !changed.had_own_source()
                     && changed.is_straight(changed.before)
                     && self.is_beyond(*beyond)
-                    && parts
-                        .into_iter()
-                        .any(|part| self.meets_part(part, &self.packet()))
+                    && parts.any(|part| self.entry.may_meet(part, &self.packet()))
             }
             ImportRemark::PrivateNetworks
             | ImportRemark::Guarded
@@ -176,10 +176,6 @@ impl Redirection<'_> {
             && (beyond.hosts || targets.any(|to| asked == Some(to.address)))
     }
 
-    fn meets_part(&self, part: Part, packet: &FirstPacket<'_>) -> bool {
-        self.old.may_meet_part(&self.forward.name, part, packet)
-    }
-
     /// Returns whether rules that stay led the connection to its hosts. The accept that they needed was taken over.
     fn was_redirected_otherwise(&self) -> bool {
         hosts(self.changed.before)
@@ -202,37 +198,38 @@ impl Redirection<'_> {
 
 /// A connection beside an outbound entry.
 struct WayOut<'r> {
-    entry: &'r Outbound,
+    outbound: &'r Outbound,
+    entry: &'r OldEntry<'r>,
     changed: &'r ChangedEnd<'r>,
-    old: OldRules<'r>,
+    old: &'r OldRules<'r>,
 }
 
 impl WayOut<'_> {
     fn is_explained(&self, remark: &ImportRemark) -> bool {
-        let Self { entry, changed, .. } = self;
+        let Self {
+            outbound, changed, ..
+        } = self;
         let Some(to) = changed.asked().filter(|_| self.is_for_others()) else {
             return false;
         };
-        let comes_in = changed.arrival.is_some_and(|by| entry.ingress.contains(by));
-        let is_source = entry.allow_from.contains(changed.test.from);
+        let comes_in = changed
+            .arrival
+            .is_some_and(|by| outbound.ingress.contains(by));
+        let is_source = outbound.allow_from.contains(changed.test.from);
         let was_straight = changed.is_straight(changed.before);
         let keeps_source_now = changed.is_other_source() && !changed.had_own_source();
         if *remark == ImportRemark::OtherInterfaces {
             return !comes_in
                 && was_straight
                 && keeps_source_now
-                && self
-                    .old
-                    .may_meet_part(&entry.name, Part::Source, &packet(changed));
+                && self.entry.may_meet(Part::Source, &packet(changed));
         }
         if *remark == ImportRemark::EveryEntrance {
             return !comes_in
                 && is_source
                 && was_straight
                 && changed.is_lost()
-                && self
-                    .old
-                    .may_meet_part(&entry.name, Part::Accept, &packet(changed));
+                && self.entry.may_meet(Part::Accept, &packet(changed));
         }
         if !comes_in {
             return false;
@@ -243,13 +240,13 @@ impl WayOut<'_> {
                     && (changed.is_lost() || keeps_source_now)
                     && was_straight
                     && !is_of_internet(to.address)
-                    && !entry.allow_to.contains(to.address)
+                    && !outbound.allow_to.contains(to.address)
             }
             ImportRemark::Guarded => {
                 is_source
                     && changed.is_lost()
                     && was_straight
-                    && entry.allow_to.guarded.contains(&to.address)
+                    && outbound.allow_to.guarded.contains(&to.address)
             }
             ImportRemark::KeptSource(by) => {
                 is_source
@@ -269,9 +266,7 @@ impl WayOut<'_> {
                     && changed.is_lost()
                     && was_straight
                     && changed.had_own_source()
-                    && self
-                        .old
-                        .may_meet_part(&entry.name, Part::Accept, &packet(changed))
+                    && self.entry.may_meet(Part::Accept, &packet(changed))
             }
             _ => false,
         }
@@ -280,19 +275,16 @@ impl WayOut<'_> {
     /// Returns whether the connection has a protocol and port of the entry, and asks for a host that is neither the machine
     /// nor of a forward.
     fn is_for_others(&self) -> bool {
-        let Self { entry, changed, .. } = self;
-        let mut forwards = self.old.draft.set.forwards.iter();
+        let Self {
+            outbound, changed, ..
+        } = self;
         let asked = changed.asked().map(|host| host.address);
-        let is_of_forward = forwards.any(|forward| {
-            let mut targets = forward.target.destinations.iter();
-            forward.listen.address.is_some_and(|one| Some(one) == asked)
-                || targets.any(|to| Some(to.address) == asked)
-        });
+        let is_of_forward = asked.is_some_and(|asked| self.old.is_of_forward(asked));
         let is_asked_port = |port: Port| {
-            entry.ports.is_empty() || entry.ports.iter().any(|range| range.contains(port))
+            outbound.ports.is_empty() || outbound.ports.iter().any(|range| range.contains(port))
         };
-        entry.family == changed.test.family()
-            && entry.protocols.contains(&changed.test.protocol)
+        outbound.family == changed.test.family()
+            && outbound.protocols.contains(&changed.test.protocol)
             && changed.test.to.port().is_none_or(is_asked_port)
             && !is_of_forward
     }
@@ -380,17 +372,14 @@ mod tests {
             snat: None,
             place: None,
         };
-        let old = OldRules {
-            draft: &draft,
-            rules: &rules,
-        };
+        let old = OldRules::new(&draft, &rules);
         let changed = ChangedEnd {
             test: &test,
             arrival: Some(&by),
             before: &end(before),
             after: &end(after),
         };
-        let remarks = explaining(old, &changed);
+        let remarks = explaining(&old, &changed);
         let codes: Vec<&str> = remarks.iter().map(|one| one.remark.code()).collect();
         codes.join(" ")
     }

@@ -175,7 +175,7 @@ fn the_article_is_the_same_as_commands_as_text_and_live(backend: Backend) {
         let (spec, table) = import("-", commands);
         assert_eq!(spec, nameless(expected));
         assert!(table.contains("\n  before: reaches 10.224.0."), "{table}");
-        assert!(table.contains("\n  reason: accepts-more\n"), "{table}");
+        assert!(table.contains("\n  reason: accepts-more"), "{table}");
         assert!(table.contains("\n  reason: takes-transit\n"), "{table}");
         assert_eq!(import("-", &text), (spec.clone(), table.clone()), "{text}");
         assert_eq!(import("live", ""), (spec, table), "live");

@@ -24,7 +24,7 @@ use crate::yaml::spec_text;
 use proven::prove;
 use report::ImportReport;
 use rules::ImportedRules;
-use written::WrittenSpec;
+use written::ImportedSpec;
 
 pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     if let Some(path) = &args.output
@@ -52,7 +52,7 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
         spec: &spec,
         output: args.output.as_deref(),
     };
-    let written = WrittenSpec {
+    let written = ImportedSpec {
         spec: &spec,
         table: report.table(),
         json: report.json(),

@@ -8,7 +8,7 @@ use crate::commands::error::Result;
 use crate::host::file;
 
 /// A spec, and the account of the rules or objects of which it came.
-pub(super) struct WrittenSpec<'s, J> {
+pub(super) struct ImportedSpec<'s, J> {
     pub(super) spec: &'s str,
     /// The account for people.
     pub(super) table: String,
@@ -16,7 +16,7 @@ pub(super) struct WrittenSpec<'s, J> {
     pub(super) json: J,
 }
 
-impl<J: Serialize> WrittenSpec<'_, J> {
+impl<J: Serialize> ImportedSpec<'_, J> {
     /// Writes the file that the user names, then prints. Without a file the spec itself goes to standard output.
     ///
     /// # Errors

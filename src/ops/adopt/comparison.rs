@@ -13,9 +13,7 @@ use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::ops::refusal::Refusal;
 use crate::ops::remark::Remarks;
-use crate::proof::{
-    CopyRules, OldRules, Proof, ProofDifference, ProofError, ProofPlan, connections, prove,
-};
+use crate::proof::{CopyRules, Proof, ProofDifference, ProofError, ProofPlan, connections, prove};
 use crate::twin::TwinError;
 use crate::twin::machine::Machine;
 use crate::twin::rule_change::RuleChange;
@@ -112,10 +110,8 @@ fn proof(
         })
     };
     prove(ProofPlan {
-        old: OldRules {
-            draft: &loaded.draft,
-            rules: &loaded.rules,
-        },
+        draft: &loaded.draft,
+        rules: &loaded.rules,
         machines: vec![(machine, (0..tests.len()).collect())],
         tests: &tests,
         before: copy(beside, PerFamily::default())?,

@@ -703,7 +703,7 @@ problems! {
     }
     "cluster-address": Warning, ClusterAddress {
         meaning: "a target that is a Service's cluster address, with `check --kubernetes`",
-        example: "`ilb: 10.0.14.2:49180`, the `clusterIP` of a Service",
+        example: "`ilb: 10.0.14.2:49180`, and the Service's load balancer has 10.224.0.222",
         ClusterAddress { address: IpAddr, service: KubeName, write: Option<String> } => {
             text: ("{address} is the cluster address of the Service `{service}`: it exists on the nodes of the cluster alone, so the firewall cannot reach it"),
             hint: ("{}", hint::cluster_address(write.as_deref())),

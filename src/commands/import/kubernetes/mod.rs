@@ -5,7 +5,7 @@ mod report;
 
 use std::path::Path;
 
-use super::written::WrittenSpec;
+use super::written::ImportedSpec;
 use crate::cli::ImportArgs;
 use crate::commands::console::Console;
 use crate::commands::error::Result;
@@ -36,7 +36,7 @@ pub fn run(args: &ImportArgs, path: &Path, console: &mut Console) -> Result<Exit
         output: args.output.as_deref(),
         is_selection: !args.select.is_empty(),
     };
-    let written = WrittenSpec {
+    let written = ImportedSpec {
         spec: &spec,
         table: report.table(),
         json: report.json(),
