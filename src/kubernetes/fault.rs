@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::names::KubeName;
 use super::objects::{KubeHolder, KubeObjects};
 use super::protocol::KubeProtocol;
 use crate::net::words::few;
@@ -20,6 +21,12 @@ pub enum TargetFault {
         contents: String,
         /// Whether pods, or the endpoints of Services, are among them.
         with_pods: bool,
+    },
+    /// It is a cluster address, which exists on the nodes of the cluster alone.
+    InCluster {
+        service: KubeName,
+        /// The address of the Service's load balancer, if it has one of the family.
+        balancer: Option<IpAddr>,
     },
     /// The objects that have its address do not have all its ports.
     NoPort(Box<WrongPorts>),
@@ -53,6 +60,9 @@ impl KubeObjects {
                 with_pods: self.has_pods(),
             });
         };
+        if let Some(fault) = self.in_cluster(address) {
+            return Some(fault);
+        }
         // A pod or a node may have ports that its object does not name.
         let known = holders.iter().map(|holder| holder.ports.as_ref());
         let known: Option<Vec<_>> = known.collect();
@@ -70,6 +80,19 @@ impl KubeObjects {
             has: port_words(&known),
             instead,
         })))
+    }
+
+    /// Returns the fault of a cluster address; `None` for another one.
+    fn in_cluster(&self, address: IpAddr) -> Option<TargetFault> {
+        let service = self.services.get(*self.in_cluster.get(&address)?)?;
+        if service.ingress.contains(&address) || service.external.contains(&address) {
+            return None;
+        }
+        let mut balancers = service.ingress.iter().copied();
+        Some(TargetFault::InCluster {
+            service: service.name.clone(),
+            balancer: balancers.find(|one| one.is_ipv4() == address.is_ipv4()),
+        })
     }
 }
 

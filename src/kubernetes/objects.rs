@@ -38,6 +38,8 @@ pub struct KubeObjects {
     /// How many objects of each kind there are; without kinds that have none.
     pub counts: BTreeMap<KubeKind, usize>,
     pub(super) holders: BTreeMap<IpAddr, Vec<KubeHolder>>,
+    /// The places of the Services that have cluster addresses.
+    pub(super) in_cluster: BTreeMap<IpAddr, usize>,
 }
 
 /// An object that has an address.
@@ -59,6 +61,9 @@ impl KubeObjects {
             ports: Some(ports.collect()),
         };
         self.add_holder(&holder, service.addresses());
+        let place = self.services.len();
+        let in_cluster = service.cluster.iter().map(|address| (*address, place));
+        self.in_cluster.extend(in_cluster);
         self.services.push(service);
     }
 

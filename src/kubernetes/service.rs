@@ -1,5 +1,6 @@
 //! A Service: the ports that it exposes, and the addresses at which it does.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -28,8 +29,10 @@ pub struct KubeService {
     pub ingress: Vec<IpAddr>,
     /// The names of its load balancer, if that has no address.
     pub hostnames: Vec<String>,
-    /// Its cluster addresses and external addresses.
-    pub others: Vec<IpAddr>,
+    /// Its cluster addresses. They exist on the nodes of the cluster alone.
+    pub cluster: Vec<IpAddr>,
+    /// Its external addresses.
+    pub external: Vec<IpAddr>,
     /// The networks that its load balancer admits; empty for all.
     pub admits: Vec<String>,
 }
@@ -62,7 +65,8 @@ impl fmt::Display for ServiceType {
 impl KubeService {
     /// Returns all addresses at which it exposes its ports.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.ingress.iter().chain(&self.others).copied()
+        let others = self.cluster.iter().chain(&self.external);
+        self.ingress.iter().chain(others).copied()
     }
 }
 
@@ -78,16 +82,8 @@ impl From<WrittenService> for KubeService {
         let ingress = balancer.ingress.unwrap_or_default();
         let annotations = metadata.annotations.as_ref();
         let internal = annotations.and_then(|all| all.get(INTERNAL));
-        let texts = [
-            spec.cluster_address.into_iter().collect(),
-            spec.cluster_addresses.unwrap_or_default(),
-            spec.external_addresses.unwrap_or_default(),
-        ];
-        // `None` is no address.
-        let others = texts.iter().flatten().filter_map(|text| text.parse().ok());
-        let mut others: Vec<IpAddr> = others.collect();
-        others.sort_unstable();
-        others.dedup();
+        let cluster = spec.cluster_addresses.unwrap_or_default();
+        let cluster = cluster.into_iter().chain(spec.cluster_address);
         let kind = match spec.kind.as_deref() {
             Some("LoadBalancer") => ServiceType::LoadBalancer,
             other => ServiceType::Other(other.unwrap_or("ClusterIP").to_owned()),
@@ -100,10 +96,18 @@ impl From<WrittenService> for KubeService {
             ports: ports.into_iter().map(KubePort::from).collect(),
             ingress: ingress.iter().filter_map(|one| one.ip).collect(),
             hostnames: ingress.into_iter().filter_map(|one| one.hostname).collect(),
-            others,
+            cluster: addresses(cluster),
+            external: addresses(spec.external_addresses.unwrap_or_default()),
             admits: spec.load_balancer_source_ranges.unwrap_or_default(),
         }
     }
+}
+
+/// Returns addresses in order, each once. `None` is no address.
+fn addresses(texts: impl IntoIterator<Item = String>) -> Vec<IpAddr> {
+    let read = texts.into_iter().filter_map(|text| text.parse().ok());
+    let read: BTreeSet<IpAddr> = read.collect();
+    read.into_iter().collect()
 }
 
 impl From<WrittenPort> for KubePort {

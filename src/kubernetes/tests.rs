@@ -283,6 +283,10 @@ fn fault(objects: &KubeObjects, address: &str, protocols: &[Protocol], ports: &s
     match objects.fault(address, protocols, &[ports]) {
         None => String::new(),
         Some(TargetFault::NoObject { contents, .. }) => format!("no object: {contents}"),
+        Some(TargetFault::InCluster { service, balancer }) => {
+            let balancer = balancer.map_or(String::new(), |address| format!(", write {address}"));
+            format!("in the cluster of {service}{balancer}")
+        }
         Some(TargetFault::NoPort(wrong)) => {
             let WrongPorts {
                 holder,
@@ -312,12 +316,17 @@ fn a_target_must_have_a_port_that_its_service_exposes() {
         fault_of("10.224.0.222", "49181"),
         "the Service `default/tmp-shell`: not tcp/49181, but tcp/49180, write 49180"
     );
-    for address in ["10.224.0.222", "10.0.14.2"] {
-        assert_eq!(fault_of(address, "49180"), "");
-        // Ports of pods and of nodes are none of the Service.
-        for port in ["80", "31990"] {
-            assert!(fault_of(address, port).contains("but tcp/49180"));
-        }
+    assert_eq!(fault_of("10.224.0.222", "49180"), "");
+    // Ports of pods and of nodes are none of the Service.
+    for port in ["80", "31990"] {
+        assert!(fault_of("10.224.0.222", port).contains("but tcp/49180"));
+    }
+    // A cluster address exists on the nodes alone, whichever port it has.
+    for port in ["49180", "80"] {
+        assert_eq!(
+            fault_of("10.0.14.2", port),
+            "in the cluster of default/tmp-shell, write 10.224.0.222"
+        );
     }
     // Two Services may share the address of a load balancer.
     let found = objects(&list(&[TMP_SHELL, &external]));

@@ -34,11 +34,15 @@ fn of_forward(forward: &WrittenForward, objects: &KubeObjects) -> impl Iterator<
         };
         let ports: Vec<PortRange> = ports;
         let fault = objects.fault(address, protocols, &ports)?;
-        Some(Problem::new(to.span.clone(), problem(kind, address, fault)))
+        Some(Problem::new(
+            to.span.clone(),
+            problem(kind, to.value, fault),
+        ))
     })
 }
 
-fn problem(kind: TargetKind, address: IpAddr, fault: TargetFault) -> ProblemKind {
+fn problem(kind: TargetKind, to: Destination, fault: TargetFault) -> ProblemKind {
+    let address = to.address;
     match fault {
         TargetFault::NoObject {
             contents,
@@ -48,11 +52,26 @@ fn problem(kind: TargetKind, address: IpAddr, fault: TargetFault) -> ProblemKind
             contents,
             with_pods,
         },
+        TargetFault::InCluster { service, balancer } => ProblemKind::ClusterAddress {
+            address,
+            service,
+            write: balancer.map(|balancer| balancer_written(balancer, to.ports)),
+        },
         TargetFault::NoPort(ports) => ProblemKind::NotExposed {
             address,
             write: ports.instead.map(|port| written(kind, address, port)),
             ports,
         },
+    }
+}
+
+/// Returns a load balancer with the ports of a target, as a spec has it.
+fn balancer_written(address: IpAddr, ports: TargetPorts) -> String {
+    match ports {
+        TargetPorts::Range(ports) if ports.is_single() => {
+            written(TargetKind::Ilb, address, ports.first())
+        }
+        _ => format!("ilb: {address}"),
     }
 }
 

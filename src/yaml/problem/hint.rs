@@ -21,6 +21,18 @@ pub(super) fn not_in_cluster(with_pods: bool) -> String {
     )
 }
 
+pub(super) fn cluster_address(write: Option<&str>) -> String {
+    let edit = match write {
+        Some(target) => format!("write its load balancer: `{target}`"),
+        None => "give the Service an internal load balancer (`type: LoadBalancer` and the annotation \
+             `service.beta.kubernetes.io/azure-load-balancer-internal: \"true\"`), and write the address of that"
+            .to_owned(),
+    };
+    format!(
+        "{edit}; if the firewall is a node of the cluster, add `silence: [cluster-address]` to the forward"
+    )
+}
+
 pub(super) fn not_exposed(write: Option<&str>) -> String {
     match write {
         Some(target) => format!("write `{target}`"),

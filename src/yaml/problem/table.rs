@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
 use super::hint::{self, did_you_mean, one_of};
 use crate::forwards::{Firewall, LineError, Log, NameError, TestName};
-use crate::kubernetes::WrongPorts;
+use crate::kubernetes::{KubeName, WrongPorts};
 use crate::net::{Family, Host, InterfaceError, Port, PortError, PortRange, Protocol};
 use crate::yaml::bounds::MAX_VALUES;
 
@@ -699,6 +699,14 @@ problems! {
         NotInCluster { address: IpAddr, contents: String, with_pods: bool } => {
             text: ("no object in the file of Kubernetes has the address {address}; the file has {contents}"),
             hint: ("{}", hint::not_in_cluster(*with_pods)),
+        }
+    }
+    "cluster-address": Warning, ClusterAddress {
+        meaning: "a target that is a Service's cluster address, with `check --kubernetes`",
+        example: "`ilb: 10.0.14.2:49180`, and the Service's load balancer has 10.224.0.222",
+        ClusterAddress { address: IpAddr, service: KubeName, write: Option<String> } => {
+            text: ("{address} is the cluster address of the Service `{service}`: it exists on the nodes of the cluster alone, so the firewall cannot reach it"),
+            hint: ("{}", hint::cluster_address(write.as_deref())),
         }
     }
     "not-exposed": Warning, NotExposed {
