@@ -46,6 +46,13 @@ impl FileError {
                 "name a file in a folder of your own, or remove the link: rm {}",
                 shell_word(&link.to_string_lossy())
             )),
+            FileError::Write { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                let folder = path.parent()?;
+                Some(format!(
+                    "the folder is missing; to make it: mkdir -p {}",
+                    shell_word(&folder.to_string_lossy())
+                ))
+            }
             _ => None,
         }
     }

@@ -19,6 +19,9 @@ pub struct Interface([u8; Self::SIZE]);
 impl Interface {
     const SIZE: usize = 16;
 
+    /// The first network card of most virtual machines, by the names that the kernel itself gives.
+    pub const ETH0: Self = Self(*b"eth0\0\0\0\0\0\0\0\0\0\0\0\0");
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         let end = self.0.iter().position(|b| *b == 0).unwrap_or(Self::SIZE);

@@ -27,3 +27,11 @@ fn no_file_is_overwritten() {
     let text = fs::read_to_string(folder.path().join("forward.yaml")).unwrap();
     assert_eq!(text, "mine");
 }
+
+#[test]
+fn a_folder_that_does_not_exist_is_an_error_that_names_the_command() {
+    let folder = folder();
+    let run = said(nvactl(folder.path()).args(["init", "-o", "etc/my specs/forward.yaml"]));
+    insta::assert_snapshot!(run);
+    assert!(!folder.path().join("etc").exists());
+}

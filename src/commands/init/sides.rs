@@ -7,9 +7,6 @@ use crate::forwards::{Snat, Snats};
 use crate::host::network::Link;
 use crate::net::{AddressRange, Family, Interface, not_a_host};
 
-/// The interface of a machine that has none with an address.
-const ASSUMED: &str = "eth0";
-
 /// Interfaces of other programs, by the beginning of their names. Neither clients nor targets of a firewall are behind
 /// them.
 const OTHERS: [&str; 18] = [
@@ -108,13 +105,13 @@ pub(super) fn choose(found: &FoundMachine) -> ChosenSides {
 
 /// Returns the sides of a machine on which no interface has an address.
 fn assumed() -> ChosenSides {
-    let interface: Interface = ASSUMED.parse().expect("it is the name of an interface");
     ChosenSides {
-        ingress: interface.clone(),
-        egress: interface,
+        ingress: Interface::ETH0,
+        egress: Interface::ETH0,
         snat: masquerade(),
         reasons: vec![format!(
-            "No interface with an address was found, so {ASSUMED} is assumed: write those of the firewall."
+            "No interface with an address was found, so {} is assumed: write those of the firewall.",
+            Interface::ETH0
         )],
     }
 }

@@ -6,7 +6,7 @@ use super::machine::{FoundMachine, FoundRules};
 use super::sides::{ChosenSides, address, candidates, choose};
 use crate::forwards::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Listen,
-    Snat, Sources, TargetKind, TargetPorts,
+    Name, Snat, Sources, TargetKind, TargetPorts,
 };
 use crate::net::words::few;
 use crate::net::{Family, Port, PortRange, Protocol};
@@ -153,7 +153,12 @@ fn examples(found: &FoundMachine, sides: &ChosenSides) -> Vec<CommentedOut> {
             address: targets.next()?,
             ports: TargetPorts::Range(PortRange::from(Port::new(HTTP)?)),
         };
-        Some(forward(name, (listen, destination, kind), sides, snat))
+        Some(forward(
+            name.parse().ok()?,
+            (listen, destination, kind),
+            sides,
+            snat,
+        ))
     };
     let through = example("web", None, TargetKind::Ilb).map(|piece| {
         let words = "to an internal load balancer; the port of the target is the one that the Service exposes";
@@ -184,13 +189,13 @@ fn targets(family: Family) -> impl Iterator<Item = IpAddr> {
 }
 
 fn forward(
-    name: &str,
+    name: Name,
     (listen, destination, kind): (Listen, Destination, TargetKind),
     sides: &ChosenSides,
     snat: Snat,
 ) -> Forward {
     Forward {
-        name: name.parse().expect("it is a name"),
+        name,
         description: None,
         listen,
         protocol: Protocol::Tcp,
