@@ -18,7 +18,8 @@ pub struct ImportArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Exit with 1 if the old rules and the spec treat a connection differently and no remark explains it.
+    /// Exit with 1 if the old rules and the spec treat a connection differently and no remark explains it, or a connection
+    /// was not compared.
     #[arg(long, conflicts_with = "no_proof")]
     pub strict: bool,
 

@@ -146,7 +146,7 @@ Examples:
   nvactl import commands.sh --strict --format json
   kubectl get services --all-namespaces -o json | nvactl import --kubernetes - -o forward.yaml
 
-Exit codes: 0 done; 1 --strict and a difference that no remark explains; 2 an error.")]
+Exit codes: 0 done; 1 --strict, and a difference that no remark explains or a connection that was not compared; 2 an error.")]
     Import(ImportArgs),
     /// Write a first spec for this machine.
     ///

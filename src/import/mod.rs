@@ -43,7 +43,7 @@ mod walk;
 pub use account::{Account, Part, Remarked, RuleFate};
 pub use after::after;
 pub use place::ImportedPlace;
-pub use remark::{Aside, ImportRemark};
+pub use remark::{Beyond, ImportRemark};
 pub use sides::KnownRoutes;
 
 use std::collections::BTreeMap;

@@ -177,6 +177,9 @@ impl<'r> Outgoing<'_, 'r> {
         if accept.place.is_some() && !accept.sources.without(&sources).is_empty() {
             remark(ImportRemark::MoreSources);
         }
+        if accept.place.is_none() {
+            remark(ImportRemark::OtherInterfaces);
+        }
         for by in self.keep_source(at, met, out, &sources) {
             remark(ImportRemark::KeptSource(by));
         }

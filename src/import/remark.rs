@@ -54,6 +54,8 @@ pub enum ImportRemark {
     AcceptLeftOut,
     /// The rules leave the source of hosts behind the firewall alone.
     InsideSource,
+    /// The accept of an outbound entry stays, and its SNAT rule is for every interface.
+    OtherInterfaces,
 }
 
 /// The packets beside redirected ones that a rule is for.
@@ -92,63 +94,7 @@ impl ImportRemark {
             ImportRemark::SourcePorts => "source-ports",
             ImportRemark::AcceptLeftOut => "accept-left-out",
             ImportRemark::InsideSource => "inside-source",
-        }
-    }
-}
-
-/// The place of a connection beside the entry that it is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aside {
-    /// It asks for the listener.
-    Listener,
-    /// It asks for a target of the forward itself.
-    Target { is_ping: bool },
-    /// It asks for another host, or for another port.
-    Other { is_ping: bool, is_redirected: bool },
-    /// It is of an outbound entry: one of its sources asks.
-    Outward,
-    /// It comes in where an outbound entry has its sources, and none of them asks.
-    OutwardBeside,
-}
-
-impl ImportRemark {
-    /// Returns whether the difference shows in connections of a kind.
-    #[must_use]
-    pub fn explains(&self, aside: Aside) -> bool {
-        match self {
-            ImportRemark::TakesTransit => matches!(
-                aside,
-                Aside::Other {
-                    is_redirected: true,
-                    ..
-                }
-            ),
-            ImportRemark::AcceptsMore(beyond) | ImportRemark::RewritesMore(beyond) => match aside {
-                Aside::Target { is_ping } => beyond.pings || !is_ping,
-                Aside::Other { is_ping, .. } => beyond.hosts && (beyond.pings || !is_ping),
-                _ => false,
-            },
-            ImportRemark::EveryInterface(_)
-            | ImportRemark::OthersReachedMachine
-            | ImportRemark::OthersReachedTarget(_)
-            | ImportRemark::UnequalShares
-            | ImportRemark::OtherShares
-            | ImportRemark::EveryProtocol
-            | ImportRemark::LimitCounts
-            | ImportRemark::AcceptLeftOut
-            | ImportRemark::InsideSource
-            | ImportRemark::OtherSources(_) => aside == Aside::Listener,
-            ImportRemark::RefusedBefore { .. } => {
-                matches!(aside, Aside::Listener | Aside::Outward)
-            }
-            ImportRemark::SomePorts => !matches!(aside, Aside::Outward | Aside::OutwardBeside),
-            ImportRemark::PrivateNetworks | ImportRemark::KeptSource(_) => aside == Aside::Outward,
-            ImportRemark::MoreSources => aside == Aside::OutwardBeside,
-            // These change no path.
-            ImportRemark::LogWords
-            | ImportRemark::Answered
-            | ImportRemark::LimitAnswers
-            | ImportRemark::SourcePorts => false,
+            ImportRemark::OtherInterfaces => "other-interfaces",
         }
     }
 }
@@ -236,6 +182,10 @@ impl fmt::Display for ImportRemark {
             }
             ImportRemark::InsideSource => {
                 "the rule leaves the source of hosts behind the firewall alone; the forward rewrites it for all clients"
+            }
+            ImportRemark::OtherInterfaces => {
+                "the rule also rewrites the source of connections that come in by other interfaces; the entry rewrites those \
+                 that come in by its own"
             }
             ImportRemark::SourcePorts => {
                 "the rule chooses source ports by itself; nvactl's rules leave them to the kernel"

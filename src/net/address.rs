@@ -39,6 +39,30 @@ impl AddressRange {
         Family::of(self.first)
     }
 
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.first <= address && address <= self.last && self.family() == Family::of(address)
+    }
+
+    /// Returns all addresses of the range, in order.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        let mut next = Some(self.first);
+        std::iter::from_fn(move || {
+            let address = next.filter(|address| *address <= self.last)?;
+            next = match address {
+                IpAddr::V4(v4) => v4
+                    .to_bits()
+                    .checked_add(1)
+                    .map(|bits| IpAddr::V4(bits.into())),
+                IpAddr::V6(v6) => v6
+                    .to_bits()
+                    .checked_add(1)
+                    .map(|bits| IpAddr::V6(bits.into())),
+            };
+            Some(address)
+        })
+    }
+
     /// Returns the address if the range holds only one.
     #[must_use]
     pub fn single(self) -> Option<IpAddr> {

@@ -3,32 +3,32 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
-use crate::forwards::{Forward, PacketTest, Reaches, TestDestination, TestHost, suggested};
+use super::clients::named_clients;
+use super::named::named_connections;
+use crate::forwards::{Forward, PacketTest, TestDestination, TestHost, suggested};
 use crate::import::Draft;
 use crate::net::Family;
-use crate::netfilter::matches::Match;
 use crate::netfilter::ruleset::Ruleset;
 
 /// The most clients that ask in addition for each listener and target. Rules may name thousands.
-const MOST_CLIENTS: usize = 6;
+const MOST_CLIENTS: usize = 12;
 
 /// The most forwards for which further clients ask: each asks each of them.
 const MOST_FORWARDS: usize = 200;
 
-/// Returns the connections that a spec suggests, and those of the clients that the rules name.
+/// Returns the connections that a spec suggests, those that the rules name, and those of the clients that the rules name.
 pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTest> {
     let mut tests = suggested(&draft.set);
     let mut seen: BTreeSet<String> = tests.iter().map(key).collect();
     let mut further = Vec::new();
     for (family, rules) in rules {
+        further.extend(named_connections(*family, rules, &draft.set, &tests));
         let forwards = draft.set.forwards.iter();
         let forwards: Vec<&Forward> = forwards.filter(|one| one.family() == *family).collect();
         if forwards.len() > MOST_FORWARDS {
             continue;
         }
-        let named = named_clients(rules, &forwards);
+        let named = named_clients(*family, rules, &forwards);
         for test in tests.iter().filter(|test| test.family() == *family) {
             let Some(forward) = forwards.iter().find(|forward| asks_for(forward, test)) else {
                 continue;
@@ -43,7 +43,6 @@ pub(super) fn tests(draft: &Draft, rules: &[(Family, Ruleset)]) -> Vec<PacketTes
                 let one = PacketTest {
                     name: None,
                     from: *from,
-                    reaches: Reaches::Nothing,
                     snat: None,
                     ..test.clone()
                 };
@@ -84,24 +83,4 @@ fn asks_for(forward: &Forward, test: &PacketTest) -> bool {
         }
         TestDestination::Host(_) => false,
     }
-}
-
-/// Returns a host of each network that rules name as a source, those of targets left out.
-fn named_clients(rules: &Ruleset, forwards: &[&Forward]) -> BTreeSet<IpAddr> {
-    let all = rules.chains().flat_map(|(_, _, chain)| &chain.rules);
-    let sources = all
-        .flat_map(|rule| &rule.matches)
-        .filter_map(|one| match one {
-            Match::Source(net) => net.wanted(),
-            _ => None,
-        });
-    let is_inside = |net: &IpNet| {
-        let mut targets = forwards.iter().flat_map(|one| &one.target.destinations);
-        targets.any(|to| net.contains(&to.address))
-    };
-    let outside = sources.filter(|net| net.prefix_len() > 0 && !is_inside(net));
-    let hosts = outside.filter_map(|net| net.hosts().nth(6).or_else(|| net.hosts().next()));
-    hosts
-        .filter(|host| !host.is_loopback() && !host.is_multicast())
-        .collect()
 }

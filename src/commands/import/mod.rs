@@ -2,19 +2,26 @@
 
 mod asking;
 mod change;
+mod changed_end;
 mod checked;
+mod clients;
 mod comments;
 mod kubernetes;
+mod named;
+mod old_rules;
 mod proof;
+mod reasons;
 mod report;
 mod rules;
+mod time_left;
+mod written;
 
 use super::console::Console;
 use super::error::{Error, Result};
 use super::exit::Exit;
 use super::failure::CommandRefusal;
 use super::host::HostAccess;
-use crate::cli::{ImportArgs, ImportFormat};
+use crate::cli::ImportArgs;
 use crate::host::file;
 use crate::host::user_namespace::enter_own_namespaces;
 use crate::import::{Draft, import};
@@ -23,6 +30,7 @@ use crate::yaml::spec_text;
 use proof::{Proof, prove};
 use report::ImportReport;
 use rules::ImportedRules;
+use written::ImportedSpec;
 
 pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
     if let Some(path) = &args.output
@@ -50,19 +58,14 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
         spec: &spec,
         output: args.output.as_deref(),
     };
-    if let Some(path) = &args.output {
-        file::replace(path, spec.as_bytes(), file::SPEC_MODE)?;
-    }
-    match args.format {
-        ImportFormat::Json => console.say_json(&report.json())?,
-        ImportFormat::Text if args.output.is_some() => console.print(&report.table()),
-        ImportFormat::Text => {
-            console.print_exact(&spec);
-            console.tell(report.table());
-        }
-    }
-    let differs = proof.is_some_and(|proof| proof.unexplained().next().is_some());
-    Ok(if args.strict && differs {
+    let written = ImportedSpec {
+        spec: &spec,
+        table: report.table(),
+        json: report.json(),
+    };
+    written.give(args, console)?;
+    let is_proven = proof.is_none_or(|proof| proof.is_complete());
+    Ok(if args.strict && !is_proven {
         Exit::Differs
     } else {
         Exit::Done

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::proof::{Proof, ProofDifference};
+use super::proof::{NotOpened, Proof, ProofDifference};
 use super::rules::ImportedRules;
 use crate::forwards::PacketTest;
 use crate::import::{Account, Draft, RuleFate};
@@ -14,6 +14,9 @@ use crate::net::words::counted;
 
 /// The width of the longest outcome, and two blanks.
 const OUTCOME_WIDTH: usize = "cannot be said".len() + 2;
+
+/// The most connections that one reason names.
+const MOST_NAMED: usize = 3;
 
 /// The result of an import.
 pub(super) struct ImportReport<'r> {
@@ -43,8 +46,16 @@ pub(super) struct JsonImport<'r> {
 struct JsonProof<'r> {
     connections: usize,
     differences: Vec<JsonDifference>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_opened: Vec<JsonNotOpened<'r>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     doubts: &'r [String],
+}
+
+#[derive(Debug, Serialize)]
+struct JsonNotOpened<'r> {
+    connection: String,
+    reason: &'r str,
 }
 
 #[derive(Debug, Serialize)]
@@ -172,7 +183,15 @@ fn json_proof(proof: &Proof) -> JsonProof<'_> {
     JsonProof {
         connections: proof.connections,
         differences: proof.differences.iter().map(difference).collect(),
+        not_opened: proof.not_opened.iter().map(json_not_opened).collect(),
         doubts: &proof.doubts,
+    }
+}
+
+fn json_not_opened(one: &NotOpened) -> JsonNotOpened<'_> {
+    JsonNotOpened {
+        connection: connection(&one.test),
+        reason: &one.why,
     }
 }
 
@@ -214,14 +233,42 @@ fn proof_words(proof: &Proof) -> String {
     for doubt in &proof.doubts {
         text.push_str(&format!("\nnot shown by the copies: {doubt}\n"));
     }
+    text.push_str(&not_opened_words(&proof.not_opened));
     let all = counted(proof.connections, "connection");
     let unexplained = proof.unexplained().count();
-    text.push_str(&match proof.differences.len() {
-        0 => format!("\n{all} through both copies: no difference\n"),
+    let differences = match proof.differences.len() {
+        0 => "no difference".to_owned(),
         some => format!(
-            "\n{all} through both copies: {}, {unexplained} without a remark\n",
+            "{}, {unexplained} without a remark",
             counted(some, "difference")
         ),
-    });
+    };
+    let not_opened = match proof.not_opened.len() {
+        0 => String::new(),
+        some => format!("; {some} not opened"),
+    };
+    text.push_str(&format!(
+        "\n{all} through both copies: {differences}{not_opened}\n"
+    ));
     printable::lines(text).to_string()
+}
+
+/// Returns the connections that were not opened, the first ones of each reason.
+fn not_opened_words(not_opened: &[NotOpened]) -> String {
+    let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for one in not_opened {
+        let some = by_reason.entry(&one.why).or_default();
+        some.push(connection(&one.test));
+    }
+    let each = by_reason.into_iter().map(|(why, some)| {
+        let each = some.iter().take(MOST_NAMED);
+        let mut text: String = each
+            .map(|one| format!("\nnot opened: {one}\n  reason: {why}\n"))
+            .collect();
+        if let Some(more) = some.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            text.push_str(&format!("\nnot opened: {more} more for this reason\n"));
+        }
+        text
+    });
+    each.collect()
 }

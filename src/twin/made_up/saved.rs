@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use super::outline::Outline;
 use super::sides::Sides;
-use super::spec::everything;
+use super::spec::{MOST_OF_RANGE, everything};
 use crate::net::{Family, Interface};
 use crate::netfilter::interface::InterfacePattern;
 use crate::netfilter::matches::Match;
@@ -139,9 +139,15 @@ impl ReadRule<'_> {
         first_destination(self.target?)
     }
 
-    /// Returns the first source that an SNAT rule gives packets.
-    fn source_given(&self) -> Option<IpAddr> {
-        first_source(self.target?)
+    /// Returns the sources that an SNAT rule gives packets: the first ones of a range, and the first one of a form without a
+    /// type.
+    fn sources_given(&self) -> Vec<IpAddr> {
+        match self.target {
+            Some(Target::Snat { addresses, .. }) => {
+                addresses.addresses().take(MOST_OF_RANGE).collect()
+            }
+            other => other.and_then(first_source).into_iter().collect(),
+        }
     }
 }
 
@@ -220,9 +226,10 @@ fn addresses(
     names: &Names,
     default: &Interface,
 ) -> Vec<(Interface, IpAddr)> {
-    let sources = rules.iter().filter_map(|rule| {
+    let sources = rules.iter().flat_map(|rule| {
         let side = names.side(rule.by).unwrap_or(default);
-        Some((side.clone(), rule.source_given()?))
+        let each = rule.sources_given().into_iter();
+        each.map(|address| (side.clone(), address))
     });
     let listeners = rules.iter().filter_map(|rule| {
         rule.redirect()?;

@@ -12,7 +12,7 @@ use crate::net::{AddressRange, Family, Interface, PortRange};
 
 /// The most addresses of a `snat` range that the machine gets. Replies to the others come back nevertheless, since the
 /// worlds send them to the machine.
-const MOST_OF_RANGE: usize = 16;
+pub(super) const MOST_OF_RANGE: usize = 16;
 
 /// Returns the outline of a machine for a spec.
 #[must_use]
@@ -173,7 +173,8 @@ fn addresses(set: &ForwardSet) -> Vec<(Interface, IpAddr)> {
             Snat::Addresses(range) => Some(range),
             Snat::Masquerade | Snat::Client => None,
         };
-        let some = range.into_iter().flat_map(each).take(MOST_OF_RANGE);
+        let some = range.into_iter().flat_map(AddressRange::addresses);
+        let some = some.take(MOST_OF_RANGE);
         some.map(|address| (egress.clone(), address))
     });
     let listeners = set.forwards.iter().filter_map(|forward| {
@@ -181,24 +182,6 @@ fn addresses(set: &ForwardSet) -> Vec<(Interface, IpAddr)> {
         Some((ingress.clone(), forward.listen.address?))
     });
     snat.chain(listeners).collect()
-}
-
-fn each(range: AddressRange) -> impl Iterator<Item = IpAddr> {
-    let mut next = Some(range.first());
-    std::iter::from_fn(move || {
-        let address = next.filter(|address| *address <= range.last())?;
-        next = match address {
-            IpAddr::V4(v4) => v4
-                .to_bits()
-                .checked_add(1)
-                .map(|bits| IpAddr::V4(bits.into())),
-            IpAddr::V6(v6) => v6
-                .to_bits()
-                .checked_add(1)
-                .map(|bits| IpAddr::V6(bits.into())),
-        };
-        Some(address)
-    })
 }
 
 /// Returns the network of every address of a family.

@@ -5,22 +5,20 @@ mod report;
 
 use std::path::Path;
 
-use crate::cli::{ImportArgs, ImportFormat};
+use super::written::ImportedSpec;
+use crate::cli::ImportArgs;
 use crate::commands::console::Console;
 use crate::commands::error::Result;
 use crate::commands::exit::Exit;
 use crate::commands::failure::CommandRefusal;
 use crate::commands::objects::{ReadObjects, read_objects};
 use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, Snats};
-use crate::host::file;
 use crate::kubernetes::{KubeName, KubeService, ServiceDraft, draft};
 use crate::net::Interface;
 use crate::yaml::{self, Comments, Severity, nearest, spec_text};
 use comments::comments;
 use report::ServiceReport;
 
-/// The interface of a machine that is not known.
-const INTERFACE: &str = "eth0";
 /// The most names that an error lists.
 const MOST_NEAR: usize = 3;
 
@@ -38,17 +36,12 @@ pub fn run(args: &ImportArgs, path: &Path, console: &mut Console) -> Result<Exit
         output: args.output.as_deref(),
         is_selection: !args.select.is_empty(),
     };
-    if let Some(path) = &args.output {
-        file::replace(path, spec.as_bytes(), file::SPEC_MODE)?;
-    }
-    match args.format {
-        ImportFormat::Json => console.say_json(&report.json())?,
-        ImportFormat::Text if args.output.is_some() => console.print(&report.table()),
-        ImportFormat::Text => {
-            console.print_exact(&spec);
-            console.tell(report.table());
-        }
-    }
+    let written = ImportedSpec {
+        spec: &spec,
+        table: report.table(),
+        json: report.json(),
+    };
+    written.give(args, console)?;
     Ok(Exit::Done)
 }
 
@@ -90,12 +83,11 @@ fn near(name: &KubeName, all: &[KubeService]) -> Vec<KubeName> {
         .collect()
 }
 
-/// Returns the firewall of a spec that is written far from the machine.
+/// Returns the firewall of a spec that is written far from the machine, whose interfaces are not known.
 fn firewall() -> Firewall {
-    let interface: Interface = INTERFACE.parse().expect("it is the name of an interface");
     Firewall {
-        ingress: vec![interface.clone()],
-        egress: interface,
+        ingress: vec![Interface::ETH0],
+        egress: Interface::ETH0,
         snat: Snats {
             v4: Some(Snat::Masquerade),
             v6: Some(Snat::Masquerade),
