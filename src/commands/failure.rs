@@ -27,8 +27,6 @@ pub enum CommandRefusal {
     ForeignRules { file: String, line: String },
     #[error("`{file}` was not replaced, because it is not iptables-save text: {reason}")]
     ForeignText { file: String, reason: String },
-    #[error("`{file}` exists already, and is not replaced")]
-    FileExists { file: String },
     #[error("`{file}` has no forward `{name}`")]
     NoSuchForward {
         file: String,
@@ -67,9 +65,6 @@ impl CommandRefusal {
             CommandRefusal::Spec { .. } | CommandRefusal::NoSuchRule { .. } => None,
             CommandRefusal::ForeignRules { .. } | CommandRefusal::ForeignText { .. } => {
                 Some("write to another file, or add --force to replace this one".to_owned())
-            }
-            CommandRefusal::FileExists { .. } => {
-                Some("name a file that does not exist, or remove this one".to_owned())
             }
             CommandRefusal::TwoInputs => Some("write one of the two to a file".to_owned()),
             CommandRefusal::NoTests { suggest, .. } => Some(format!(

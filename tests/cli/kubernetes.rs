@@ -1,6 +1,9 @@
 //! `import --kubernetes` and `check --kubernetes`.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -83,6 +86,68 @@ fn the_spec_goes_to_a_file_that_does_not_exist_yet() {
     assert!(refused.contains("`spec.yaml` exists already"), "{refused}");
     let kept = fs::read_to_string(folder.path().join("spec.yaml")).unwrap();
     assert_eq!(kept, spec);
+}
+
+/// kubectl takes seconds before it prints, and a proof takes as long.
+#[test]
+fn a_file_that_appears_while_the_command_runs_is_not_replaced() {
+    let folder = folder();
+    let mut import = Command::new(env!("CARGO_BIN_EXE_nvactl"))
+        .current_dir(folder.path())
+        .args(["import", "--kubernetes", "-", "-o", "spec.yaml"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = import.stdin.take().unwrap();
+    // More than a pipe holds: the command reads, so it has looked for the file.
+    stdin.write_all(&vec![b' '; 1 << 20]).unwrap();
+    fs::write(folder.path().join("spec.yaml"), "precious").unwrap();
+    stdin.write_all(services().as_bytes()).unwrap();
+    drop(stdin);
+    let output = import.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert_eq!(
+        errors,
+        "error: `spec.yaml` exists already, and is not replaced\nhint: name a file that does not exist, or remove this one\n"
+    );
+    let kept = fs::read_to_string(folder.path().join("spec.yaml")).unwrap();
+    assert_eq!(kept, "precious");
+    let left = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "no file that is not complete stays");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_a_file_that_exists() {
+    let folder = folder();
+    symlink("elsewhere.yaml", folder.path().join("spec.yaml")).unwrap();
+    let run = said(
+        nvactl(folder.path())
+            .args(["import", "--kubernetes", "-", "-o", "spec.yaml"])
+            .write_stdin(services()),
+    );
+    assert!(
+        run.starts_with("exit 2\n--- stderr\nerror: `spec.yaml` exists already"),
+        "{run}"
+    );
+    assert!(!folder.path().join("elsewhere.yaml").exists());
+}
+
+#[test]
+fn a_dash_is_standard_output() {
+    let folder = folder();
+    let run = |output: &[&str]| {
+        said(
+            nvactl(folder.path())
+                .args(["import", "--kubernetes", "-"])
+                .args(output)
+                .write_stdin(services()),
+        )
+    };
+    assert_eq!(run(&["-o", "-"]), run(&[]));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]

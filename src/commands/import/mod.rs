@@ -12,7 +12,6 @@ mod rules;
 use super::console::Console;
 use super::error::{Error, Result};
 use super::exit::Exit;
-use super::failure::CommandRefusal;
 use super::host::HostAccess;
 use crate::cli::{ImportArgs, ImportFormat};
 use crate::host::file;
@@ -25,11 +24,8 @@ use report::ImportReport;
 use rules::ImportedRules;
 
 pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
-    if let Some(path) = &args.output
-        && file::read(path)?.is_some()
-    {
-        let file = path.display().to_string();
-        return Err(CommandRefusal::FileExists { file }.into());
+    if let Some(path) = args.output() {
+        file::check_new(path)?;
     }
     if let Some(objects) = &args.kubernetes {
         return kubernetes::run(args, objects, console);
@@ -48,14 +44,14 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
         draft: &draft,
         proof: proof.as_ref(),
         spec: &spec,
-        output: args.output.as_deref(),
+        output: args.output(),
     };
-    if let Some(path) = &args.output {
-        file::replace(path, spec.as_bytes(), file::SPEC_MODE)?;
+    if let Some(path) = args.output() {
+        file::create_new(path, spec.as_bytes(), file::SPEC_MODE)?;
     }
     match args.format {
         ImportFormat::Json => console.say_json(&report.json())?,
-        ImportFormat::Text if args.output.is_some() => console.print(&report.table()),
+        ImportFormat::Text if args.output().is_some() => console.print(&report.table()),
         ImportFormat::Text => {
             console.print_exact(&spec);
             console.tell(report.table());

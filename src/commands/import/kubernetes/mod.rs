@@ -35,15 +35,15 @@ pub fn run(args: &ImportArgs, path: &Path, console: &mut Console) -> Result<Exit
         services: &services,
         draft: &draft,
         spec: &spec,
-        output: args.output.as_deref(),
+        output: args.output(),
         is_selection: !args.select.is_empty(),
     };
-    if let Some(path) = &args.output {
-        file::replace(path, spec.as_bytes(), file::SPEC_MODE)?;
+    if let Some(path) = args.output() {
+        file::create_new(path, spec.as_bytes(), file::SPEC_MODE)?;
     }
     match args.format {
         ImportFormat::Json => console.say_json(&report.json())?,
-        ImportFormat::Text if args.output.is_some() => console.print(&report.table()),
+        ImportFormat::Text if args.output().is_some() => console.print(&report.table()),
         ImportFormat::Text => {
             console.print_exact(&spec);
             console.tell(report.table());
