@@ -317,6 +317,7 @@ fn endpoints(service: &KubeService, address: IpAddr) -> Vec<ServiceEndpoint> {
         name,
         protocol,
         port,
+        ..
     } in &service.ports
     {
         let is_forwarded = |one: &KubeProtocol| one.of_forward().is_some();

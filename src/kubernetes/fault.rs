@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::objects::{KubeHolder, KubeObjects};
+use super::objects::{KubeHolder, KubeKind, KubeObjects};
 use super::protocol::KubeProtocol;
 use crate::net::words::few;
 use crate::net::{Port, PortRange, Protocol};
@@ -34,7 +34,7 @@ pub struct WrongPorts {
     pub missing: String,
     /// The ports that it has.
     pub has: String,
-    /// The port to write, if there is only one of the protocol.
+    /// The port to write, if a Service has only one of the protocol.
     pub instead: Option<Port>,
 }
 
@@ -48,6 +48,12 @@ impl KubeObjects {
         ports: &[PortRange],
     ) -> Option<TargetFault> {
         let Some(holders) = self.holders.get(&address) else {
+            // Without the nodes, the address of one is not known.
+            let has_nodes = self.counts.contains_key(&KubeKind::Node);
+            let missing = MissingPorts::of(&self.node_ports, protocols, ports);
+            if !has_nodes && missing.count == 0 {
+                return None;
+            }
             return Some(TargetFault::NoObject {
                 contents: self.contents(),
                 with_pods: self.has_pods(),
@@ -57,11 +63,20 @@ impl KubeObjects {
         let known = holders.iter().map(|holder| holder.ports.as_ref());
         let known: Option<Vec<_>> = known.collect();
         let known: BTreeSet<(KubeProtocol, Port)> = known?.into_iter().flatten().copied().collect();
-        let missing = MissingPorts::of(&known, protocols, ports);
+        let has = |kind| holders.iter().any(|holder| holder.kind == kind);
+        let is_service = has(KubeKind::Service);
+        // The endpoint may be a pod in the network of its node.
+        let maybe_node = !is_service && !has(KubeKind::Pod);
+        let missing = if maybe_node {
+            MissingPorts::of(&(&known | &self.node_ports), protocols, ports)
+        } else {
+            MissingPorts::of(&known, protocols, ports)
+        };
         let (first, _) = missing.first.first()?;
         let mut of_protocol = known.iter().filter(|(protocol, _)| protocol == first);
         let instead = match (of_protocol.next(), of_protocol.next(), missing.count) {
-            (Some((_, port)), None, 1) => Some(*port),
+            // The ports that a pod names inform only.
+            (Some((_, port)), None, 1) if is_service || has(KubeKind::Endpoints) => Some(*port),
             _ => None,
         };
         Some(TargetFault::NoPort(Box::new(WrongPorts {

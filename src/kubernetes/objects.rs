@@ -38,6 +38,8 @@ pub struct KubeObjects {
     /// How many objects of each kind there are; without kinds that have none.
     pub counts: BTreeMap<KubeKind, usize>,
     pub(super) holders: BTreeMap<IpAddr, Vec<KubeHolder>>,
+    /// The ports of every node that lead to Services.
+    pub(super) node_ports: BTreeSet<(KubeProtocol, Port)>,
 }
 
 /// An object that has an address.
@@ -59,6 +61,9 @@ impl KubeObjects {
             ports: Some(ports.collect()),
         };
         self.add_holder(&holder, service.addresses());
+        let each = service.ports.iter();
+        let each = each.filter_map(|one| Some((one.protocol, one.node_port?)));
+        self.node_ports.extend(each);
         self.services.push(service);
     }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::names::KubeName;
 use super::object::{
-    Head, WrittenEndpoints, WrittenNode, WrittenPod, WrittenPort, WrittenService, WrittenSlice,
+    Head, WrittenEndpoints, WrittenNode, WrittenPod, WrittenPodSpec, WrittenPort, WrittenService, WrittenSlice,
 };
 use super::objects::{KubeHolder, KubeKind, KubeObjects};
 use super::protocol::KubeProtocol;
@@ -185,19 +185,37 @@ fn add_pod(pod: WrittenPod, objects: &mut KubeObjects) {
     // The address of a pod that has ended is another pod's now, or will be.
     let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let texts = texts.filter(|_| !has_ended);
-    let containers = pod.spec.unwrap_or_default().containers.unwrap_or_default();
-    let ports = containers.into_iter().filter_map(|one| one.ports).flatten();
-    let ports: BTreeSet<_> = ports
-        .map(|one| (one.protocol, one.container_port))
-        .collect();
-    // A container may listen on ports that its object does not name.
-    let ports = (!ports.is_empty()).then_some(ports);
+    let host = status.host_address.filter(|_| !has_ended);
     let holder = KubeHolder {
         kind: KubeKind::Pod,
         name: name_of(pod.metadata),
-        ports,
+        ports: pod_ports(pod.spec.unwrap_or_default()),
     };
+    let node = KubeHolder {
+        kind: KubeKind::Node,
+        name: holder.name.clone(),
+        ports: None,
+    };
+    objects.add_holder(&node, parsed_addresses(host));
     objects.add_holder(&holder, parsed_addresses(texts));
+}
+
+/// Returns the ports of a pod, if all its containers name some: one that names none may listen on any, and a pod in the
+/// network of its node shares the ports of all others there.
+fn pod_ports(spec: WrittenPodSpec) -> Option<BTreeSet<(KubeProtocol, Port)>> {
+    if spec.host_network == Some(true) {
+        return None;
+    }
+    let sidecars = spec.init_containers.into_iter().flatten();
+    let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.into_iter().flatten().chain(sidecars);
+    let ports = containers.map(|one| one.ports.filter(|ports| !ports.is_empty()));
+    let ports: Option<Vec<_>> = ports.collect();
+    let ports = ports?.into_iter().flatten();
+    let ports: BTreeSet<_> = ports
+        .map(|one| (one.protocol, one.container_port))
+        .collect();
+    (!ports.is_empty()).then_some(ports)
 }
 
 fn add_endpoints(endpoints: WrittenEndpoints, objects: &mut KubeObjects) {

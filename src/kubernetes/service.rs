@@ -40,6 +40,8 @@ pub struct KubePort {
     pub name: Option<String>,
     pub protocol: KubeProtocol,
     pub port: Port,
+    /// The port of every node that leads to it.
+    pub node_port: Option<Port>,
 }
 
 /// The type of a Service.
@@ -112,6 +114,7 @@ impl From<WrittenPort> for KubePort {
             name: written.name.filter(|name| !name.is_empty()),
             protocol: written.protocol,
             port: written.port,
+            node_port: written.node_port.and_then(Port::new),
         }
     }
 }

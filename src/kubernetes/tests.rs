@@ -364,7 +364,7 @@ fn a_target_must_have_a_port_that_its_service_exposes() {
 #[test]
 fn a_target_must_be_the_address_of_an_object() {
     let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", "namespace": "a"},
-        "spec": {"containers": [{"ports": [{"containerPort": 8080}]}, {}]},
+        "spec": {"containers": [{"ports": [{"containerPort": 8080}]}]},
         "status": {"phase": "Running", "podIP": "10.224.0.118", "podIPs": [{"ip": "10.224.0.118"}, {"ip": "fd00:224::118"}]}}"#;
     let silent = pod
         .replace(r#""ports": [{"containerPort": 8080}]"#, "")
@@ -389,7 +389,8 @@ fn a_target_must_be_the_address_of_an_object() {
         (
             "10.224.0.118",
             "80",
-            "the pod `a/web-1`: not tcp/80, but tcp/8080, write 8080".to_owned(),
+            // The ports of containers inform only, so none is proposed.
+            "the pod `a/web-1`: not tcp/80, but tcp/8080".to_owned(),
         ),
         // Its object names no port.
         ("10.224.0.119", "80", String::new()),
@@ -417,6 +418,60 @@ fn a_target_must_be_the_address_of_an_object() {
     let empty = objects(&list(&[]));
     let words = fault(&empty, "10.224.0.118", TCP, "80");
     assert_eq!(words, "no object: no Services and no pods");
+}
+
+/// A container that names no port may listen on any, a sidecar runs beside the others, and a pod in the network of its
+/// node has the ports of that.
+#[test]
+fn a_port_that_no_object_excludes_is_no_fault() {
+    let pod = |name: &str, address: &str, spec: &str| {
+        format!(
+            r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "namespace": "a"}}, "spec": {{{spec}}},
+            "status": {{"phase": "Running", "podIP": "{address}", "hostIP": "10.224.0.4"}}}}"#
+        )
+    };
+    let named = |port: u16| format!(r#"{{"ports": [{{"containerPort": {port}}}]}}"#);
+    let (proxy, app) = (named(15090), named(80));
+    let init = |policy: &str| app.replacen('{', &format!("{{{policy}"), 1);
+    let sidecar = init(r#""restartPolicy": "Always", "#);
+    let pods = [
+        pod("silent", "10.224.0.118", &format!(r#""containers": [{proxy}, {{"ports": []}}]"#)),
+        pod("sidecar", "10.224.0.119", &format!(r#""containers": [{proxy}], "initContainers": [{sidecar}]"#)),
+        pod("init", "10.224.0.120", &format!(r#""containers": [{proxy}], "initContainers": [{app}, {{}}]"#)),
+        pod("csi", "10.224.0.4", &format!(r#""hostNetwork": true, "containers": [{proxy}]"#)),
+    ];
+    let slice = r#"{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "x", "namespace": "a"},
+        "endpoints": [{"addresses": ["10.224.0.5"]}], "ports": [{"port": 9100}]}"#;
+    let [silent, sidecar, init, host] = &pods;
+    let found = objects(&list(&[TMP_SHELL, silent, sidecar, init, host, slice]));
+    for (address, port, expected) in [
+        ("10.224.0.118", "8080", ""),
+        ("10.224.0.119", "80", ""),
+        ("10.224.0.119", "15090", ""),
+        ("10.224.0.119", "81", "the pod `a/sidecar`: not tcp/81, but tcp/80, tcp/15090"),
+        // A container that ends before the others begin.
+        ("10.224.0.120", "80", "the pod `a/init`: not tcp/80, but tcp/15090"),
+        ("10.224.0.4", "30888", ""),
+        // A port of every node leads to the Service.
+        ("10.224.0.5", "31990", ""),
+        ("10.224.0.5", "9100", ""),
+        ("10.224.0.5", "80", "the endpoint object `a/x`: not tcp/80, but tcp/9100, write 9100"),
+        ("10.224.0.9", "31990", ""),
+        ("10.224.0.9", "31991", "no object: 1 Service, 4 pods, 1 endpoint object"),
+        // A pod has no ports of its node.
+        ("10.224.0.120", "31990", "the pod `a/init`: not tcp/31990, but tcp/15090"),
+    ] {
+        assert_eq!(fault(&found, address, TCP, port), expected, "{address} {port}");
+    }
+    // The pods name the addresses of their nodes.
+    let found = objects(&list(&[TMP_SHELL, silent]));
+    assert_eq!(fault(&found, "10.224.0.4", TCP, "80"), "");
+    let node = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
+        "status": {"addresses": [{"address": "10.224.0.4", "type": "InternalIP"}]}}"#;
+    let found = objects(&list(&[TMP_SHELL, node]));
+    assert_eq!(fault(&found, "10.224.0.4", TCP, "31990"), "");
+    let words = fault(&found, "10.224.0.9", TCP, "31990");
+    assert_eq!(words, "no object: 1 Service, 1 node and no pods");
 }
 
 /// Each byte of a text, changed.
