@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::names::KubeName;
 use super::protocol::KubeProtocol;
-use super::service::{KubePort, KubeService, ServiceType};
+use super::service::{KubePort, KubeService, ServiceType, no_rule_annotation};
 use crate::forwards::{
     Balance, Destination, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Name, Snat,
     Sources, TargetKind, TargetPorts,
@@ -82,6 +82,8 @@ pub enum LeftOutReason {
     Public(IpAddr),
     NoPorts,
     Protocol,
+    /// The load balancer has no rule for this port.
+    NoRule(Port),
     /// Another forward has its listener.
     Taken(Name),
     Ssh,
@@ -127,6 +129,11 @@ impl fmt::Display for LeftOutReason {
             ),
             LeftOutReason::NoPorts => f.write_str("it exposes no port"),
             LeftOutReason::Protocol => f.write_str("a forward takes tcp and udp only"),
+            LeftOutReason::NoRule(port) => write!(
+                f,
+                "its load balancer does not have this port: the annotation `{}` is set",
+                no_rule_annotation(*port)
+            ),
             LeftOutReason::Taken(name) => write!(f, "`{name}` listens on this port already"),
             LeftOutReason::Ssh => {
                 f.write_str("it would take port 22 from the firewall's own ssh")
@@ -196,6 +203,11 @@ impl Drafting {
         let protocols: Vec<Protocol> = protocols.filter_map(|one| one.of_forward()).collect();
         if protocols.is_empty() {
             let fate = ServiceFate::LeftOut(LeftOutReason::Protocol);
+            self.account(service, Some(endpoint), fate);
+            return;
+        }
+        if service.without_rule.contains(&port) {
+            let fate = ServiceFate::LeftOut(LeftOutReason::NoRule(port));
             self.account(service, Some(endpoint), fate);
             return;
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::objects::{KubeHolder, KubeKind, KubeObjects};
 use super::protocol::KubeProtocol;
+use super::service::no_rule_annotation;
 use crate::net::words::few;
 use crate::net::{Port, PortRange, Protocol};
 
@@ -82,7 +83,7 @@ impl KubeObjects {
         Some(TargetFault::NoPort(Box::new(WrongPorts {
             holder: holder_words(holders),
             missing: missing.words(),
-            has: port_words(&known),
+            has: format!("{}{}", port_words(&known), without_rule(holders)),
             instead,
         })))
     }
@@ -133,6 +134,19 @@ fn port_word((protocol, port): (KubeProtocol, Port)) -> String {
 fn numbers(range: PortRange) -> impl Iterator<Item = Port> {
     let numbers = range.first().number()..=range.last().number();
     numbers.filter_map(Port::new)
+}
+
+/// Returns the reason why a load balancer does not have ports of its Service.
+fn without_rule(holders: &[KubeHolder]) -> String {
+    let ports = holders.iter().flat_map(|holder| &holder.without_rule);
+    let ports: BTreeSet<Port> = ports.copied().collect();
+    let each = ports.iter().map(|port| no_rule_annotation(*port));
+    let each = few(each.map(|name| format!("`{name}`")), MOST_PORTS);
+    match ports.len() {
+        0 => String::new(),
+        1 => format!(" (the annotation {each} takes one from the load balancer)"),
+        _ => format!(" (annotations take some from the load balancer: {each})"),
+    }
 }
 
 /// Names the objects of an address. The name of a Service says more than those of its endpoints.

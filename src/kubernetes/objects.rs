@@ -49,6 +49,8 @@ pub(super) struct KubeHolder {
     pub name: KubeName,
     /// The ports that it has there; `None` if the object does not say them.
     pub ports: Option<BTreeSet<(KubeProtocol, Port)>>,
+    /// The ports of a Service that its load balancer has no rule for.
+    pub without_rule: BTreeSet<Port>,
 }
 
 impl KubeObjects {
@@ -59,8 +61,17 @@ impl KubeObjects {
             kind: KubeKind::Service,
             name: service.name.clone(),
             ports: Some(ports.collect()),
+            without_rule: BTreeSet::new(),
         };
-        self.add_holder(&holder, service.addresses());
+        self.add_holder(&holder, service.others.iter().copied());
+        let ports = holder.ports.into_iter().flatten();
+        let balanced = ports.filter(|(_, port)| !service.without_rule.contains(port));
+        let holder = KubeHolder {
+            ports: Some(balanced.collect()),
+            without_rule: service.without_rule.clone(),
+            ..holder
+        };
+        self.add_holder(&holder, service.ingress.iter().copied());
         let each = service.ports.iter();
         let each = each.filter_map(|one| Some((one.protocol, one.node_port?)));
         self.node_ports.extend(each);

@@ -190,11 +190,13 @@ fn add_pod(pod: WrittenPod, objects: &mut KubeObjects) {
         kind: KubeKind::Pod,
         name: name_of(pod.metadata),
         ports: pod_ports(pod.spec.unwrap_or_default()),
+        without_rule: BTreeSet::new(),
     };
     let node = KubeHolder {
         kind: KubeKind::Node,
         name: holder.name.clone(),
         ports: None,
+        without_rule: BTreeSet::new(),
     };
     objects.add_holder(&node, parsed_addresses(host));
     objects.add_holder(&holder, parsed_addresses(texts));
@@ -251,6 +253,7 @@ fn of_endpoints(name: &KubeName, ports: BTreeSet<(KubeProtocol, Port)>) -> KubeH
         kind: KubeKind::Endpoints,
         name: name.clone(),
         ports: (!ports.is_empty()).then_some(ports),
+        without_rule: BTreeSet::new(),
     }
 }
 
@@ -265,6 +268,7 @@ fn add_node(node: WrittenNode, objects: &mut KubeObjects) {
         kind: KubeKind::Node,
         name: name_of(node.metadata),
         ports: None,
+        without_rule: BTreeSet::new(),
     };
     objects.add_holder(&holder, parsed_addresses(texts));
 }

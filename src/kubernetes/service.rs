@@ -1,5 +1,6 @@
 //! A Service: the ports that it exposes, and the addresses at which it does.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -11,6 +12,11 @@ use crate::net::Port;
 /// The annotation of an internal load balancer of Azure
 /// (<https://learn.microsoft.com/azure/aks/internal-lb>).
 const INTERNAL: &str = "service.beta.kubernetes.io/azure-load-balancer-internal";
+
+/// The annotation that keeps Azure's load balancer from having a rule for a port, so nobody reaches the port there: its
+/// beginning and its end, with the port between them
+/// (<https://cloud-provider-azure.sigs.k8s.io/topics/loadbalancer/>).
+const NO_RULE: [&str; 2] = ["service.beta.kubernetes.io/port_", "_no_lb_rule"];
 
 /// The namespace of an object that names none.
 const NAMESPACE: &str = "default";
@@ -24,6 +30,8 @@ pub struct KubeService {
     pub is_internal: bool,
     /// The ports at its load balancer, cluster addresses and external addresses. Pods may listen on others.
     pub ports: Vec<KubePort>,
+    /// Those that its load balancer has no rule for. Its other addresses have them.
+    pub without_rule: BTreeSet<Port>,
     /// The addresses of its load balancer.
     pub ingress: Vec<IpAddr>,
     /// The names of its load balancer, if that has no address.
@@ -61,11 +69,11 @@ impl fmt::Display for ServiceType {
     }
 }
 
-impl KubeService {
-    /// Returns all addresses at which it exposes its ports.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.ingress.iter().chain(&self.others).copied()
-    }
+/// Returns the annotation that keeps the load balancer from having a rule for a port.
+#[must_use]
+pub fn no_rule_annotation(port: Port) -> String {
+    let [begin, end] = NO_RULE;
+    format!("{begin}{port}{end}")
 }
 
 impl From<WrittenService> for KubeService {
@@ -95,8 +103,16 @@ impl From<WrittenService> for KubeService {
             other => ServiceType::Other(other.unwrap_or("ClusterIP").to_owned()),
         };
         let ports = spec.ports.unwrap_or_default();
+        let is_internal = internal.is_some_and(|value| value == "true");
+        // Load balancers of others do not know the annotation.
+        let is_without_rule = |port: &Port| {
+            let value = annotations.and_then(|all| all.get(&no_rule_annotation(*port)));
+            is_internal && value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        };
+        let numbers = ports.iter().map(|one| one.port);
         Self {
-            is_internal: internal.is_some_and(|value| value == "true"),
+            without_rule: numbers.filter(is_without_rule).collect(),
+            is_internal,
             name: name_of(metadata),
             kind,
             ports: ports.into_iter().map(KubePort::from).collect(),

@@ -237,6 +237,38 @@ fn only_internal_load_balancers_with_an_address_are_forwarded() {
     ");
 }
 
+/// cloud-provider-azure makes no rule for such a port. It is usual for Istio's 15021.
+#[test]
+fn a_port_without_a_rule_of_the_load_balancer_is_left_out() {
+    let istio = TMP_SHELL
+        .replace("tmp-shell", "istio")
+        .replace(
+            r#"internal": "true""#,
+            r#"internal": "true", "service.beta.kubernetes.io/port_15021_no_lb_rule": "True",
+            "service.beta.kubernetes.io/port_443_no_lb_rule": "false""#,
+        )
+        .replace(r#""ports": ["#, r#""ports": [{"port": 15021}, {"port": 443}, "#);
+    assert_eq!(
+        drafted(&[&istio]),
+        "default/istio tcp 10.224.0.222:15021: left out: its load balancer does not have this port: the annotation \
+         `service.beta.kubernetes.io/port_15021_no_lb_rule` is set\n\
+         default/istio tcp 10.224.0.222:443: forward default-istio-443\n\
+         default/istio tcp 10.224.0.222:49180: forward default-istio-49180\n\
+         default-istio-443 tcp 443 -> 10.224.0.222:443\n\
+         default-istio-49180 tcp 49180 -> 10.224.0.222:49180\n"
+    );
+    let found = objects(&istio);
+    assert_eq!(
+        fault(&found, "10.224.0.222", TCP, "15021"),
+        "the Service `default/istio`: not tcp/15021, but tcp/443, tcp/49180 (the annotation \
+         `service.beta.kubernetes.io/port_15021_no_lb_rule` takes one from the load balancer)"
+    );
+    assert_eq!(fault(&found, "10.0.14.2", TCP, "15021"), "");
+    // Only Azure knows the annotation.
+    let other = objects(&istio.replace("azure-load-balancer-internal", "other"));
+    assert_eq!(fault(&other, "10.224.0.222", TCP, "15021"), "");
+}
+
 #[test]
 fn names_are_valid_and_unique() {
     let ports = r#""ports": [{"port": 80}]"#;
