@@ -18,6 +18,15 @@ const INTERNAL: &str = "service.beta.kubernetes.io/azure-load-balancer-internal"
 /// (<https://cloud-provider-azure.sigs.k8s.io/topics/loadbalancer/>).
 const NO_RULE: [&str; 2] = ["service.beta.kubernetes.io/port_", "_no_lb_rule"];
 
+/// The field, and the annotations, that restrict the clients of a load balancer: the old form of the field, and two of
+/// Azure.
+const SOURCE_RANGES: &str = "loadBalancerSourceRanges";
+const RESTRICTING: [&str; 3] = [
+    "service.beta.kubernetes.io/load-balancer-source-ranges",
+    "service.beta.kubernetes.io/azure-allowed-ip-ranges",
+    "service.beta.kubernetes.io/azure-allowed-service-tags",
+];
+
 /// The namespace of an object that names none.
 const NAMESPACE: &str = "default";
 
@@ -38,8 +47,17 @@ pub struct KubeService {
     pub hostnames: Vec<String>,
     /// Its cluster addresses and external addresses.
     pub others: Vec<IpAddr>,
-    /// The networks that its load balancer admits; empty for all.
-    pub admits: Vec<String>,
+    /// The clients that its load balancer admits; empty for all.
+    pub admits: Vec<AdmittedClients>,
+}
+
+/// Clients that a load balancer admits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmittedClients {
+    /// Networks, or service tags of Azure, as they are written.
+    pub who: Vec<String>,
+    /// The field or the annotation.
+    pub by: &'static str,
 }
 
 /// A port that a Service exposes.
@@ -109,6 +127,19 @@ impl From<WrittenService> for KubeService {
             let value = annotations.and_then(|all| all.get(&no_rule_annotation(*port)));
             is_internal && value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
         };
+        let ranges = spec.load_balancer_source_ranges.unwrap_or_default();
+        let written = RESTRICTING.into_iter().filter_map(|by| {
+            let value = annotations?.get(by)?;
+            let who = value.split(',').map(str::trim).filter(|one| !one.is_empty());
+            let who: Vec<String> = who.map(str::to_owned).collect();
+            Some(AdmittedClients { who, by })
+        });
+        let field = AdmittedClients {
+            who: ranges,
+            by: SOURCE_RANGES,
+        };
+        let all = [field].into_iter().chain(written);
+        let admits = all.filter(|one| !one.who.is_empty()).collect();
         let numbers = ports.iter().map(|one| one.port);
         Self {
             without_rule: numbers.filter(is_without_rule).collect(),
@@ -119,7 +150,7 @@ impl From<WrittenService> for KubeService {
             ingress: ingress.iter().filter_map(|one| one.ip).collect(),
             hostnames: ingress.into_iter().filter_map(|one| one.hostname).collect(),
             others,
-            admits: spec.load_balancer_source_ranges.unwrap_or_default(),
+            admits,
         }
     }
 }

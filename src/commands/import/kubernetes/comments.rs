@@ -58,9 +58,12 @@ pub(super) fn remark(account: &ServiceAccount, services: &[&KubeService]) -> Opt
     let is_its = |one: &&&KubeService| one.name == account.service && one.ingress.contains(address);
     let service = services.iter().find(is_its)?;
     (!service.admits.is_empty()).then(|| {
+        let each = service.admits.iter();
+        let each = each.map(|one| format!("{} ({})", one.who.join(", "), one.by));
+        let each: Vec<String> = each.collect();
         format!(
-            "the load balancer admits only {} (loadBalancerSourceRanges), so the firewall's `snat` must be an address in there",
-            service.admits.join(", ")
+            "the load balancer admits only {}, so the firewall's `snat` must be an address in there",
+            each.join(" and ")
         )
     })
 }

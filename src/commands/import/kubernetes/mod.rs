@@ -189,6 +189,43 @@ mod tests {
         )
     }
 
+    /// The load balancer sees the firewall's address, whatever form says which it admits.
+    #[test]
+    fn clients_that_a_load_balancer_admits_are_remarked() {
+        let service = |annotation: &str, field: &str| {
+            format!(
+                r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "web", "namespace": "shop",
+                "annotations": {{{annotation}}}}}, "spec": {{"type": "LoadBalancer", "ports": [{{"port": 80}}]{field}}},
+                "status": {{"loadBalancer": {{"ingress": [{{"ip": "10.224.0.222"}}]}}}}}}"#
+            )
+        };
+        let old = r#""service.beta.kubernetes.io/load-balancer-source-ranges": "10.9.0.0/16,10.8.0.0/16""#;
+        let azure = r#""service.beta.kubernetes.io/azure-allowed-ip-ranges": "10.7.0.0/16, ""#;
+        let both = format!("{old}, {azure}");
+        let field = r#", "loadBalancerSourceRanges": ["10.3.0.0/24"]"#;
+        for (annotations, field, admitted) in [
+            (old, "", "10.9.0.0/16, 10.8.0.0/16 (service.beta.kubernetes.io/load-balancer-source-ranges)"),
+            (azure, "", "10.7.0.0/16 (service.beta.kubernetes.io/azure-allowed-ip-ranges)"),
+            (
+                &both,
+                field,
+                "10.3.0.0/24 (loadBalancerSourceRanges) and 10.9.0.0/16, 10.8.0.0/16 \
+                 (service.beta.kubernetes.io/load-balancer-source-ranges) and 10.7.0.0/16 \
+                 (service.beta.kubernetes.io/azure-allowed-ip-ranges)",
+            ),
+        ] {
+            let text = service(annotations, field);
+            let objects = kubernetes::read(text.as_bytes()).expect("it is valid");
+            let services: Vec<&KubeService> = objects.services.iter().collect();
+            let draft = draft(services.iter().copied(), firewall());
+            let text = spec_text(&draft.set, &comments(&draft, &services, "x"));
+            let note = format!(
+                "  # Note: the load balancer admits only {admitted}, so the firewall's `snat` must be an address in there.\n"
+            );
+            assert!(text.contains(&note), "{note}{text}");
+        }
+    }
+
     #[test]
     fn check_accepts_what_is_written_and_each_forward_is_in_it() {
         let objects = kubernetes::read(every_kind().as_bytes()).expect("it is valid");
