@@ -63,6 +63,14 @@ pub struct ServiceEndpoint {
     pub names: Vec<String>,
 }
 
+impl ServiceEndpoint {
+    /// Returns whether routers of the Internet know its address.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        !is_private(self.address)
+    }
+}
+
 /// The fate of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceFate {
