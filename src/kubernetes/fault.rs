@@ -21,6 +21,8 @@ pub enum TargetFault {
         contents: String,
         /// Whether pods, or the endpoints of Services, are among them.
         with_pods: bool,
+        /// The namespace of all objects, if they have one: kubectl was asked for no other.
+        namespace: Option<String>,
     },
     /// The objects that have its address do not have all its ports.
     NoPort(Box<WrongPorts>),
@@ -58,6 +60,7 @@ impl KubeObjects {
             return Some(TargetFault::NoObject {
                 contents: self.contents(),
                 with_pods: self.has_pods(),
+                namespace: self.only_namespace().map(str::to_owned),
             });
         };
         // A pod or a node may have ports that its object does not name.

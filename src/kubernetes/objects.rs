@@ -37,6 +37,8 @@ pub struct KubeObjects {
     pub services: Vec<KubeService>,
     /// How many objects of each kind there are; without kinds that have none.
     pub counts: BTreeMap<KubeKind, usize>,
+    /// The namespaces of Services, pods and endpoints. A node has none.
+    pub(super) namespaces: BTreeSet<String>,
     pub(super) holders: BTreeMap<IpAddr, Vec<KubeHolder>>,
     /// The ports of every node that lead to Services.
     pub(super) node_ports: BTreeSet<(KubeProtocol, Port)>,
@@ -89,6 +91,9 @@ impl KubeObjects {
         holder: &KubeHolder,
         addresses: impl IntoIterator<Item = IpAddr>,
     ) {
+        if holder.kind != KubeKind::Node {
+            self.namespaces.insert(holder.name.namespace.clone());
+        }
         let addresses: BTreeSet<IpAddr> = addresses.into_iter().collect();
         for address in addresses {
             let holders = self.holders.entry(address).or_default();
@@ -107,6 +112,13 @@ impl KubeObjects {
         }
         let pods = if self.has_pods() { "" } else { " and no pods" };
         format!("{}{pods}", words.join(", "))
+    }
+
+    /// Returns the namespace of all objects, if they have one.
+    #[must_use]
+    pub fn only_namespace(&self) -> Option<&str> {
+        let mut all = self.namespaces.iter();
+        all.next().filter(|_| all.next().is_none()).map(String::as_str)
     }
 
     /// Returns whether the file has pods, or the endpoints of Services.

@@ -43,10 +43,12 @@ fn problem(kind: TargetKind, address: IpAddr, fault: TargetFault) -> ProblemKind
         TargetFault::NoObject {
             contents,
             with_pods,
+            namespace,
         } => ProblemKind::NotInCluster {
             address,
             contents,
             with_pods,
+            namespace,
         },
         TargetFault::NoPort(ports) => ProblemKind::NotExposed {
             address,

@@ -212,6 +212,26 @@ fn a_target_that_the_objects_do_not_have_is_a_warning_at_its_place() {
     );
 }
 
+/// `kubectl get services` without a namespace prints those of one.
+#[test]
+fn a_file_of_one_namespace_says_so() {
+    let only = OBJECTS.replace("\"infra\"", "\"default\"");
+    let spec_of = SPEC.replace("10.224.0.222", "10.224.0.99");
+    let check = |objects: &str| {
+        let folder = folder();
+        fs::write(folder.path().join("objects.json"), objects).unwrap();
+        let check = ["check", "-", "--kubernetes", "objects.json"];
+        said(nvactl(folder.path()).args(check).write_stdin(spec_of.as_str()))
+    };
+    let hint = "the file has only the namespace `default`, so write a file with all of them: \
+                kubectl get services,endpoints,pods --all-namespaces -o json; if the target is not in the cluster";
+    let run = check(&only);
+    assert!(run.contains(hint), "{run}");
+    let run = check(OBJECTS);
+    assert!(!run.contains("namespace `"), "{run}");
+    assert!(run.contains("hint: write the address that the target has now"), "{run}");
+}
+
 #[test]
 fn objects_that_cannot_be_read_are_an_error() {
     for (objects, expected) in [

@@ -10,11 +10,16 @@ pub(super) const TARGET: &str =
 pub(super) const FEWER_PORTS: &str =
     "listen on fewer ports, or on an address that the firewall's own services do not use";
 
-pub(super) fn not_in_cluster(with_pods: bool) -> String {
-    let ask = if with_pods {
-        "write the address that the target has now"
-    } else {
-        "if it is a pod's address, put the pods into the file: kubectl get services,endpoints,pods --all-namespaces -o json"
+pub(super) fn not_in_cluster(with_pods: bool, namespace: Option<&str>) -> String {
+    const ALL: &str = "kubectl get services,endpoints,pods --all-namespaces -o json";
+    let ask = match (namespace, with_pods) {
+        (Some(namespace), _) => format!(
+            "the file has only the namespace `{namespace}`, so write a file with all of them: {ALL}"
+        ),
+        (None, true) => "write the address that the target has now".to_owned(),
+        (None, false) => {
+            format!("if it is a pod's address, put the pods into the file: {ALL}")
+        }
     };
     format!(
         "{ask}; if the target is not in the cluster, add `silence: [not-in-cluster]` to the forward"

@@ -696,9 +696,9 @@ problems! {
     "not-in-cluster": Warning, NotInCluster {
         meaning: "a target whose address no object has, with `check --kubernetes`",
         example: "`pod: \"10.224.0.77:80\"` of a pod that is gone",
-        NotInCluster { address: IpAddr, contents: String, with_pods: bool } => {
+        NotInCluster { address: IpAddr, contents: String, with_pods: bool, namespace: Option<String> } => {
             text: ("no object in the file of Kubernetes has the address {address}; the file has {contents}"),
-            hint: ("{}", hint::not_in_cluster(*with_pods)),
+            hint: ("{}", hint::not_in_cluster(*with_pods, namespace.as_deref())),
         }
     }
     "not-exposed": Warning, NotExposed {
