@@ -64,6 +64,14 @@ pub struct ServiceEndpoint {
 }
 
 impl ServiceEndpoint {
+    /// Returns the endpoint with these of its protocols alone.
+    fn with(&self, protocols: &[Protocol]) -> Self {
+        Self {
+            protocols: protocols.iter().copied().map(KubeProtocol::from).collect(),
+            ..self.clone()
+        }
+    }
+
     /// Returns whether routers of the Internet know its address.
     #[must_use]
     pub fn is_public(&self) -> bool {
@@ -220,6 +228,34 @@ impl Drafting {
             return;
         }
         let family = Family::of(address);
+        let reason = |protocol: &Protocol| match self.listeners.get(&(family, *protocol, port)) {
+            Some(name) => Some(LeftOutReason::Taken(name.clone())),
+            None if port == Port::SSH && *protocol == Protocol::Tcp => Some(LeftOutReason::Ssh),
+            None => None,
+        };
+        let reasons: Vec<Option<LeftOutReason>> = protocols.iter().map(reason).collect();
+        let (free, taken): (Vec<_>, Vec<_>) = protocols
+            .into_iter()
+            .zip(reasons)
+            .partition(|(_, reason)| reason.is_none());
+        for part in [free, taken] {
+            let reason = part.iter().find_map(|(_, reason)| reason.clone());
+            let protocols: Vec<Protocol> = part.into_iter().map(|(protocol, _)| protocol).collect();
+            if !protocols.is_empty() {
+                self.add_part(service, endpoint.with(&protocols), (&protocols, reason));
+            }
+        }
+    }
+
+    /// Adds the forward of some protocols of an endpoint; as a comment if there is a reason.
+    fn add_part(
+        &mut self,
+        service: &KubeService,
+        endpoint: ServiceEndpoint,
+        (protocols, reason): (&[Protocol], Option<LeftOutReason>),
+    ) {
+        let ServiceEndpoint { address, port, .. } = endpoint;
+        let family = Family::of(address);
         let is_second = family == Family::V6 && service.ingress.iter().any(IpAddr::is_ipv4);
         let name = self.free_name(&service.name, port, if is_second { "-v6" } else { "" });
         let pieces = protocols.iter().map(|protocol| {
@@ -227,16 +263,6 @@ impl Drafting {
             forward(&name, (address, port), *protocol, firewall)
         });
         let pieces: Vec<Forward> = pieces.collect();
-        let mut taken = protocols
-            .iter()
-            .filter_map(|protocol| self.listeners.get(&(family, *protocol, port)));
-        let reason = match taken.next() {
-            Some(name) => Some(LeftOutReason::Taken(name.clone())),
-            None if port == Port::SSH && protocols.contains(&Protocol::Tcp) => {
-                Some(LeftOutReason::Ssh)
-            }
-            None => None,
-        };
         let fate = match reason {
             Some(reason) => {
                 let fate = ServiceFate::Sketched(name, reason.clone());
@@ -245,7 +271,7 @@ impl Drafting {
             }
             None => {
                 for protocol in protocols {
-                    let listener = (family, protocol, port);
+                    let listener = (family, *protocol, port);
                     self.listeners.insert(listener, name.clone());
                 }
                 self.draft.set.forwards.extend(pieces);

@@ -12,6 +12,9 @@ use crate::net::{Port, PortRange, Protocol};
 /// The most ports that a message lists.
 const MOST_PORTS: usize = 6;
 
+/// The most objects that a message names.
+const MOST_NAMES: usize = 2;
+
 /// The fault of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetFault {
@@ -31,8 +34,8 @@ pub enum TargetFault {
 /// Ports that the objects of an address do not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongPorts {
-    /// The object, or several.
-    pub holder: String,
+    /// The object or several, with the verb: ``the pod `a/web` has``.
+    pub holders: String,
     /// The ports that it does not have.
     pub missing: String,
     /// The ports that it has.
@@ -84,7 +87,7 @@ impl KubeObjects {
             _ => None,
         };
         Some(TargetFault::NoPort(Box::new(WrongPorts {
-            holder: holder_words(holders),
+            holders: holder_words(holders),
             missing: missing.words(),
             has: format!("{}{}", port_words(&known), without_rule(holders)),
             instead,
@@ -152,13 +155,19 @@ fn without_rule(holders: &[KubeHolder]) -> String {
     }
 }
 
-/// Names the objects of an address. The name of a Service says more than those of its endpoints.
+/// Names the objects of an address, as the subject of "has" or "have". The name of a Service says more than those of its
+/// endpoints.
 fn holder_words(holders: &[KubeHolder]) -> String {
-    let first = holders.iter().map(|one| one.kind).min();
-    let of_kind = holders.iter().filter(|one| Some(one.kind) == first);
-    let named = of_kind.map(|one| format!("the {} `{}`", one.kind, one.name));
-    let named: BTreeSet<String> = named.collect();
-    few(named, 2)
+    let Some(kind) = holders.iter().map(|one| one.kind).min() else {
+        return String::new();
+    };
+    let of_kind = holders.iter().filter(|one| one.kind == kind);
+    let names: BTreeSet<String> = of_kind.map(|one| format!("`{}`", one.name)).collect();
+    let (plural, verb) = match names.len() {
+        1 => ("", "has"),
+        _ => ("s", "have"),
+    };
+    format!("the {kind}{plural} {} {verb}", few(names, MOST_NAMES))
 }
 
 fn port_words(ports: &BTreeSet<(KubeProtocol, Port)>) -> String {

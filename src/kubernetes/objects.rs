@@ -40,6 +40,8 @@ pub struct KubeObjects {
     /// The namespaces of Services, pods and endpoints. A node has none.
     pub(super) namespaces: BTreeSet<String>,
     pub(super) holders: BTreeMap<IpAddr, Vec<KubeHolder>>,
+    /// The places of the Services in their list, by name. A file may have several of one name.
+    places: BTreeMap<KubeName, Vec<usize>>,
     /// The ports of every node that lead to Services.
     pub(super) node_ports: BTreeSet<(KubeProtocol, Port)>,
 }
@@ -56,8 +58,14 @@ pub(super) struct KubeHolder {
 }
 
 impl KubeObjects {
-    /// Adds a Service and its addresses.
+    /// Adds a Service and its addresses, and counts it. A Service that is there already counts once.
     pub(super) fn add_service(&mut self, service: KubeService) {
+        let of_name = self.places.entry(service.name.clone()).or_default();
+        if of_name.iter().any(|at| self.services[*at] == service) {
+            return;
+        }
+        of_name.push(self.services.len());
+        self.count(KubeKind::Service);
         let ports = service.ports.iter().map(|one| (one.protocol, one.port));
         let holder = KubeHolder {
             kind: KubeKind::Service,
@@ -118,7 +126,9 @@ impl KubeObjects {
     #[must_use]
     pub fn only_namespace(&self) -> Option<&str> {
         let mut all = self.namespaces.iter();
-        all.next().filter(|_| all.next().is_none()).map(String::as_str)
+        all.next()
+            .filter(|_| all.next().is_none())
+            .map(String::as_str)
     }
 
     /// Returns whether the file has pods, or the endpoints of Services.

@@ -41,7 +41,7 @@ pub struct KubeService {
     pub ports: Vec<KubePort>,
     /// Those that its load balancer has no rule for. Its other addresses have them.
     pub without_rule: BTreeSet<Port>,
-    /// The addresses of its load balancer.
+    /// The addresses of its load balancer, each once.
     pub ingress: Vec<IpAddr>,
     /// The names of its load balancer, if that has no address.
     pub hostnames: Vec<String>,
@@ -127,10 +127,19 @@ impl From<WrittenService> for KubeService {
             let value = annotations.and_then(|all| all.get(&no_rule_annotation(*port)));
             is_internal && value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
         };
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for address in ingress.iter().filter_map(|one| one.ip) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         let ranges = spec.load_balancer_source_ranges.unwrap_or_default();
         let written = RESTRICTING.into_iter().filter_map(|by| {
             let value = annotations?.get(by)?;
-            let who = value.split(',').map(str::trim).filter(|one| !one.is_empty());
+            let who = value
+                .split(',')
+                .map(str::trim)
+                .filter(|one| !one.is_empty());
             let who: Vec<String> = who.map(str::to_owned).collect();
             Some(AdmittedClients { who, by })
         });
@@ -147,7 +156,7 @@ impl From<WrittenService> for KubeService {
             name: name_of(metadata),
             kind,
             ports: ports.into_iter().map(KubePort::from).collect(),
-            ingress: ingress.iter().filter_map(|one| one.ip).collect(),
+            ingress: addresses,
             hostnames: ingress.into_iter().filter_map(|one| one.hostname).collect(),
             others,
             admits,

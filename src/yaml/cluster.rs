@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::problem::{Problem, ProblemKind};
-use super::written::{WrittenForward, WrittenSpec};
+use super::problem::{Problem, ProblemKind, TargetEdit};
+use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{Destination, TargetKind, TargetPorts};
 use crate::kubernetes::{KubeObjects, TargetFault};
 use crate::net::{Host, Port, PortRange};
@@ -22,8 +22,8 @@ pub fn warn(spec: &WrittenSpec, objects: &KubeObjects, problems: &mut Vec<Proble
 fn of_forward(forward: &WrittenForward, objects: &KubeObjects) -> impl Iterator<Item = Problem> {
     let protocols = forward.options.protocols.unwrap_or_default();
     let target = forward.target.iter();
-    let each = target.flat_map(|target| target.destinations.iter().map(|to| (target.kind, to)));
-    each.filter_map(move |(kind, to)| {
+    let each = target.flat_map(|target| target.destinations.iter().map(move |to| (target, to)));
+    each.filter_map(move |(target, to)| {
         let Destination { address, ports } = to.value;
         let ports = match ports {
             TargetPorts::Range(ports) => vec![ports],
@@ -34,11 +34,14 @@ fn of_forward(forward: &WrittenForward, objects: &KubeObjects) -> impl Iterator<
         };
         let ports: Vec<PortRange> = ports;
         let fault = objects.fault(address, protocols, &ports)?;
-        Some(Problem::new(to.span.clone(), problem(kind, address, fault)))
+        Some(Problem::new(
+            to.span.clone(),
+            problem(target, address, fault),
+        ))
     })
 }
 
-fn problem(kind: TargetKind, address: IpAddr, fault: TargetFault) -> ProblemKind {
+fn problem(target: &WrittenTarget, address: IpAddr, fault: TargetFault) -> ProblemKind {
     match fault {
         TargetFault::NoObject {
             contents,
@@ -52,21 +55,33 @@ fn problem(kind: TargetKind, address: IpAddr, fault: TargetFault) -> ProblemKind
         },
         TargetFault::NoPort(ports) => ProblemKind::NotExposed {
             address,
-            write: ports.instead.map(|port| written(kind, address, port)),
+            edit: ports.instead.map(|port| edit(target, address, port)),
             ports,
         },
     }
 }
 
-/// Returns a target as a spec has it.
-fn written(kind: TargetKind, address: IpAddr, port: Port) -> String {
-    let key = match kind {
+/// Returns the edit that gives a target another port.
+fn edit(target: &WrittenTarget, address: IpAddr, port: Port) -> TargetEdit {
+    let written = format!("{}:{port}", Host(address));
+    // Brackets at the beginning of a value are a list in YAML.
+    let written = match address {
+        IpAddr::V4(_) => written,
+        IpAddr::V6(_) => format!("\"{written}\""),
+    };
+    let fixed = Destination {
+        address,
+        ports: TargetPorts::Range(PortRange::from(port)),
+    };
+    let key = match target.kind {
         TargetKind::Ilb => "ilb",
         TargetKind::Pod => "pod",
     };
-    match address {
-        IpAddr::V4(_) => format!("{key}: {}:{port}", Host(address)),
-        // Brackets at the beginning of a value are a list in YAML.
-        IpAddr::V6(_) => format!("{key}: \"{}:{port}\"", Host(address)),
+    match target.destinations.len() {
+        1 => TargetEdit::Write(format!("{key}: {written}")),
+        _ if target.destinations.iter().any(|to| to.value == fixed) => {
+            TargetEdit::Remove { beside: written }
+        }
+        _ => TargetEdit::Write(written),
     }
 }

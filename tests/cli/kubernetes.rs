@@ -212,6 +212,38 @@ fn a_target_that_the_objects_do_not_have_is_a_warning_at_its_place() {
     );
 }
 
+/// A hint for one item of a list has no key, and does not make two equal items.
+#[test]
+fn the_edit_of_a_list_is_that_of_an_item() {
+    let objects = OBJECTS.replace("\"protocol\": \"UDP\"", "\"protocol\": \"TCP\"");
+    for (targets, hints) in [
+        ("[\"10.224.0.222:1\", \"10.9.0.1:2\"]", &["write `10.224.0.222:49180`"][..]),
+        ("[\"10.224.0.222:1\"]", &["write `ilb: 10.224.0.222:49180`"]),
+        (
+            "[\"10.224.0.222:1\", \"10.224.0.222:49180\"]",
+            &["remove it from the list, which has `10.224.0.222:49180` already"],
+        ),
+        (
+            "[\"[fd00:224::230]:1\", \"[fd00:224::231]:1\"]",
+            &["write `\"[fd00:224::230]:53\"`"],
+        ),
+    ] {
+        let folder = folder();
+        let spec = format!(
+            "firewall: {{interface: eth0, snat: masquerade}}\nforwards: [{{name: web, listen: 80, \
+             target: {{ilb: {targets}}}, silence: [not-in-cluster]}}]\n"
+        );
+        fs::write(folder.path().join("fw.yaml"), spec).unwrap();
+        let check = ["check", "fw.yaml", "--kubernetes", "-"];
+        let run = said(nvactl(folder.path()).args(check).write_stdin(objects.as_str()));
+        let found: Vec<&str> = run
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("= hint: "))
+            .collect();
+        assert_eq!(found, hints, "{run}");
+    }
+}
+
 /// `kubectl get services` without a namespace prints those of one.
 #[test]
 fn a_file_of_one_namespace_says_so() {

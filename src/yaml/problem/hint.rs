@@ -5,6 +5,15 @@ use std::net::IpAddr;
 use crate::forwards::{INTERNET, LineError, Name, NameError};
 use crate::net::{Family, Host, PortError, PortRange};
 
+/// The edit that gives a target a port that its objects have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetEdit {
+    /// This in its place.
+    Write(String),
+    /// None in its place: the list has this one already.
+    Remove { beside: String },
+}
+
 pub(super) const TARGET: &str =
     "write the address of the internal load balancer or of the pod itself";
 pub(super) const FEWER_PORTS: &str =
@@ -26,9 +35,12 @@ pub(super) fn not_in_cluster(with_pods: bool, namespace: Option<&str>) -> String
     )
 }
 
-pub(super) fn not_exposed(write: Option<&str>) -> String {
-    match write {
-        Some(target) => format!("write `{target}`"),
+pub(super) fn not_exposed(edit: Option<&TargetEdit>) -> String {
+    match edit {
+        Some(TargetEdit::Write(target)) => format!("write `{target}`"),
+        Some(TargetEdit::Remove { beside }) => {
+            format!("remove it from the list, which has `{beside}` already")
+        }
         None => "write one of its ports; if the target has others too, add `silence: [not-exposed]` to the forward"
             .to_owned(),
     }
