@@ -1,6 +1,7 @@
 //! `nvactl init`: writes a first spec for this machine.
 
 mod machine;
+mod others;
 mod sides;
 mod text;
 
