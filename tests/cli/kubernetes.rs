@@ -88,6 +88,24 @@ fn the_spec_goes_to_a_file_that_does_not_exist_yet() {
     assert_eq!(kept, spec);
 }
 
+#[test]
+fn objects_in_place_of_rules_have_a_hint() {
+    let folder = folder();
+    fs::write(folder.path().join("my services.json"), services()).unwrap();
+    let run = said(nvactl(folder.path()).args(["import", "my services.json"]));
+    assert_eq!(
+        run,
+        "exit 2\n--- stderr\nerror: `my services.json` has JSON, and no rules of iptables\n\
+         hint: for Services of a cluster: nvactl import --kubernetes 'my services.json'\n"
+    );
+    let run = said(
+        nvactl(folder.path())
+            .args(["import", "-"])
+            .write_stdin("{ iptables -F; }\n"),
+    );
+    assert!(!run.contains("JSON"), "{run}");
+}
+
 /// kubectl takes seconds before it prints, and a proof takes as long.
 #[test]
 fn a_file_that_appears_while_the_command_runs_is_not_replaced() {
@@ -217,8 +235,11 @@ fn a_target_that_the_objects_do_not_have_is_a_warning_at_its_place() {
 fn the_edit_of_a_list_is_that_of_an_item() {
     let objects = OBJECTS.replace("\"protocol\": \"UDP\"", "\"protocol\": \"TCP\"");
     for (targets, hints) in [
-        ("[\"10.224.0.222:1\", \"10.9.0.1:2\"]", &["write `10.224.0.222:49180`"][..]),
-        ("[\"10.224.0.222:1\"]", &["write `ilb: 10.224.0.222:49180`"]),
+        (
+            "[\"10.224.0.222:1\", \"10.9.0.1:2\"]",
+            &["write `10.224.0.222:49180`"][..],
+        ),
+        ("[\"10.224.0.222:1\"]", &["write `pod: 10.224.0.222:49180`"]),
         (
             "[\"10.224.0.222:1\", \"10.224.0.222:49180\"]",
             &["remove it from the list, which has `10.224.0.222:49180` already"],
@@ -231,11 +252,15 @@ fn the_edit_of_a_list_is_that_of_an_item() {
         let folder = folder();
         let spec = format!(
             "firewall: {{interface: eth0, snat: masquerade}}\nforwards: [{{name: web, listen: 80, \
-             target: {{ilb: {targets}}}, silence: [not-in-cluster]}}]\n"
+             target: {{pod: {targets}}}, silence: [not-in-cluster]}}]\n"
         );
         fs::write(folder.path().join("fw.yaml"), spec).unwrap();
         let check = ["check", "fw.yaml", "--kubernetes", "-"];
-        let run = said(nvactl(folder.path()).args(check).write_stdin(objects.as_str()));
+        let run = said(
+            nvactl(folder.path())
+                .args(check)
+                .write_stdin(objects.as_str()),
+        );
         let found: Vec<&str> = run
             .lines()
             .filter_map(|line| line.trim_start().strip_prefix("= hint: "))
@@ -253,7 +278,11 @@ fn a_file_of_one_namespace_says_so() {
         let folder = folder();
         fs::write(folder.path().join("objects.json"), objects).unwrap();
         let check = ["check", "-", "--kubernetes", "objects.json"];
-        said(nvactl(folder.path()).args(check).write_stdin(spec_of.as_str()))
+        said(
+            nvactl(folder.path())
+                .args(check)
+                .write_stdin(spec_of.as_str()),
+        )
     };
     let hint = "the file has only the namespace `default`, so write a file with all of them: \
                 kubectl get services,endpoints,pods --all-namespaces -o json; if the target is not in the cluster";
@@ -261,7 +290,10 @@ fn a_file_of_one_namespace_says_so() {
     assert!(run.contains(hint), "{run}");
     let run = check(OBJECTS);
     assert!(!run.contains("namespace `"), "{run}");
-    assert!(run.contains("hint: write the address that the target has now"), "{run}");
+    assert!(
+        run.contains("hint: write the address that the target has now"),
+        "{run}"
+    );
 }
 
 #[test]
