@@ -1,6 +1,6 @@
 //! The commands that write a spec.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -14,9 +14,9 @@ pub struct ImportArgs {
     #[arg(value_name = "live|FILE|-", default_value = "live")]
     pub rules: PathBuf,
 
-    /// Write the spec to this file, which must not exist yet, instead of standard output.
+    /// Write the spec to this file, which must not exist yet, instead of standard output (-).
     #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    output: Option<PathBuf>,
 
     /// Exit with 1 if the old rules and the spec treat a connection differently and no remark explains it, or a connection
     /// was not compared.
@@ -44,9 +44,30 @@ pub struct ImportArgs {
 
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Write the spec to this file, which must not exist yet, instead of standard output.
+    /// Write the spec to this file, which must not exist yet, instead of standard output (-).
     #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    output: Option<PathBuf>,
+}
+
+impl ImportArgs {
+    /// Returns the file that the spec goes to; `None` for standard output.
+    #[must_use]
+    pub fn output(&self) -> Option<&Path> {
+        named_file(self.output.as_deref())
+    }
+}
+
+impl InitArgs {
+    /// Returns the file that the spec goes to; `None` for standard output.
+    #[must_use]
+    pub fn output(&self) -> Option<&Path> {
+        named_file(self.output.as_deref())
+    }
+}
+
+/// Returns a file that the user has named. `-` is standard output, as it is standard input elsewhere.
+fn named_file(path: Option<&Path>) -> Option<&Path> {
+    path.filter(|path| *path != Path::new("-"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

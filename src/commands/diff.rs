@@ -358,6 +358,9 @@ fn operations(have: &[&str], want: &[&str]) -> Vec<DiffOp> {
     operations.into_inner().into_inner().into_ops()
 }
 
+/// The rules of a spec without a forward.
+const COMMON: &str = "the rules that every spec has";
+
 pub(super) fn text(comparison: &Comparison) -> String {
     let mut out = String::new();
     let mut line = |sign, name: &str, words: &str| {
@@ -387,7 +390,9 @@ pub(super) fn text(comparison: &Comparison) -> String {
         let name = if owners.is_empty() { label } else { &owners };
         line('!', name, &drifted(drift));
     }
-    if comparison.reordered && comparison.changed.is_empty() {
+    if comparison.lacks_common {
+        line('+', "(rules)", COMMON);
+    } else if comparison.reordered && comparison.changed.is_empty() {
         line('~', "(order)", "the same rules in another order");
     }
     out
@@ -466,7 +471,9 @@ fn markdown(comparison: &Comparison, spec: &str, against: &str, rules: Option<&s
         let name = if owners.is_empty() { "-" } else { &owners };
         row("⚠️", name, &code(&drifted(drift)));
     }
-    if comparison.reordered && comparison.changed.is_empty() {
+    if comparison.lacks_common {
+        row("➕", "-", COMMON);
+    } else if comparison.reordered && comparison.changed.is_empty() {
         row("🔧", "-", "the same rules in another order");
     }
     if let Some(rules) = rules {

@@ -1,11 +1,14 @@
 //! Actions that a command refuses, and the warning to a user whose command line was invalid.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use super::console::Console;
 use crate::host;
 use crate::kubernetes::KubeName;
 use crate::net::words::{counted, quoted};
+use crate::netfilter::token::shell_word;
 
 /// Warns after a usage error that the shell's `>` has emptied the output file.
 pub fn warn_of_emptied_output(console: &mut Console) {
@@ -27,8 +30,6 @@ pub enum CommandRefusal {
     ForeignRules { file: String, line: String },
     #[error("`{file}` was not replaced, because it is not iptables-save text: {reason}")]
     ForeignText { file: String, reason: String },
-    #[error("`{file}` exists already, and is not replaced")]
-    FileExists { file: String },
     #[error("`{file}` has no forward `{name}`")]
     NoSuchForward {
         file: String,
@@ -41,6 +42,8 @@ pub enum CommandRefusal {
         name: KubeName,
         near: Vec<KubeName>,
     },
+    #[error("`{file}` has JSON, and no rules of iptables")]
+    JsonForRules { file: String, named: PathBuf },
     #[error("{} no tests", have(.files))]
     NoTests {
         files: Vec<String>,
@@ -68,9 +71,10 @@ impl CommandRefusal {
             CommandRefusal::ForeignRules { .. } | CommandRefusal::ForeignText { .. } => {
                 Some("write to another file, or add --force to replace this one".to_owned())
             }
-            CommandRefusal::FileExists { .. } => {
-                Some("name a file that does not exist, or remove this one".to_owned())
-            }
+            CommandRefusal::JsonForRules { named, .. } => Some(format!(
+                "for Services of a cluster: nvactl import --kubernetes {}",
+                shell_word(&named.to_string_lossy())
+            )),
             CommandRefusal::TwoInputs => Some("write one of the two to a file".to_owned()),
             CommandRefusal::NoTests { suggest, .. } => Some(format!(
                 "to print tests that hold what the spec does now: {suggest}"

@@ -1,4 +1,4 @@
-//! Reads whole files, and replaces files atomically.
+//! Reads whole files, and replaces or creates files atomically.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -27,6 +27,8 @@ pub enum FileError {
     TooLarge { path: PathBuf, most: usize },
     #[error("`{}` is not a regular file", printable(.path))]
     NotAFile { path: PathBuf },
+    #[error("`{}` exists already, and is not replaced", printable(.path))]
+    Exists { path: PathBuf },
     #[error(
         "`{}` leads through a link of user {owner}, `{}`, in a folder where every user can create links: nvactl does not follow it",
         printable(.path), printable(.link)
@@ -52,6 +54,9 @@ impl FileError {
                     "the folder is missing; to make it: mkdir -p {}",
                     shell_word(&folder.to_string_lossy())
                 ))
+            }
+            FileError::Exists { .. } => {
+                Some("name a file that does not exist, or remove this one".to_owned())
             }
             _ => None,
         }
@@ -241,23 +246,65 @@ pub fn prepare(path: &Path, bytes: &[u8], mode: u32) -> Result<Prepared, FileErr
             path: path.to_owned(),
         });
     }
-    let write = || -> io::Result<Prepared> {
-        // `commit` calls fsync on the folder, which must be open for reading for that.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&end.folder, ".", flags, Mode::empty())?;
-        let (mut file, name) = create(&folder)?;
-        let prepared = Prepared {
-            path: path.to_owned(),
-            folder,
-            name: end.name,
-            unfinished: Some(name),
-        };
-        file.write_all(bytes)?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
-        file.sync_all()?;
-        Ok(prepared)
+    write_beside(path, end, (bytes, mode)).map_err(failed)
+}
+
+/// Checks that [`create_new`] would find no file of this name. One may still appear later.
+///
+/// # Errors
+/// [`FileError::Exists`] for a file or a link, even one that leads nowhere; [`FileError::NotAFile`] for a folder, a
+/// device or a pipe.
+pub fn check_new(path: &Path) -> Result<(), FileError> {
+    new_place(path).map(|_| ())
+}
+
+/// Creates a file atomically: a reader sees no file or all its bytes. A file that gets the name meanwhile stays, and
+/// no link is followed.
+///
+/// # Errors
+/// As [`check_new`], and if the file cannot be written.
+pub fn create_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let place = new_place(path)?;
+    let prepared = write_beside(path, place, (bytes, mode));
+    let prepared = prepared.map_err(|source| FileError::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    prepared.commit_new()
+}
+
+/// Finds the place of a file that does not exist yet.
+fn new_place(path: &Path) -> Result<PathEnd, FileError> {
+    let failed = |source| FileError::Write {
+        path: path.to_owned(),
+        source,
     };
-    write().map_err(failed)
+    let end = PathEnd::find_name(path);
+    let end = end.map_err(|unresolved| of_unresolved(path, unresolved, failed))?;
+    let path = path.to_owned();
+    match end.kind {
+        None => Ok(end),
+        Some(FileType::RegularFile | FileType::Symlink) => Err(FileError::Exists { path }),
+        Some(_) => Err(FileError::NotAFile { path }),
+    }
+}
+
+/// Writes a file with an unpredictable name into the folder of a place.
+fn write_beside(path: &Path, place: PathEnd, (bytes, mode): (&[u8], u32)) -> io::Result<Prepared> {
+    // `commit` calls fsync on the folder, which must be open for reading for that.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(&place.folder, ".", flags, Mode::empty())?;
+    let (mut file, name) = create(&folder)?;
+    let prepared = Prepared {
+        path: path.to_owned(),
+        folder,
+        name: place.name,
+        unfinished: Some(name),
+    };
+    file.write_all(bytes)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    file.sync_all()?;
+    Ok(prepared)
 }
 
 impl Prepared {
@@ -277,6 +324,39 @@ impl Prepared {
         }
         // The rename is on disk only after an fsync of the folder.
         rustix::fs::fsync(&self.folder).map_err(|error| failed(&self.path, error))
+    }
+
+    /// Gives the new file its name, unless there is a file of that name.
+    fn commit_new(mut self) -> Result<(), FileError> {
+        let named = self.unfinished.take().map_or(Ok(()), |unfinished| {
+            let named = self.name_new(&unfinished);
+            self.unfinished = named.is_err().then_some(unfinished);
+            named
+        });
+        // The name is on disk only after an fsync of the folder.
+        let done = named.and_then(|()| rustix::fs::fsync(&self.folder));
+        done.map_err(|error| match error {
+            Errno::EXIST => FileError::Exists {
+                path: self.path.clone(),
+            },
+            error => FileError::Write {
+                path: self.path.clone(),
+                source: error.into(),
+            },
+        })
+    }
+
+    /// Renames a file, unless there is one of the new name. NFS and 9p know no such rename (`EINVAL`), and have
+    /// links instead, which replace no file either.
+    fn name_new(&self, unfinished: &OsString) -> Result<(), Errno> {
+        let Self { folder, name, .. } = self;
+        match rustix::fs::renameat_with(folder, unfinished, folder, name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                rustix::fs::linkat(folder, unfinished, folder, name, AtFlags::empty())?;
+                rustix::fs::unlinkat(folder, unfinished, AtFlags::empty())
+            }
+            done => done,
+        }
     }
 }
 
@@ -363,14 +443,23 @@ fn create(folder: &OwnedFd) -> io::Result<(File, OsString)> {
 
 /// Finds the folder and name that a path leads to. `failed` makes an error from an I/O error.
 fn found(path: &Path, failed: impl FnOnce(io::Error) -> FileError) -> Result<PathEnd, FileError> {
-    PathEnd::find(path).map_err(|unresolved| match unresolved {
+    PathEnd::find(path).map_err(|unresolved| of_unresolved(path, unresolved, failed))
+}
+
+/// Returns the error of a path to a file. One that ends in `..` or `/` names a folder.
+fn of_unresolved(
+    path: &Path,
+    unresolved: Unresolved,
+    failed: impl FnOnce(io::Error) -> FileError,
+) -> FileError {
+    match unresolved {
         Unresolved::Io(error) if error.raw_os_error() == Some(Errno::ISDIR.raw_os_error()) => {
             FileError::NotAFile {
                 path: path.to_owned(),
             }
         }
         unresolved => unresolvable(path, unresolved, failed),
-    })
+    }
 }
 
 fn unresolvable(

@@ -32,6 +32,13 @@ pub struct PathEnd {
     pub kind: Option<FileType>,
 }
 
+/// What becomes of a link that is the last component of a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastLink {
+    Follow,
+    Keep,
+}
+
 /// The reason why a path cannot be resolved.
 #[derive(Debug)]
 pub enum Unresolved {
@@ -56,6 +63,18 @@ impl PathEnd {
     /// If a component before the last is not a folder or cannot be searched, or a link must not be followed. A
     /// path that ends in `..` or `/` names no file in a folder: `EISDIR`.
     pub fn find(path: &Path) -> Result<Self, Unresolved> {
+        Self::resolve(path, LastLink::Follow)
+    }
+
+    /// Resolves a path as [`PathEnd::find`] does, but keeps a link that is its last component.
+    ///
+    /// # Errors
+    /// As [`PathEnd::find`].
+    pub fn find_name(path: &Path) -> Result<Self, Unresolved> {
+        Self::resolve(path, LastLink::Keep)
+    }
+
+    fn resolve(path: &Path, last: LastLink) -> Result<Self, Unresolved> {
         let mut resolver = Resolver::begin(path)?;
         while let Some(name) = resolver.ahead.pop() {
             if !resolver.ahead.is_empty() || name == ".." {
@@ -73,7 +92,7 @@ impl PathEnd {
                 }
                 Err(error) => return Err(error.into()),
             };
-            if kind.is_symlink() {
+            if kind.is_symlink() && last == LastLink::Follow {
                 resolver.follow(&name)?;
                 continue;
             }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::names::KubeName;
 use super::protocol::KubeProtocol;
-use super::service::{KubePort, KubeService, ServiceType};
+use super::service::{KubePort, KubeService, ServiceType, no_rule_annotation};
 use crate::forwards::{
     Balance, Destination, Firewall, Forward, ForwardSet, ForwardTarget, Listen, Name, Snat,
     Sources, TargetKind, TargetPorts,
@@ -63,6 +63,22 @@ pub struct ServiceEndpoint {
     pub names: Vec<String>,
 }
 
+impl ServiceEndpoint {
+    /// Returns the endpoint with these of its protocols alone.
+    fn with(&self, protocols: &[Protocol]) -> Self {
+        Self {
+            protocols: protocols.iter().copied().map(KubeProtocol::from).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// Returns whether routers of the Internet know its address.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        !is_private(self.address)
+    }
+}
+
 /// The fate of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceFate {
@@ -82,6 +98,8 @@ pub enum LeftOutReason {
     Public(IpAddr),
     NoPorts,
     Protocol,
+    /// The load balancer has no rule for this port.
+    NoRule(Port),
     /// Another forward has its listener.
     Taken(Name),
     Ssh,
@@ -127,6 +145,11 @@ impl fmt::Display for LeftOutReason {
             ),
             LeftOutReason::NoPorts => f.write_str("it exposes no port"),
             LeftOutReason::Protocol => f.write_str("a forward takes tcp and udp only"),
+            LeftOutReason::NoRule(port) => write!(
+                f,
+                "its load balancer does not have this port: the annotation `{}` is set",
+                no_rule_annotation(*port)
+            ),
             LeftOutReason::Taken(name) => write!(f, "`{name}` listens on this port already"),
             LeftOutReason::Ssh => {
                 f.write_str("it would take port 22 from the firewall's own ssh")
@@ -199,6 +222,39 @@ impl Drafting {
             self.account(service, Some(endpoint), fate);
             return;
         }
+        if service.without_rule.contains(&port) {
+            let fate = ServiceFate::LeftOut(LeftOutReason::NoRule(port));
+            self.account(service, Some(endpoint), fate);
+            return;
+        }
+        let family = Family::of(address);
+        let reason = |protocol: &Protocol| match self.listeners.get(&(family, *protocol, port)) {
+            Some(name) => Some(LeftOutReason::Taken(name.clone())),
+            None if port == Port::SSH && *protocol == Protocol::Tcp => Some(LeftOutReason::Ssh),
+            None => None,
+        };
+        let reasons: Vec<Option<LeftOutReason>> = protocols.iter().map(reason).collect();
+        let (free, taken): (Vec<_>, Vec<_>) = protocols
+            .into_iter()
+            .zip(reasons)
+            .partition(|(_, reason)| reason.is_none());
+        for part in [free, taken] {
+            let reason = part.iter().find_map(|(_, reason)| reason.clone());
+            let protocols: Vec<Protocol> = part.into_iter().map(|(protocol, _)| protocol).collect();
+            if !protocols.is_empty() {
+                self.add_part(service, endpoint.with(&protocols), (&protocols, reason));
+            }
+        }
+    }
+
+    /// Adds the forward of some protocols of an endpoint; as a comment if there is a reason.
+    fn add_part(
+        &mut self,
+        service: &KubeService,
+        endpoint: ServiceEndpoint,
+        (protocols, reason): (&[Protocol], Option<LeftOutReason>),
+    ) {
+        let ServiceEndpoint { address, port, .. } = endpoint;
         let family = Family::of(address);
         let is_second = family == Family::V6 && service.ingress.iter().any(IpAddr::is_ipv4);
         let name = self.free_name(&service.name, port, if is_second { "-v6" } else { "" });
@@ -207,16 +263,6 @@ impl Drafting {
             forward(&name, (address, port), *protocol, firewall)
         });
         let pieces: Vec<Forward> = pieces.collect();
-        let mut taken = protocols
-            .iter()
-            .filter_map(|protocol| self.listeners.get(&(family, *protocol, port)));
-        let reason = match taken.next() {
-            Some(name) => Some(LeftOutReason::Taken(name.clone())),
-            None if port == Port::SSH && protocols.contains(&Protocol::Tcp) => {
-                Some(LeftOutReason::Ssh)
-            }
-            None => None,
-        };
         let fate = match reason {
             Some(reason) => {
                 let fate = ServiceFate::Sketched(name, reason.clone());
@@ -225,7 +271,7 @@ impl Drafting {
             }
             None => {
                 for protocol in protocols {
-                    let listener = (family, protocol, port);
+                    let listener = (family, *protocol, port);
                     self.listeners.insert(listener, name.clone());
                 }
                 self.draft.set.forwards.extend(pieces);
@@ -317,6 +363,7 @@ fn endpoints(service: &KubeService, address: IpAddr) -> Vec<ServiceEndpoint> {
         name,
         protocol,
         port,
+        ..
     } in &service.ports
     {
         let is_forwarded = |one: &KubeProtocol| one.of_forward().is_some();

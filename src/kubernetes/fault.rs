@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::names::KubeName;
-use super::objects::{KubeHolder, KubeObjects};
+use super::objects::{KubeHolder, KubeKind, KubeObjects};
 use super::protocol::KubeProtocol;
+use super::service::no_rule_annotation;
 use crate::net::words::few;
 use crate::net::{Port, PortRange, Protocol};
 
 /// The most ports that a message lists.
 const MOST_PORTS: usize = 6;
+
+/// The most objects that a message names.
+const MOST_NAMES: usize = 2;
 
 /// The fault of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub enum TargetFault {
         contents: String,
         /// Whether pods, or the endpoints of Services, are among them.
         with_pods: bool,
+        /// The namespace of all objects, if they have one: kubectl was asked for no other.
+        namespace: Option<String>,
     },
     /// It is a cluster address, which exists on the nodes of the cluster alone.
     InCluster {
@@ -35,13 +41,13 @@ pub enum TargetFault {
 /// Ports that the objects of an address do not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongPorts {
-    /// The object, or several.
-    pub holder: String,
+    /// The object or several, with the verb: ``the pod `a/web` has``.
+    pub holders: String,
     /// The ports that it does not have.
     pub missing: String,
     /// The ports that it has.
     pub has: String,
-    /// The port to write, if there is only one of the protocol.
+    /// The port to write, if a Service has only one of the protocol.
     pub instead: Option<Port>,
 }
 
@@ -55,9 +61,16 @@ impl KubeObjects {
         ports: &[PortRange],
     ) -> Option<TargetFault> {
         let Some(holders) = self.holders.get(&address) else {
+            // Without the nodes, the address of one is not known.
+            let has_nodes = self.counts.contains_key(&KubeKind::Node);
+            let missing = MissingPorts::of(&self.node_ports, protocols, ports);
+            if !has_nodes && missing.count == 0 {
+                return None;
+            }
             return Some(TargetFault::NoObject {
                 contents: self.contents(),
                 with_pods: self.has_pods(),
+                namespace: self.only_namespace().map(str::to_owned),
             });
         };
         if let Some(fault) = self.in_cluster(address) {
@@ -67,17 +80,26 @@ impl KubeObjects {
         let known = holders.iter().map(|holder| holder.ports.as_ref());
         let known: Option<Vec<_>> = known.collect();
         let known: BTreeSet<(KubeProtocol, Port)> = known?.into_iter().flatten().copied().collect();
-        let missing = MissingPorts::of(&known, protocols, ports);
+        let has = |kind| holders.iter().any(|holder| holder.kind == kind);
+        let is_service = has(KubeKind::Service);
+        // The endpoint may be a pod in the network of its node.
+        let maybe_node = !is_service && !has(KubeKind::Pod);
+        let missing = if maybe_node {
+            MissingPorts::of(&(&known | &self.node_ports), protocols, ports)
+        } else {
+            MissingPorts::of(&known, protocols, ports)
+        };
         let (first, _) = missing.first.first()?;
         let mut of_protocol = known.iter().filter(|(protocol, _)| protocol == first);
         let instead = match (of_protocol.next(), of_protocol.next(), missing.count) {
-            (Some((_, port)), None, 1) => Some(*port),
+            // The ports that a pod names inform only.
+            (Some((_, port)), None, 1) if is_service || has(KubeKind::Endpoints) => Some(*port),
             _ => None,
         };
         Some(TargetFault::NoPort(Box::new(WrongPorts {
-            holder: holder_words(holders),
+            holders: holder_words(holders),
             missing: missing.words(),
-            has: port_words(&known),
+            has: format!("{}{}", port_words(&known), without_rule(holders)),
             instead,
         })))
     }
@@ -143,13 +165,32 @@ fn numbers(range: PortRange) -> impl Iterator<Item = Port> {
     numbers.filter_map(Port::new)
 }
 
-/// Names the objects of an address. The name of a Service says more than those of its endpoints.
+/// Returns the reason why a load balancer does not have ports of its Service.
+fn without_rule(holders: &[KubeHolder]) -> String {
+    let ports = holders.iter().flat_map(|holder| &holder.without_rule);
+    let ports: BTreeSet<Port> = ports.copied().collect();
+    let each = ports.iter().map(|port| no_rule_annotation(*port));
+    let each = few(each.map(|name| format!("`{name}`")), MOST_PORTS);
+    match ports.len() {
+        0 => String::new(),
+        1 => format!(" (the annotation {each} takes one from the load balancer)"),
+        _ => format!(" (annotations take some from the load balancer: {each})"),
+    }
+}
+
+/// Names the objects of an address, as the subject of "has" or "have". The name of a Service says more than those of its
+/// endpoints.
 fn holder_words(holders: &[KubeHolder]) -> String {
-    let first = holders.iter().map(|one| one.kind).min();
-    let of_kind = holders.iter().filter(|one| Some(one.kind) == first);
-    let named = of_kind.map(|one| format!("the {} `{}`", one.kind, one.name));
-    let named: BTreeSet<String> = named.collect();
-    few(named, 2)
+    let Some(kind) = holders.iter().map(|one| one.kind).min() else {
+        return String::new();
+    };
+    let of_kind = holders.iter().filter(|one| one.kind == kind);
+    let names: BTreeSet<String> = of_kind.map(|one| format!("`{}`", one.name)).collect();
+    let (plural, verb) = match names.len() {
+        1 => ("", "has"),
+        _ => ("s", "have"),
+    };
+    format!("the {kind}{plural} {} {verb}", few(names, MOST_NAMES))
 }
 
 fn port_words(ports: &BTreeSet<(KubeProtocol, Port)>) -> String {

@@ -32,7 +32,7 @@ pub use names::{KubeName, KubeNameError};
 pub use objects::{KubeKind, KubeObjects};
 pub use protocol::KubeProtocol;
 pub use read::{KubeError, read};
-pub use service::{KubePort, KubeService, ServiceType};
+pub use service::{AdmittedClients, KubePort, KubeService, ServiceType};
 
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,9 @@ pub struct WrittenPort {
     pub protocol: KubeProtocol,
     #[serde(deserialize_with = "port")]
     pub port: Port,
+    /// The port of every node that leads to it; 0 for none. Only a Service has it.
+    #[serde(rename = "nodePort")]
+    pub node_port: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,14 +104,22 @@ pub struct WrittenPod {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 pub struct WrittenPodSpec {
     pub containers: Option<Vec<WrittenContainer>>,
+    /// Those that are always restarted run beside the others: sidecars.
+    pub init_containers: Option<Vec<WrittenContainer>>,
+    /// Whether it has the addresses and ports of its node.
+    pub host_network: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "an object")]
+#[serde(rename_all = "camelCase")]
 pub struct WrittenContainer {
+    /// They inform only: a container may listen on others too.
     pub ports: Option<Vec<WrittenContainerPort>>,
+    pub restart_policy: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,6 +140,9 @@ pub struct WrittenPodStatus {
     pub address: Option<String>,
     #[serde(rename = "podIPs")]
     pub addresses: Option<Vec<WrittenPodAddress>>,
+    /// An address of its node.
+    #[serde(rename = "hostIP")]
+    pub host_address: Option<String>,
 }
 
 /// An address of a pod, or of an Endpoints object.

@@ -37,9 +37,15 @@ pub struct KubeObjects {
     pub services: Vec<KubeService>,
     /// How many objects of each kind there are; without kinds that have none.
     pub counts: BTreeMap<KubeKind, usize>,
+    /// The namespaces of Services, pods and endpoints. A node has none.
+    pub(super) namespaces: BTreeSet<String>,
     pub(super) holders: BTreeMap<IpAddr, Vec<KubeHolder>>,
     /// The places of the Services that have cluster addresses.
     pub(super) in_cluster: BTreeMap<IpAddr, usize>,
+    /// The places of the Services in their list, by name. A file may have several of one name.
+    places: BTreeMap<KubeName, Vec<usize>>,
+    /// The ports of every node that lead to Services.
+    pub(super) node_ports: BTreeSet<(KubeProtocol, Port)>,
 }
 
 /// An object that has an address.
@@ -49,21 +55,41 @@ pub(super) struct KubeHolder {
     pub name: KubeName,
     /// The ports that it has there; `None` if the object does not say them.
     pub ports: Option<BTreeSet<(KubeProtocol, Port)>>,
+    /// The ports of a Service that its load balancer has no rule for.
+    pub without_rule: BTreeSet<Port>,
 }
 
 impl KubeObjects {
-    /// Adds a Service and its addresses.
+    /// Adds a Service and its addresses, and counts it. A Service that is there already counts once.
     pub(super) fn add_service(&mut self, service: KubeService) {
+        let of_name = self.places.entry(service.name.clone()).or_default();
+        if of_name.iter().any(|at| self.services[*at] == service) {
+            return;
+        }
+        of_name.push(self.services.len());
+        self.count(KubeKind::Service);
         let ports = service.ports.iter().map(|one| (one.protocol, one.port));
         let holder = KubeHolder {
             kind: KubeKind::Service,
             name: service.name.clone(),
             ports: Some(ports.collect()),
+            without_rule: BTreeSet::new(),
         };
-        self.add_holder(&holder, service.addresses());
         let place = self.services.len();
         let in_cluster = service.cluster.iter().map(|address| (*address, place));
         self.in_cluster.extend(in_cluster);
+        self.add_holder(&holder, service.others());
+        let ports = holder.ports.into_iter().flatten();
+        let balanced = ports.filter(|(_, port)| !service.without_rule.contains(port));
+        let holder = KubeHolder {
+            ports: Some(balanced.collect()),
+            without_rule: service.without_rule.clone(),
+            ..holder
+        };
+        self.add_holder(&holder, service.ingress.iter().copied());
+        let each = service.ports.iter();
+        let each = each.filter_map(|one| Some((one.protocol, one.node_port?)));
+        self.node_ports.extend(each);
         self.services.push(service);
     }
 
@@ -78,6 +104,9 @@ impl KubeObjects {
         holder: &KubeHolder,
         addresses: impl IntoIterator<Item = IpAddr>,
     ) {
+        if holder.kind != KubeKind::Node {
+            self.namespaces.insert(holder.name.namespace.clone());
+        }
         let addresses: BTreeSet<IpAddr> = addresses.into_iter().collect();
         for address in addresses {
             let holders = self.holders.entry(address).or_default();
@@ -96,6 +125,15 @@ impl KubeObjects {
         }
         let pods = if self.has_pods() { "" } else { " and no pods" };
         format!("{}{pods}", words.join(", "))
+    }
+
+    /// Returns the namespace of all objects, if they have one.
+    #[must_use]
+    pub fn only_namespace(&self) -> Option<&str> {
+        let mut all = self.namespaces.iter();
+        all.next()
+            .filter(|_| all.next().is_none())
+            .map(String::as_str)
     }
 
     /// Returns whether the file has pods, or the endpoints of Services.

@@ -1,6 +1,5 @@
 //! Reads JSON of kubectl: one object, or a list.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -10,7 +9,8 @@ use thiserror::Error;
 
 use super::names::KubeName;
 use super::object::{
-    Head, WrittenEndpoints, WrittenNode, WrittenPod, WrittenPort, WrittenService, WrittenSlice,
+    Head, WrittenEndpoints, WrittenNode, WrittenPod, WrittenPodSpec, WrittenPort, WrittenService,
+    WrittenSlice,
 };
 use super::objects::{KubeHolder, KubeKind, KubeObjects};
 use super::protocol::KubeProtocol;
@@ -24,6 +24,8 @@ pub enum KubeError {
     Empty,
     #[error("the text is not UTF-8")]
     NotUtf8,
+    #[error("the text is UTF-16, which PowerShell writes with `>`")]
+    Utf16,
     #[error("line {line}, column {column}: {reason}")]
     Json {
         line: usize,
@@ -34,13 +36,22 @@ pub enum KubeError {
         "line {line}, column {column}: this is no object of Kubernetes, since it has no `kind`"
     )]
     NoKind { line: usize, column: usize },
+    #[error(
+        "line {line}, column {column}: this is no object of Kubernetes, since it has no `apiVersion`"
+    )]
+    NoVersion { line: usize, column: usize },
 }
 
 impl KubeError {
     /// Returns the command that prints what is expected.
     #[must_use]
     pub fn hint(&self) -> &'static str {
-        "to write the file: kubectl get services --all-namespaces -o json > services.json"
+        match self {
+            KubeError::Utf16 => {
+                "in PowerShell: kubectl get services --all-namespaces -o json | Out-File -Encoding utf8 services.json"
+            }
+            _ => "to write the file: kubectl get services --all-namespaces -o json > services.json",
+        }
     }
 }
 
@@ -49,6 +60,9 @@ impl KubeError {
 /// # Errors
 /// If the text is not JSON, is not an object with a `kind`, or an object of a known kind has a field of another type.
 pub fn read(text: &[u8]) -> Result<KubeObjects, KubeError> {
+    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        return Err(KubeError::Utf16);
+    }
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let text = str::from_utf8(text).map_err(|_| KubeError::NotUtf8)?;
     if text.trim().is_empty() {
@@ -60,7 +74,7 @@ pub fn read(text: &[u8]) -> Result<KubeObjects, KubeError> {
         return Err(reader.no_kind(text));
     };
     let mut objects = KubeObjects::default();
-    let version = head.api_version.as_deref().unwrap_or_default();
+    let version = head.api_version.as_deref();
     match (head.items, kind.strip_suffix("List")) {
         (Some(items), Some(of_list)) => {
             for item in items {
@@ -84,7 +98,7 @@ impl<'t> KubeReader<'t> {
     fn add_item(
         &self,
         item: &'t str,
-        (version, of_list): (&str, &str),
+        (version, of_list): (Option<&str>, &str),
         objects: &mut KubeObjects,
     ) -> Result<(), KubeError> {
         let head = self.head(item)?;
@@ -93,7 +107,7 @@ impl<'t> KubeReader<'t> {
             None if of_list.is_empty() => return Err(self.no_kind(item)),
             None => of_list,
         };
-        let version = head.api_version.as_ref().map_or(version, Cow::as_ref);
+        let version = head.api_version.as_deref().or(version);
         self.add(item, (version, kind), objects)
     }
 
@@ -101,14 +115,18 @@ impl<'t> KubeReader<'t> {
     fn add(
         &self,
         item: &'t str,
-        (version, kind): (&str, &str),
+        (version, kind): (Option<&str>, &str),
         objects: &mut KubeObjects,
     ) -> Result<(), KubeError> {
+        let Some(version) = version else {
+            let (line, column) = self.position(item, 1, 1);
+            return Err(KubeError::NoVersion { line, column });
+        };
         let kind = match (version, kind) {
             ("v1", "Service") => {
                 let service: WrittenService = self.parsed(item)?;
                 objects.add_service(service.into());
-                KubeKind::Service
+                return Ok(());
             }
             ("v1", "Pod") => {
                 add_pod(self.parsed(item)?, objects);
@@ -185,19 +203,39 @@ fn add_pod(pod: WrittenPod, objects: &mut KubeObjects) {
     // The address of a pod that has ended is another pod's now, or will be.
     let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let texts = texts.filter(|_| !has_ended);
-    let containers = pod.spec.unwrap_or_default().containers.unwrap_or_default();
-    let ports = containers.into_iter().filter_map(|one| one.ports).flatten();
-    let ports: BTreeSet<_> = ports
-        .map(|one| (one.protocol, one.container_port))
-        .collect();
-    // A container may listen on ports that its object does not name.
-    let ports = (!ports.is_empty()).then_some(ports);
+    let host = status.host_address.filter(|_| !has_ended);
     let holder = KubeHolder {
         kind: KubeKind::Pod,
         name: name_of(pod.metadata),
-        ports,
+        ports: pod_ports(pod.spec.unwrap_or_default()),
+        without_rule: BTreeSet::new(),
     };
+    let node = KubeHolder {
+        kind: KubeKind::Node,
+        name: holder.name.clone(),
+        ports: None,
+        without_rule: BTreeSet::new(),
+    };
+    objects.add_holder(&node, parsed_addresses(host));
     objects.add_holder(&holder, parsed_addresses(texts));
+}
+
+/// Returns the ports of a pod, if all its containers name some: one that names none may listen on any, and a pod in the
+/// network of its node shares the ports of all others there.
+fn pod_ports(spec: WrittenPodSpec) -> Option<BTreeSet<(KubeProtocol, Port)>> {
+    if spec.host_network == Some(true) {
+        return None;
+    }
+    let sidecars = spec.init_containers.into_iter().flatten();
+    let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.containers.into_iter().flatten().chain(sidecars);
+    let ports = containers.map(|one| one.ports.filter(|ports| !ports.is_empty()));
+    let ports: Option<Vec<_>> = ports.collect();
+    let ports = ports?.into_iter().flatten();
+    let ports: BTreeSet<_> = ports
+        .map(|one| (one.protocol, one.container_port))
+        .collect();
+    (!ports.is_empty()).then_some(ports)
 }
 
 fn add_endpoints(endpoints: WrittenEndpoints, objects: &mut KubeObjects) {
@@ -233,6 +271,7 @@ fn of_endpoints(name: &KubeName, ports: BTreeSet<(KubeProtocol, Port)>) -> KubeH
         kind: KubeKind::Endpoints,
         name: name.clone(),
         ports: (!ports.is_empty()).then_some(ports),
+        without_rule: BTreeSet::new(),
     }
 }
 
@@ -247,6 +286,7 @@ fn add_node(node: WrittenNode, objects: &mut KubeObjects) {
         kind: KubeKind::Node,
         name: name_of(node.metadata),
         ports: None,
+        without_rule: BTreeSet::new(),
     };
     objects.add_holder(&holder, parsed_addresses(texts));
 }

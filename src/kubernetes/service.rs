@@ -13,6 +13,20 @@ use crate::net::Port;
 /// (<https://learn.microsoft.com/azure/aks/internal-lb>).
 const INTERNAL: &str = "service.beta.kubernetes.io/azure-load-balancer-internal";
 
+/// The annotation that keeps Azure's load balancer from having a rule for a port, so nobody reaches the port there: its
+/// beginning and its end, with the port between them
+/// (<https://cloud-provider-azure.sigs.k8s.io/topics/loadbalancer/>).
+const NO_RULE: [&str; 2] = ["service.beta.kubernetes.io/port_", "_no_lb_rule"];
+
+/// The field, and the annotations, that restrict the clients of a load balancer: the old form of the field, and two of
+/// Azure.
+const SOURCE_RANGES: &str = "loadBalancerSourceRanges";
+const RESTRICTING: [&str; 3] = [
+    "service.beta.kubernetes.io/load-balancer-source-ranges",
+    "service.beta.kubernetes.io/azure-allowed-ip-ranges",
+    "service.beta.kubernetes.io/azure-allowed-service-tags",
+];
+
 /// The namespace of an object that names none.
 const NAMESPACE: &str = "default";
 
@@ -25,7 +39,9 @@ pub struct KubeService {
     pub is_internal: bool,
     /// The ports at its load balancer, cluster addresses and external addresses. Pods may listen on others.
     pub ports: Vec<KubePort>,
-    /// The addresses of its load balancer.
+    /// Those that its load balancer has no rule for. Its other addresses have them.
+    pub without_rule: BTreeSet<Port>,
+    /// The addresses of its load balancer, each once.
     pub ingress: Vec<IpAddr>,
     /// The names of its load balancer, if that has no address.
     pub hostnames: Vec<String>,
@@ -33,8 +49,17 @@ pub struct KubeService {
     pub cluster: Vec<IpAddr>,
     /// Its external addresses.
     pub external: Vec<IpAddr>,
-    /// The networks that its load balancer admits; empty for all.
-    pub admits: Vec<String>,
+    /// The clients that its load balancer admits; empty for all.
+    pub admits: Vec<AdmittedClients>,
+}
+
+/// Clients that a load balancer admits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdmittedClients {
+    /// Networks, or service tags of Azure, as they are written.
+    pub who: Vec<String>,
+    /// The field or the annotation.
+    pub by: &'static str,
 }
 
 /// A port that a Service exposes.
@@ -43,6 +68,8 @@ pub struct KubePort {
     pub name: Option<String>,
     pub protocol: KubeProtocol,
     pub port: Port,
+    /// The port of every node that leads to it.
+    pub node_port: Option<Port>,
 }
 
 /// The type of a Service.
@@ -63,11 +90,17 @@ impl fmt::Display for ServiceType {
 }
 
 impl KubeService {
-    /// Returns all addresses at which it exposes its ports.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        let others = self.cluster.iter().chain(&self.external);
-        self.ingress.iter().chain(others).copied()
+    /// Returns its cluster addresses and external addresses.
+    pub fn others(&self) -> impl Iterator<Item = IpAddr> {
+        self.cluster.iter().chain(&self.external).copied()
     }
+}
+
+/// Returns the annotation that keeps the load balancer from having a rule for a port.
+#[must_use]
+pub fn no_rule_annotation(port: Port) -> String {
+    let [begin, end] = NO_RULE;
+    format!("{begin}{port}{end}")
 }
 
 impl From<WrittenService> for KubeService {
@@ -89,16 +122,46 @@ impl From<WrittenService> for KubeService {
             other => ServiceType::Other(other.unwrap_or("ClusterIP").to_owned()),
         };
         let ports = spec.ports.unwrap_or_default();
+        let is_internal = internal.is_some_and(|value| value == "true");
+        // Load balancers of others do not know the annotation.
+        let is_without_rule = |port: &Port| {
+            let value = annotations.and_then(|all| all.get(&no_rule_annotation(*port)));
+            is_internal && value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        };
+        let mut balanced: Vec<IpAddr> = Vec::new();
+        for address in ingress.iter().filter_map(|one| one.ip) {
+            if !balanced.contains(&address) {
+                balanced.push(address);
+            }
+        }
+        let ranges = spec.load_balancer_source_ranges.unwrap_or_default();
+        let written = RESTRICTING.into_iter().filter_map(|by| {
+            let value = annotations?.get(by)?;
+            let who = value
+                .split(',')
+                .map(str::trim)
+                .filter(|one| !one.is_empty());
+            let who: Vec<String> = who.map(str::to_owned).collect();
+            Some(AdmittedClients { who, by })
+        });
+        let field = AdmittedClients {
+            who: ranges,
+            by: SOURCE_RANGES,
+        };
+        let all = [field].into_iter().chain(written);
+        let admits = all.filter(|one| !one.who.is_empty()).collect();
+        let numbers = ports.iter().map(|one| one.port);
         Self {
-            is_internal: internal.is_some_and(|value| value == "true"),
+            without_rule: numbers.filter(is_without_rule).collect(),
+            is_internal,
             name: name_of(metadata),
             kind,
             ports: ports.into_iter().map(KubePort::from).collect(),
-            ingress: ingress.iter().filter_map(|one| one.ip).collect(),
+            ingress: balanced,
             hostnames: ingress.into_iter().filter_map(|one| one.hostname).collect(),
             cluster: addresses(cluster),
             external: addresses(spec.external_addresses.unwrap_or_default()),
-            admits: spec.load_balancer_source_ranges.unwrap_or_default(),
+            admits,
         }
     }
 }
@@ -116,6 +179,7 @@ impl From<WrittenPort> for KubePort {
             name: written.name.filter(|name| !name.is_empty()),
             protocol: written.protocol,
             port: written.port,
+            node_port: written.node_port.and_then(Port::new),
         }
     }
 }

@@ -98,6 +98,8 @@ fn an_error_names_its_line_and_column() {
         &in_list("10.224.0.222", "10.224.0"),
         &in_list("\"name\": \"tmp-shell\", ", ""),
         &list(&[r#"{"apiVersion": "v1", "kind": "Service"}"#]),
+        &TMP_SHELL.replace(r#""apiVersion": "v1", "#, ""),
+        &list(&[TMP_SHELL]).replace(r#""apiVersion": "v1", "#, ""),
     ];
     let errors = texts.map(|text| {
         let error = read(text.as_bytes()).expect_err(text);
@@ -105,6 +107,14 @@ fn an_error_names_its_line_and_column() {
     });
     insta::assert_snapshot!(errors.concat());
     assert_eq!(read(b"\xff{}").map(|_| ()), Err(KubeError::NotUtf8));
+    // What PowerShell 5 writes with `>`.
+    for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+        let text = TMP_SHELL.encode_utf16();
+        let text: Vec<u8> = [0xfeff].into_iter().chain(text).flat_map(bytes).collect();
+        let error = read(&text).expect_err("it is UTF-16");
+        assert_eq!(error, KubeError::Utf16);
+        assert!(error.hint().contains("Out-File -Encoding utf8"));
+    }
     // The depth that serde_json allows, and beyond.
     let deep = format!("{}1{}", "[".repeat(1000), "]".repeat(1000));
     let deep = format!("{{\"kind\": \"List\", \"apiVersion\": {deep}}}");
@@ -202,6 +212,39 @@ fn a_port_that_is_taken_is_the_users_to_decide() {
 }
 
 #[test]
+fn a_protocol_that_is_free_does_not_wait_for_the_other() {
+    let ports = r#""ports": [{"port": 443}, {"port": 443, "protocol": "UDP"}, {"port": 22}, {"port": 22, "protocol": "UDP"}]"#;
+    let web = balancer(
+        "a/web",
+        r#""ports": [{"port": 443}]"#,
+        r#"{"ip": "10.0.0.1"}"#,
+    );
+    let both = balancer("a/both", ports, r#"{"ip": "10.0.0.2"}"#);
+    insta::assert_snapshot!(drafted(&[&web, &both]), @r"
+    a/web tcp 10.0.0.1:443: forward a-web-443
+    a/both udp 10.0.0.2:443: forward a-both-443
+    a/both tcp 10.0.0.2:443: commented out a-both-443-2: `a-web-443` listens on this port already
+    a/both udp 10.0.0.2:22: forward a-both-22
+    a/both tcp 10.0.0.2:22: commented out a-both-22-2: it would take port 22 from the firewall's own ssh
+    a-web-443 tcp 443 -> 10.0.0.1:443
+    a-both-443 udp 443 -> 10.0.0.2:443
+    a-both-22 udp 22 -> 10.0.0.2:22
+    ");
+}
+
+/// Two lists that were put together, or a controller that reports an address twice.
+#[test]
+fn a_service_or_an_address_that_is_there_twice_counts_once() {
+    let once = drafted(&[TMP_SHELL]);
+    assert_eq!(drafted(&[TMP_SHELL, TMP_SHELL]), once);
+    let address = r#"{"ip": "10.224.0.222", "ipMode": "VIP"}"#;
+    let twice = TMP_SHELL.replace(address, &format!("{address}, {address}"));
+    assert_eq!(drafted(&[&twice]), once);
+    let contents = objects(&list(&[TMP_SHELL, TMP_SHELL])).contents();
+    assert_eq!(contents, "1 Service and no pods");
+}
+
+#[test]
 fn only_internal_load_balancers_with_an_address_are_forwarded() {
     let ports = r#""ports": [{"port": 80}]"#;
     let public = balancer("a/public", ports, r#"{"ip": "20.1.2.3"}"#);
@@ -237,6 +280,41 @@ fn only_internal_load_balancers_with_an_address_are_forwarded() {
     ");
 }
 
+/// cloud-provider-azure makes no rule for such a port. It is usual for Istio's 15021.
+#[test]
+fn a_port_without_a_rule_of_the_load_balancer_is_left_out() {
+    let istio = TMP_SHELL
+        .replace("tmp-shell", "istio")
+        .replace(
+            r#"internal": "true""#,
+            r#"internal": "true", "service.beta.kubernetes.io/port_15021_no_lb_rule": "True",
+            "service.beta.kubernetes.io/port_443_no_lb_rule": "false""#,
+        )
+        .replace(
+            r#""ports": ["#,
+            r#""ports": [{"port": 15021}, {"port": 443}, "#,
+        );
+    assert_eq!(
+        drafted(&[&istio]),
+        "default/istio tcp 10.224.0.222:15021: left out: its load balancer does not have this port: the annotation \
+         `service.beta.kubernetes.io/port_15021_no_lb_rule` is set\n\
+         default/istio tcp 10.224.0.222:443: forward default-istio-443\n\
+         default/istio tcp 10.224.0.222:49180: forward default-istio-49180\n\
+         default-istio-443 tcp 443 -> 10.224.0.222:443\n\
+         default-istio-49180 tcp 49180 -> 10.224.0.222:49180\n"
+    );
+    let found = objects(&istio);
+    assert_eq!(
+        fault(&found, "10.224.0.222", TCP, "15021"),
+        "the Service `default/istio` has not tcp/15021, but tcp/443, tcp/49180 (the annotation \
+         `service.beta.kubernetes.io/port_15021_no_lb_rule` takes one from the load balancer)"
+    );
+    assert_eq!(fault(&found, "10.0.14.2", TCP, "15021"), "");
+    // Only Azure knows the annotation.
+    let other = objects(&istio.replace("azure-load-balancer-internal", "other"));
+    assert_eq!(fault(&other, "10.224.0.222", TCP, "15021"), "");
+}
+
 #[test]
 fn names_are_valid_and_unique() {
     let ports = r#""ports": [{"port": 80}]"#;
@@ -250,7 +328,7 @@ fn names_are_valid_and_unique() {
         .collect();
     // The name that the second of two namesakes has.
     let second = balancer("d/e-80", r#""ports": [{"port": 2}]"#, &address(100));
-    let namesakes = ["d/e", "d/e"].map(|name| balancer(name, ports, &address(101)));
+    let namesakes = [101, 102].map(|n| balancer("d/e", ports, &address(n)));
     let items = items.iter().chain([&second]).chain(&namesakes);
     let items: Vec<&str> = items.map(String::as_str).collect();
     let draft = draft(&objects(&list(&items)).services, firewall());
@@ -289,13 +367,13 @@ fn fault(objects: &KubeObjects, address: &str, protocols: &[Protocol], ports: &s
         }
         Some(TargetFault::NoPort(wrong)) => {
             let WrongPorts {
-                holder,
+                holders,
                 missing,
                 has,
                 instead,
             } = *wrong;
             let instead = instead.map_or(String::new(), |port| format!(", write {port}"));
-            format!("{holder}: not {missing}, but {has}{instead}")
+            format!("{holders} not {missing}, but {has}{instead}")
         }
     }
 }
@@ -314,7 +392,7 @@ fn a_target_must_have_a_port_that_its_service_exposes() {
     // The article's guide: the forward says 49181, the Service exposes 49180.
     assert_eq!(
         fault_of("10.224.0.222", "49181"),
-        "the Service `default/tmp-shell`: not tcp/49181, but tcp/49180, write 49180"
+        "the Service `default/tmp-shell` has not tcp/49181, but tcp/49180, write 49180"
     );
     assert_eq!(fault_of("10.224.0.222", "49180"), "");
     // Ports of pods and of nodes are none of the Service.
@@ -336,7 +414,7 @@ fn a_target_must_have_a_port_that_its_service_exposes() {
             "10.9.0.1",
             &both[..],
             "1-65535",
-            "the Service `a/external`: not tcp/1, tcp/2, tcp/3, tcp/4, tcp/5, tcp/6 and 131061 more, but tcp/80, tcp/443, udp/53",
+            "the Service `a/external` has not tcp/1, tcp/2, tcp/3, tcp/4, tcp/5, tcp/6 and 131061 more, but tcp/80, tcp/443, udp/53",
         ),
         ("10.224.0.222", TCP, "49180", ""),
         ("10.224.0.222", TCP, "443", ""),
@@ -346,19 +424,19 @@ fn a_target_must_have_a_port_that_its_service_exposes() {
             "10.9.0.1",
             &both,
             "53",
-            "the Service `a/external`: not tcp/53, but tcp/80, tcp/443, udp/53",
+            "the Service `a/external` has not tcp/53, but tcp/80, tcp/443, udp/53",
         ),
         (
             "10.9.0.1",
             &[Protocol::Udp],
             "54",
-            "the Service `a/external`: not udp/54, but tcp/80, tcp/443, udp/53, write 53",
+            "the Service `a/external` has not udp/54, but tcp/80, tcp/443, udp/53, write 53",
         ),
         (
             "10.224.0.222",
             TCP,
             "440-449",
-            "the Service `a/external`, the Service `default/tmp-shell`: not tcp/440, tcp/441, tcp/442, tcp/444, tcp/445, \
+            "the Services `a/external`, `default/tmp-shell` have not tcp/440, tcp/441, tcp/442, tcp/444, tcp/445, \
              tcp/446 and 3 more, but tcp/80, tcp/443, tcp/49180, udp/53",
         ),
     ] {
@@ -373,7 +451,7 @@ fn a_target_must_have_a_port_that_its_service_exposes() {
 #[test]
 fn a_target_must_be_the_address_of_an_object() {
     let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", "namespace": "a"},
-        "spec": {"containers": [{"ports": [{"containerPort": 8080}]}, {}]},
+        "spec": {"containers": [{"ports": [{"containerPort": 8080}]}]},
         "status": {"phase": "Running", "podIP": "10.224.0.118", "podIPs": [{"ip": "10.224.0.118"}, {"ip": "fd00:224::118"}]}}"#;
     let silent = pod
         .replace(r#""ports": [{"containerPort": 8080}]"#, "")
@@ -398,7 +476,8 @@ fn a_target_must_be_the_address_of_an_object() {
         (
             "10.224.0.118",
             "80",
-            "the pod `a/web-1`: not tcp/80, but tcp/8080, write 8080".to_owned(),
+            // The ports of containers inform only, so none is proposed.
+            "the pod `a/web-1` has not tcp/80, but tcp/8080".to_owned(),
         ),
         // Its object names no port.
         ("10.224.0.119", "80", String::new()),
@@ -406,7 +485,7 @@ fn a_target_must_be_the_address_of_an_object() {
         (
             "10.224.0.121",
             "80",
-            "the endpoint object `a/web`: not tcp/80, but tcp/8080, write 8080".to_owned(),
+            "the endpoint object `a/web` has not tcp/80, but tcp/8080, write 8080".to_owned(),
         ),
         ("10.224.0.122", "8080", String::new()),
         ("10.224.0.4", "31990", String::new()),
@@ -426,6 +505,100 @@ fn a_target_must_be_the_address_of_an_object() {
     let empty = objects(&list(&[]));
     let words = fault(&empty, "10.224.0.118", TCP, "80");
     assert_eq!(words, "no object: no Services and no pods");
+}
+
+/// A container that names no port may listen on any, a sidecar runs beside the others, and a pod in the network of its
+/// node has the ports of that.
+#[test]
+fn a_port_that_no_object_excludes_is_no_fault() {
+    let pod = |name: &str, address: &str, spec: &str| {
+        format!(
+            r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "namespace": "a"}}, "spec": {{{spec}}},
+            "status": {{"phase": "Running", "podIP": "{address}", "hostIP": "10.224.0.4"}}}}"#
+        )
+    };
+    let named = |port: u16| format!(r#"{{"ports": [{{"containerPort": {port}}}]}}"#);
+    let (proxy, app) = (named(15090), named(80));
+    let init = |policy: &str| app.replacen('{', &format!("{{{policy}"), 1);
+    let sidecar = init(r#""restartPolicy": "Always", "#);
+    let pods = [
+        pod(
+            "silent",
+            "10.224.0.118",
+            &format!(r#""containers": [{proxy}, {{"ports": []}}]"#),
+        ),
+        pod(
+            "sidecar",
+            "10.224.0.119",
+            &format!(r#""containers": [{proxy}], "initContainers": [{sidecar}]"#),
+        ),
+        pod(
+            "init",
+            "10.224.0.120",
+            &format!(r#""containers": [{proxy}], "initContainers": [{app}, {{}}]"#),
+        ),
+        pod(
+            "csi",
+            "10.224.0.4",
+            &format!(r#""hostNetwork": true, "containers": [{proxy}]"#),
+        ),
+    ];
+    let slice = r#"{"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "x", "namespace": "a"},
+        "endpoints": [{"addresses": ["10.224.0.5"]}], "ports": [{"port": 9100}]}"#;
+    let [silent, sidecar, init, host] = &pods;
+    let found = objects(&list(&[TMP_SHELL, silent, sidecar, init, host, slice]));
+    for (address, port, expected) in [
+        ("10.224.0.118", "8080", ""),
+        ("10.224.0.119", "80", ""),
+        ("10.224.0.119", "15090", ""),
+        (
+            "10.224.0.119",
+            "81",
+            "the pod `a/sidecar` has not tcp/81, but tcp/80, tcp/15090",
+        ),
+        // A container that ends before the others begin.
+        (
+            "10.224.0.120",
+            "80",
+            "the pod `a/init` has not tcp/80, but tcp/15090",
+        ),
+        ("10.224.0.4", "30888", ""),
+        // A port of every node leads to the Service.
+        ("10.224.0.5", "31990", ""),
+        ("10.224.0.5", "9100", ""),
+        (
+            "10.224.0.5",
+            "80",
+            "the endpoint object `a/x` has not tcp/80, but tcp/9100, write 9100",
+        ),
+        ("10.224.0.9", "31990", ""),
+        (
+            "10.224.0.9",
+            "31991",
+            "no object: 1 Service, 4 pods, 1 endpoint object",
+        ),
+        // A pod has no ports of its node.
+        (
+            "10.224.0.120",
+            "31990",
+            "the pod `a/init` has not tcp/31990, but tcp/15090",
+        ),
+    ] {
+        assert_eq!(
+            fault(&found, address, TCP, port),
+            expected,
+            "{address} {port}"
+        );
+    }
+    // The pods name the addresses of their nodes.
+    let found = objects(&list(&[TMP_SHELL, silent]));
+    assert_eq!(fault(&found, "10.224.0.4", TCP, "80"), "");
+    let node = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"},
+        "status": {"addresses": [{"address": "10.224.0.4", "type": "InternalIP"}]}}"#;
+    let found = objects(&list(&[TMP_SHELL, node]));
+    assert_eq!(fault(&found, "10.224.0.4", TCP, "31990"), "");
+    let words = fault(&found, "10.224.0.9", TCP, "31990");
+    assert_eq!(words, "no object: 1 Service, 1 node and no pods");
 }
 
 /// Each byte of a text, changed.

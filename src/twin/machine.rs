@@ -135,6 +135,25 @@ fn network_of(family: Family, route: &Value) -> Option<(IpNet, Interface)> {
     Some((net, interface))
 }
 
+/// Reads the networks of the live machine's main routing table, each with the interface that leads to it, and nothing
+/// else of the machine.
+///
+/// # Errors
+/// If `ip` is missing or fails.
+pub fn live_networks() -> Result<Vec<(IpNet, Interface)>, IpError> {
+    let mut networks = Vec::new();
+    for (family, option) in OPTIONS {
+        let routes = batch::list(&[&[option], LIST_ROUTES].concat())?;
+        let known = routes.iter().filter_map(|route| network_of(family, route));
+        networks.extend(known);
+    }
+    Ok(networks)
+}
+
+/// The option of `ip` for each family, and the arguments that list all routes.
+const OPTIONS: [(Family, &str); 2] = [(Family::V4, "-4"), (Family::V6, "-6")];
+const LIST_ROUTES: &[&str] = &["-details", "route", "show", "table", "all"];
+
 impl Machine {
     /// Iterates over the networks of the main routing table, each with the interface that leads to it.
     pub fn networks(&self) -> impl Iterator<Item = (IpNet, Interface)> {
@@ -157,8 +176,8 @@ impl Machine {
             switches: Switches::read(),
             ..Self::default()
         };
-        for (family, option) in [(Family::V4, "-4"), (Family::V6, "-6")] {
-            let routes = batch::list(&[option, "-details", "route", "show", "table", "all"])?;
+        for (family, option) in OPTIONS {
+            let routes = batch::list(&[&[option], LIST_ROUTES].concat())?;
             let rules = batch::list(&[option, "rule"])?;
             machine
                 .routes

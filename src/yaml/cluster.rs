@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::problem::{Problem, ProblemKind};
-use super::written::{WrittenForward, WrittenSpec};
+use super::problem::{Problem, ProblemKind, TargetEdit};
+use super::written::{WrittenForward, WrittenSpec, WrittenTarget};
 use crate::forwards::{Destination, TargetKind, TargetPorts};
 use crate::kubernetes::{KubeObjects, TargetFault};
 use crate::net::{Host, Port, PortRange};
@@ -22,8 +22,8 @@ pub fn warn(spec: &WrittenSpec, objects: &KubeObjects, problems: &mut Vec<Proble
 fn of_forward(forward: &WrittenForward, objects: &KubeObjects) -> impl Iterator<Item = Problem> {
     let protocols = forward.options.protocols.unwrap_or_default();
     let target = forward.target.iter();
-    let each = target.flat_map(|target| target.destinations.iter().map(|to| (target.kind, to)));
-    each.filter_map(move |(kind, to)| {
+    let each = target.flat_map(|target| target.destinations.iter().map(move |to| (target, to)));
+    each.filter_map(move |(target, to)| {
         let Destination { address, ports } = to.value;
         let ports = match ports {
             TargetPorts::Range(ports) => vec![ports],
@@ -36,21 +36,23 @@ fn of_forward(forward: &WrittenForward, objects: &KubeObjects) -> impl Iterator<
         let fault = objects.fault(address, protocols, &ports)?;
         Some(Problem::new(
             to.span.clone(),
-            problem(kind, to.value, fault),
+            problem(target, to.value, fault),
         ))
     })
 }
 
-fn problem(kind: TargetKind, to: Destination, fault: TargetFault) -> ProblemKind {
+fn problem(target: &WrittenTarget, to: Destination, fault: TargetFault) -> ProblemKind {
     let address = to.address;
     match fault {
         TargetFault::NoObject {
             contents,
             with_pods,
+            namespace,
         } => ProblemKind::NotInCluster {
             address,
             contents,
             with_pods,
+            namespace,
         },
         TargetFault::InCluster { service, balancer } => ProblemKind::ClusterAddress {
             address,
@@ -59,7 +61,7 @@ fn problem(kind: TargetKind, to: Destination, fault: TargetFault) -> ProblemKind
         },
         TargetFault::NoPort(ports) => ProblemKind::NotExposed {
             address,
-            write: ports.instead.map(|port| written(kind, address, port)),
+            edit: ports.instead.map(|port| edit(target, address, port)),
             ports,
         },
     }
@@ -67,23 +69,39 @@ fn problem(kind: TargetKind, to: Destination, fault: TargetFault) -> ProblemKind
 
 /// Returns a load balancer with the ports of a target, as a spec has it.
 fn balancer_written(address: IpAddr, ports: TargetPorts) -> String {
-    match ports {
+    let written = match ports {
         TargetPorts::Range(ports) if ports.is_single() => {
-            written(TargetKind::Ilb, address, ports.first())
+            format!("{}:{}", Host(address), ports.first())
         }
-        _ => format!("ilb: {address}"),
+        _ => Host(address).to_string(),
+    };
+    format!("ilb: {}", quoted(address, written))
+}
+
+/// Quotes IPv6: brackets at the beginning of a value are a list in YAML.
+fn quoted(address: IpAddr, written: String) -> String {
+    match address {
+        IpAddr::V4(_) => written,
+        IpAddr::V6(_) => format!("\"{written}\""),
     }
 }
 
-/// Returns a target as a spec has it.
-fn written(kind: TargetKind, address: IpAddr, port: Port) -> String {
-    let key = match kind {
+/// Returns the edit that gives a target another port.
+fn edit(target: &WrittenTarget, address: IpAddr, port: Port) -> TargetEdit {
+    let written = quoted(address, format!("{}:{port}", Host(address)));
+    let fixed = Destination {
+        address,
+        ports: TargetPorts::Range(PortRange::from(port)),
+    };
+    let key = match target.kind {
         TargetKind::Ilb => "ilb",
         TargetKind::Pod => "pod",
     };
-    match address {
-        IpAddr::V4(_) => format!("{key}: {}:{port}", Host(address)),
-        // Brackets at the beginning of a value are a list in YAML.
-        IpAddr::V6(_) => format!("{key}: \"{}:{port}\"", Host(address)),
+    match target.destinations.len() {
+        1 => TargetEdit::Write(format!("{key}: {written}")),
+        _ if target.destinations.iter().any(|to| to.value == fixed) => {
+            TargetEdit::Remove { beside: written }
+        }
+        _ => TargetEdit::Write(written),
     }
 }

@@ -228,6 +228,32 @@ fn same(line: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_first_spec_without_a_forward_is_no_other_order() {
+    let folder = folder();
+    let spec = "firewall: {interface: eth0, snat: 10.3.0.4}\nforwards: []\n";
+    fs::write(folder.path().join("spec.yaml"), spec).unwrap();
+    let rules = "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n";
+    fs::write(folder.path().join("rules.v4"), rules).unwrap();
+    let run = |options: &[&str]| {
+        let args = ["diff", "spec.yaml", "--against", "rules.v4"];
+        said(nvactl(folder.path()).args(args).args(options))
+    };
+    let text = run(&[]);
+    assert!(
+        text.contains("+ (rules)          the rules that every spec has\n"),
+        "{text}"
+    );
+    let markdown = run(&["--format", "markdown"]);
+    assert!(
+        markdown.contains("| the rules that every spec has |"),
+        "{markdown}"
+    );
+    for run in [text, markdown] {
+        assert!(!run.contains("order"), "{run}");
+    }
+}
+
+#[test]
 fn a_rule_that_occurs_twice_is_drift() {
     let twice = |line: &str| {
         let times = if line.contains("comment web -j DNAT") {

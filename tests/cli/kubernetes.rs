@@ -1,6 +1,9 @@
 //! `import --kubernetes` and `check --kubernetes`.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -86,6 +89,86 @@ fn the_spec_goes_to_a_file_that_does_not_exist_yet() {
 }
 
 #[test]
+fn objects_in_place_of_rules_have_a_hint() {
+    let folder = folder();
+    fs::write(folder.path().join("my services.json"), services()).unwrap();
+    let run = said(nvactl(folder.path()).args(["import", "my services.json"]));
+    assert_eq!(
+        run,
+        "exit 2\n--- stderr\nerror: `my services.json` has JSON, and no rules of iptables\n\
+         hint: for Services of a cluster: nvactl import --kubernetes 'my services.json'\n"
+    );
+    let run = said(
+        nvactl(folder.path())
+            .args(["import", "-"])
+            .write_stdin("{ iptables -F; }\n"),
+    );
+    assert!(!run.contains("JSON"), "{run}");
+}
+
+/// kubectl takes seconds before it prints, and a proof takes as long.
+#[test]
+fn a_file_that_appears_while_the_command_runs_is_not_replaced() {
+    let folder = folder();
+    let mut import = Command::new(env!("CARGO_BIN_EXE_nvactl"))
+        .current_dir(folder.path())
+        .args(["import", "--kubernetes", "-", "-o", "spec.yaml"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = import.stdin.take().unwrap();
+    // More than a pipe holds: the command reads, so it has looked for the file.
+    stdin.write_all(&vec![b' '; 1 << 20]).unwrap();
+    fs::write(folder.path().join("spec.yaml"), "precious").unwrap();
+    stdin.write_all(services().as_bytes()).unwrap();
+    drop(stdin);
+    let output = import.wait_with_output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert_eq!(
+        errors,
+        "error: `spec.yaml` exists already, and is not replaced\nhint: name a file that does not exist, or remove this one\n"
+    );
+    let kept = fs::read_to_string(folder.path().join("spec.yaml")).unwrap();
+    assert_eq!(kept, "precious");
+    let left = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "no file that is not complete stays");
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_a_file_that_exists() {
+    let folder = folder();
+    symlink("elsewhere.yaml", folder.path().join("spec.yaml")).unwrap();
+    let run = said(
+        nvactl(folder.path())
+            .args(["import", "--kubernetes", "-", "-o", "spec.yaml"])
+            .write_stdin(services()),
+    );
+    assert!(
+        run.starts_with("exit 2\n--- stderr\nerror: `spec.yaml` exists already"),
+        "{run}"
+    );
+    assert!(!folder.path().join("elsewhere.yaml").exists());
+}
+
+#[test]
+fn a_dash_is_standard_output() {
+    let folder = folder();
+    let run = |output: &[&str]| {
+        said(
+            nvactl(folder.path())
+                .args(["import", "--kubernetes", "-"])
+                .args(output)
+                .write_stdin(services()),
+        )
+    };
+    assert_eq!(run(&["-o", "-"]), run(&[]));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_spec_is_its_own_services_until_they_change() {
     let folder = folder();
     fs::write(folder.path().join("services.json"), services()).unwrap();
@@ -144,6 +227,72 @@ fn a_target_that_the_objects_do_not_have_is_a_warning_at_its_place() {
     assert!(
         github.contains("::warning file=fw.yaml,line=6,col=12"),
         "{github}"
+    );
+}
+
+/// A hint for one item of a list has no key, and does not make two equal items.
+#[test]
+fn the_edit_of_a_list_is_that_of_an_item() {
+    let objects = OBJECTS.replace("\"protocol\": \"UDP\"", "\"protocol\": \"TCP\"");
+    for (targets, hints) in [
+        (
+            "[\"10.224.0.222:1\", \"10.9.0.1:2\"]",
+            &["write `10.224.0.222:49180`"][..],
+        ),
+        ("[\"10.224.0.222:1\"]", &["write `pod: 10.224.0.222:49180`"]),
+        (
+            "[\"10.224.0.222:1\", \"10.224.0.222:49180\"]",
+            &["remove it from the list, which has `10.224.0.222:49180` already"],
+        ),
+        (
+            "[\"[fd00:224::230]:1\", \"[fd00:224::231]:1\"]",
+            &["write `\"[fd00:224::230]:53\"`"],
+        ),
+    ] {
+        let folder = folder();
+        let spec = format!(
+            "firewall: {{interface: eth0, snat: masquerade}}\nforwards: [{{name: web, listen: 80, \
+             target: {{pod: {targets}}}, silence: [not-in-cluster]}}]\n"
+        );
+        fs::write(folder.path().join("fw.yaml"), spec).unwrap();
+        let check = ["check", "fw.yaml", "--kubernetes", "-"];
+        let run = said(
+            nvactl(folder.path())
+                .args(check)
+                .write_stdin(objects.as_str()),
+        );
+        let found: Vec<&str> = run
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("= hint: "))
+            .collect();
+        assert_eq!(found, hints, "{run}");
+    }
+}
+
+/// `kubectl get services` without a namespace prints those of one.
+#[test]
+fn a_file_of_one_namespace_says_so() {
+    let only = OBJECTS.replace("\"infra\"", "\"default\"");
+    let spec_of = SPEC.replace("10.224.0.222", "10.224.0.99");
+    let check = |objects: &str| {
+        let folder = folder();
+        fs::write(folder.path().join("objects.json"), objects).unwrap();
+        let check = ["check", "-", "--kubernetes", "objects.json"];
+        said(
+            nvactl(folder.path())
+                .args(check)
+                .write_stdin(spec_of.as_str()),
+        )
+    };
+    let hint = "the file has only the namespace `default`, so write a file with all of them: \
+                kubectl get services,endpoints,pods --all-namespaces -o json; if the target is not in the cluster";
+    let run = check(&only);
+    assert!(run.contains(hint), "{run}");
+    let run = check(OBJECTS);
+    assert!(!run.contains("namespace `"), "{run}");
+    assert!(
+        run.contains("hint: write the address that the target has now"),
+        "{run}"
     );
 }
 

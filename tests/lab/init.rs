@@ -2,18 +2,27 @@
 
 use crate::firewall::{SPEC, apply, firewall, load};
 use crate::foreign::FOREIGN;
-use crate::lab::{Backend, Lab, Said, host_with, save};
+use crate::lab::{Backend, FIREWALL, Lab, Said, host_with, save};
 use crate::namespace::Host;
 use crate::nvactl;
-use crate::traffic::serve_tcp;
+use crate::traffic::{answer, serve_tcp};
 
-/// Runs `init`, and returns what it printed. `check` accepts the spec, and so it does without the `#` of the examples.
+/// Runs `init`, and returns what it printed. `check` accepts the spec, and so it does without the `#` of the examples. A
+/// FORWARD policy that is kept is warned of, as in every spec.
 fn init(host: &Host) -> Said {
     let said = nvactl(host, &["init"], "");
     assert_eq!(said.code, 0, "{said:?}");
     for spec in [said.stdout.clone(), with_examples(&said.stdout)] {
-        let checked = nvactl(host, &["check", "-", "--deny", "all"], &spec);
-        assert_eq!((checked.code, checked.stderr.as_str()), (0, ""), "{spec}");
+        let checked = nvactl(host, &["check", "-"], &spec);
+        assert_eq!(checked.code, 0, "{spec}");
+        let warned: Vec<&str> = checked.stderr.matches("warning[").collect();
+        let kept = checked.stderr.matches("warning[policy-kept]");
+        assert_eq!(warned.len(), kept.count(), "{checked:?}");
+        assert_eq!(
+            warned.len(),
+            spec.matches("forward_policy: keep\n").count(),
+            "{spec}"
+        );
     }
     said
 }
@@ -166,12 +175,17 @@ fn rules_that_forward_already_are_named(backend: Backend) {
          iptables -t nat -A POSTROUTING -o eth0 -p tcp --dport 49180 -d 10.224.0.222 -j SNAT --to-source 10.3.0.4",
     );
     let said = init(&host);
-    assert_eq!(said.stderr, format!("note: {ALREADY}1 forward. {IMPORT}"));
+    let words = "Applying this spec leaves them alone, since it keeps the FORWARD policy.";
+    assert_eq!(
+        said.stderr,
+        format!("note: {ALREADY}1 forward. {words} {IMPORT}")
+    );
     assert!(
         said.stdout
-            .contains(&format!("# Note: {ALREADY}1 forward. {IMPORT}")),
+            .contains(&format!("# Note: {ALREADY}1 forward. {words} {IMPORT}")),
         "{said:?}"
     );
+    has(&said.stdout, &["forward_policy: keep"]);
     has(&said.stdout, &["listen: 8443"]);
     // The command works.
     let imported = nvactl(&host, &["import", "live", "--no-proof"], "");
@@ -181,7 +195,50 @@ fn rules_that_forward_already_are_named(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
     let said = init(&host);
-    assert_eq!(said.stderr, format!("note: {ALREADY}3 forwards. {IMPORT}"));
+    let words = "Applying this spec removes those that are nvactl's.";
+    assert_eq!(
+        said.stderr,
+        format!("note: {ALREADY}3 forwards. {words} {IMPORT}")
+    );
+    assert!(!said.stdout.contains("forward_policy"), "{said:?}");
+}
+
+lab_test!(either outbound_rules_are_those_that_an_import_finds);
+/// The rules name no interface behind which the sources are: the machine's routes do.
+fn outbound_rules_are_those_that_an_import_finds(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    lab.firewall
+        .run("iptables -t nat -A POSTROUTING -s 10.4.0.0/24 -o eth0 -j MASQUERADE");
+    let said = init(&lab.firewall);
+    let imported = nvactl(&lab.firewall, &["import", "live", "--no-proof"], "");
+    assert!(
+        imported.stderr.ends_with("; 1 outbound entry\n"),
+        "{imported:?}"
+    );
+    let note = "note: rules of this machine forward already: 1 outbound entry. ";
+    assert!(said.stderr.starts_with(note), "{said:?}");
+}
+
+lab_test!(either a_first_spec_cuts_no_forward_that_is_there);
+fn a_first_spec_cuts_no_forward_that_is_there(backend: Backend) {
+    let lab = Lab::two_nics(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.firewall.shell(
+        "sysctl -qw net.ipv4.ip_forward=1
+         iptables -t nat -A PREROUTING -i eth0 -p tcp --dport 8088 -j DNAT --to-destination 10.224.0.118:80
+         iptables -t nat -A POSTROUTING -o eth1 -j MASQUERADE",
+    );
+    let reached = answer("pod", "10.4.0.4");
+    assert_eq!(lab.tcp(FIREWALL, 8088), reached);
+    for spec in [
+        init(&lab.firewall).stdout,
+        with_examples(&init(&lab.firewall).stdout),
+    ] {
+        lab.apply(&spec);
+        assert_eq!(lab.tcp(FIREWALL, 8088), reached, "{spec}");
+        assert_eq!(lab.nvactl(&["remove"]).code, 0);
+        assert_eq!(lab.tcp(FIREWALL, 8088), reached, "{spec}");
+    }
 }
 
 lab_test!(either a_first_spec_replaces_no_file);

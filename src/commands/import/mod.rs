@@ -12,7 +12,6 @@ mod written;
 use super::console::Console;
 use super::error::{Error, Result};
 use super::exit::Exit;
-use super::failure::CommandRefusal;
 use super::host::HostAccess;
 use crate::cli::ImportArgs;
 use crate::host::file;
@@ -27,11 +26,8 @@ use rules::ImportedRules;
 use written::ImportedSpec;
 
 pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
-    if let Some(path) = &args.output
-        && file::read(path)?.is_some()
-    {
-        let file = path.display().to_string();
-        return Err(CommandRefusal::FileExists { file }.into());
+    if let Some(path) = args.output() {
+        file::check_new(path)?;
     }
     if let Some(objects) = &args.kubernetes {
         return kubernetes::run(args, objects, console);
@@ -50,7 +46,7 @@ pub fn run(args: &ImportArgs, on: HostAccess<'_>, console: &mut Console) -> Resu
         draft: &draft,
         proof: proof.as_ref(),
         spec: &spec,
-        output: args.output.as_deref(),
+        output: args.output(),
     };
     let written = ImportedSpec {
         spec: &spec,

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::change::change;
 use crate::commands::console::Console;
 use crate::commands::error::{Error, Result};
+use crate::commands::failure::CommandRefusal;
 use crate::commands::host::{HostAccess, READ_WAIT};
 use crate::forwards::{ForwardSet, PacketTest};
 use crate::host;
@@ -57,6 +58,13 @@ impl ImportedRules {
             return Self::live(on, console);
         }
         let RulesText { name, bytes } = rules_text::read(named)?;
+        if is_json(&bytes) {
+            return Err(CommandRefusal::JsonForRules {
+                file: name,
+                named: named.to_owned(),
+            }
+            .into());
+        }
         let typed = read_typed(&parse::text_of(&bytes)).map_err(|error| Error::RulesFile {
             file: name.clone(),
             source: Box::new(error.into()),
@@ -179,6 +187,13 @@ impl ImportedRules {
         let rule = rules.and_then(|(_, rules)| rules.chain(*table, chain)?.rules.get(*at));
         rule.map_or(String::new(), |rule| Line::Append(chain, rule).to_string())
     }
+}
+
+/// Returns whether a text is an object of JSON, such as kubectl prints. `{` alone begins a block of the shell too.
+fn is_json(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let inner = text.trim_ascii_start().strip_prefix(b"{");
+    inner.is_some_and(|inner| inner.trim_ascii_start().starts_with(b"\""))
 }
 
 fn filter(rules: &[(Family, Ruleset)], backend: Backend) -> Result<PacketFilter> {

@@ -22,12 +22,12 @@ impl<J: Serialize> ImportedSpec<'_, J> {
     /// # Errors
     /// If the file cannot be written. Nothing is printed then.
     pub(super) fn give(self, args: &ImportArgs, console: &mut Console) -> Result<()> {
-        if let Some(path) = &args.output {
-            file::replace(path, self.spec.as_bytes(), file::SPEC_MODE)?;
+        if let Some(path) = args.output() {
+            file::create_new(path, self.spec.as_bytes(), file::SPEC_MODE)?;
         }
         match args.format {
             ImportFormat::Json => console.say_json(&self.json)?,
-            ImportFormat::Text if args.output.is_some() => console.print(&self.table),
+            ImportFormat::Text if args.output().is_some() => console.print(&self.table),
             ImportFormat::Text => {
                 console.print_exact(self.spec);
                 console.tell(self.table);

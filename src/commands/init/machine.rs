@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::others::is_of_guests;
 use crate::commands::host::{HostAccess, READ_WAIT};
-use crate::forwards::Numbers;
+use crate::forwards::{ForwardPolicy, Name, Numbers};
 use crate::host::listening::{ListeningSocket, listening};
 use crate::host::network::{self, Links, Packet, somebody};
 use crate::host::{azure, require_root};
-use crate::import::{KnownRoutes, import};
+use crate::import::{Draft, KnownRoutes, RuleFate, import};
 use crate::net::per_family::Families;
 use crate::net::words::with_causes;
 use crate::net::{Family, Port, PortRange};
 use crate::netfilter::matches::{Match, PortsOf};
 use crate::netfilter::names::TableName;
-use crate::netfilter::negatable::Negatable::Is;
+use crate::netfilter::negatable::Negatable::{Is, Not};
+use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
+use crate::plan::unplan::unplan;
+use crate::twin::machine::live_networks;
 
 /// The machine, as far as a first spec needs it.
 #[derive(Debug)]
@@ -38,6 +42,10 @@ pub(super) enum FoundRules {
     Read {
         /// How many forwards and outbound entries an import would find.
         numbers: Numbers,
+        /// Whether some of these are nvactl's own.
+        with_own: bool,
+        /// The policy that they need.
+        policy: ForwardPolicy,
         /// The ports that these forwards, and rules of other programs, take.
         listeners: Vec<PortRange>,
     },
@@ -88,15 +96,47 @@ impl FoundRules {
             Some((family, live.ruleset.clone()))
         });
         let rules: Vec<(Family, Ruleset)> = rules.collect();
-        let draft = import(&rules, &KnownRoutes::default());
+        // Without routes, the rules alone say which interface leads where.
+        let routes = live_networks().unwrap_or_default();
+        let mut draft = import(&rules, &KnownRoutes(routes));
+        let of_guests = entries_of_guests(&draft, &rules);
+        let outbound = &mut draft.set.outbound;
+        outbound.retain(|entry| !of_guests.contains(&entry.name));
+        let own = rules.iter().filter_map(|(_, rules)| unplan(rules));
+        let own: usize = own.map(|set| set.numbers().all()).sum();
         let forwards = draft.set.forwards.iter();
         let listeners = forwards.map(|one| one.listen.ports);
         let redirected = rules.iter().flat_map(|(_, rules)| redirected(rules));
         FoundRules::Read {
             numbers: draft.set.numbers(),
+            with_own: own > 0,
+            policy: draft.set.firewall.forward_policy,
             listeners: listeners.chain(redirected).collect(),
         }
     }
+}
+
+/// Returns the entries whose rules name an interface to containers or virtual machines: their program writes the rules.
+fn entries_of_guests(draft: &Draft, rules: &[(Family, Ruleset)]) -> BTreeSet<Name> {
+    let entries = draft.accounts.iter().filter_map(|account| {
+        let RuleFate::Taken { entries, .. } = &account.fate else {
+            return None;
+        };
+        let place = &account.place;
+        let (_, rules) = rules.iter().find(|(family, _)| *family == place.family)?;
+        let chain = rules.chain(place.table, &place.chain)?;
+        names_guests(chain.rules.get(place.at)?).then_some(entries)
+    });
+    entries.flatten().cloned().collect()
+}
+
+fn names_guests(rule: &Rule) -> bool {
+    rule.matches.iter().any(|condition| match condition {
+        Match::Ingress(Is(one) | Not(one)) | Match::Egress(Is(one) | Not(one)) => {
+            is_of_guests(&one.to_string())
+        }
+        _ => false,
+    })
 }
 
 /// Returns the ports that rules redirect, such as those that Docker publishes.

@@ -3,32 +3,12 @@
 use std::net::IpAddr;
 
 use super::machine::FoundMachine;
+use super::others::is_others;
 use crate::forwards::{Snat, Snats};
 use crate::host::network::Link;
 use crate::net::{AddressRange, Family, Interface, not_a_host};
 
-/// Interfaces of other programs, by the beginning of their names. Neither clients nor targets of a firewall are behind
-/// them.
-const OTHERS: [&str; 18] = [
-    "lo",
-    "docker",
-    "br-",
-    "virbr",
-    "veth",
-    "cni",
-    "cali",
-    "flannel",
-    "cilium",
-    "lxc",
-    "lxd",
-    "kube",
-    "podman",
-    "tun",
-    "tap",
-    "wg",
-    "tailscale",
-    "zt",
-];
+const LOOPBACK: &str = "lo";
 
 /// The interfaces of both sides, and the source address.
 #[derive(Debug, PartialEq, Eq)]
@@ -125,14 +105,23 @@ fn masquerade() -> Snats {
 
 /// Returns the interfaces that a firewall may have clients or targets behind.
 pub(super) fn candidates(found: &FoundMachine) -> impl Iterator<Item = (Interface, &Link)> {
-    let links = found.links.0.iter().filter(|link| {
-        let is_others = OTHERS.iter().any(|begin| link.name.starts_with(begin));
+    let links = usable(found).filter(|link| !is_others(&link.name));
+    links.filter_map(|link| Some((link.name.parse().ok()?, link)))
+}
+
+/// Returns the interfaces that are passed over, since their names are those of other programs' interfaces.
+pub(super) fn passed_over(found: &FoundMachine) -> impl Iterator<Item = &Link> {
+    usable(found).filter(|link| is_others(&link.name))
+}
+
+/// Returns the interfaces with an address, without the loopback.
+fn usable(found: &FoundMachine) -> impl Iterator<Item = &Link> {
+    found.links.0.iter().filter(|link| {
         let has_address = Family::ALL
             .into_iter()
             .any(|family| address(link, family).is_some());
-        link.enabled && link.bridge.is_none() && has_address && !is_others
-    });
-    links.filter_map(|link| Some((link.name.parse().ok()?, link)))
+        link.name != LOOPBACK && link.enabled && link.bridge.is_none() && has_address
+    })
 }
 
 /// Returns the first address of an interface that a host can have.

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::machine::{FoundMachine, FoundRules};
-use super::sides::{ChosenSides, address, candidates, choose};
+use super::sides::{ChosenSides, address, candidates, choose, passed_over};
 use crate::forwards::{
     Balance, Destination, Firewall, Forward, ForwardPolicy, ForwardSet, ForwardTarget, Listen,
     Name, Snat, Sources, TargetKind, TargetPorts,
 };
+use crate::host::network::Link;
 use crate::net::words::few;
 use crate::net::{Family, Port, PortRange, Protocol};
 use crate::yaml::{CommentedOut, Comments, spec_text};
@@ -18,6 +19,8 @@ const PORTS: [u16; 4] = [8080, 8443, 8000, 9000];
 const FURTHER: std::ops::Range<u16> = 10_000..32_768;
 /// The most ports that the comment lists.
 const MOST_PORTS: usize = 20;
+/// The most interfaces that a comment lists.
+const MOST_INTERFACES: usize = 20;
 /// The port of the targets of the examples.
 const HTTP: u16 = 80;
 
@@ -31,7 +34,7 @@ pub(super) fn spec(found: &FoundMachine) -> String {
             egress: sides.egress.clone(),
             snat: sides.snat,
             mss: None,
-            forward_policy: ForwardPolicy::Drop,
+            forward_policy: policy(found),
             layout: None,
         },
         forwards: Vec::new(),
@@ -40,27 +43,53 @@ pub(super) fn spec(found: &FoundMachine) -> String {
     };
     let comments = Comments {
         head: head(found),
-        firewall: sides.reasons.clone(),
+        firewall: sides
+            .reasons
+            .iter()
+            .cloned()
+            .chain(policy_reason(found))
+            .collect(),
         commented_out: examples(found, &sides),
         ..Comments::default()
     };
     spec_text(&set, &comments)
 }
 
+/// Returns the FORWARD policy of the spec: `drop`, unless rules forward already that would end with it.
+fn policy(found: &FoundMachine) -> ForwardPolicy {
+    match &found.rules {
+        FoundRules::Read {
+            numbers, policy, ..
+        } if numbers.all() > 0 => *policy,
+        _ => ForwardPolicy::Drop,
+    }
+}
+
+/// Returns the reason for a policy that is kept.
+fn policy_reason(found: &FoundMachine) -> Option<String> {
+    (policy(found) == ForwardPolicy::Keep).then(|| {
+        "The rules that forward already need the FORWARD policy, which accepts, so `forward_policy: keep` leaves it alone. \
+         Once this spec has all that they forward, remove the line: the policy is DROP then."
+            .to_owned()
+    })
+}
+
 /// Returns the notes for the user: what was not looked at, and rules that forward already.
 pub(super) fn notes(found: &FoundMachine) -> Vec<String> {
+    /// The policy of a spec that does not say `keep`.
+    const DROPS: &str =
+        "If some do and the FORWARD policy accepts, applying this spec drops their packets.";
     let mut notes = Vec::new();
     if found.links.0.is_empty() {
         notes.push("the interfaces could not be listed: is iproute2 installed?".to_owned());
     }
     match &found.rules {
-        FoundRules::NotRoot => notes.push(
-            "rules that forward already were not looked for, which needs root: sudo nvactl init"
-                .to_owned(),
-        ),
+        FoundRules::NotRoot => notes.push(format!(
+            "rules that forward already were not looked for, which needs root. {DROPS} To look: sudo nvactl init"
+        )),
         FoundRules::Unread(why) => {
             notes.push(format!(
-                "rules that forward already were not looked for: {why}"
+                "rules that forward already were not looked for: {why}. {DROPS}"
             ));
         }
         FoundRules::Read { .. } => notes.extend(forwards_already(found)),
@@ -68,14 +97,27 @@ pub(super) fn notes(found: &FoundMachine) -> Vec<String> {
     notes
 }
 
-/// Returns the sentence about rules that forward already; `None` if there are none, or they are not known.
+/// Returns the sentences about rules that forward already; `None` if there are none, or they are not known.
 fn forwards_already(found: &FoundMachine) -> Option<String> {
-    let FoundRules::Read { numbers, .. } = &found.rules else {
+    let FoundRules::Read {
+        numbers,
+        with_own,
+        policy,
+        ..
+    } = &found.rules
+    else {
         return None;
     };
-    (numbers.forwards + numbers.entries > 0).then(|| {
+    let applying = match (with_own, policy) {
+        (true, _) => "Applying this spec removes those that are nvactl's.",
+        (false, ForwardPolicy::Keep) => {
+            "Applying this spec leaves them alone, since it keeps the FORWARD policy."
+        }
+        (false, ForwardPolicy::Drop) => "Applying this spec leaves them alone.",
+    };
+    (numbers.all() > 0).then(|| {
         format!(
-            "rules of this machine forward already: {}. To write a spec from them: sudo nvactl import live -o imported.yaml",
+            "rules of this machine forward already: {}. {applying} To write a spec from them: sudo nvactl import live -o imported.yaml",
             numbers.words()
         )
     })
@@ -87,13 +129,23 @@ fn head(found: &FoundMachine) -> Vec<String> {
          an example, and write your own port and target."
             .to_owned(),
     ];
-    let interfaces = candidates(found).map(|(name, link)| {
-        let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
-        format!("{name} {}", addresses.join(" "))
-    });
-    let interfaces: Vec<String> = interfaces.collect();
+    let listed = |links: Vec<&Link>| {
+        let each = links.into_iter().map(|link| {
+            let addresses: Vec<String> = link.addresses.iter().map(ToString::to_string).collect();
+            format!("{} {}", link.name, addresses.join(" "))
+        });
+        few(each, MOST_INTERFACES)
+    };
+    let interfaces: Vec<&Link> = candidates(found).map(|(_, link)| link).collect();
     if !interfaces.is_empty() {
-        lines.push(format!("Interfaces: {}", interfaces.join(", ")));
+        lines.push(format!("Interfaces: {}", listed(interfaces)));
+    }
+    let others: Vec<&Link> = passed_over(found).collect();
+    if !others.is_empty() {
+        lines.push(format!(
+            "Passed over, since other programs give their interfaces such names: {}",
+            listed(others)
+        ));
     }
     if let Some(ports) = taken_ports(found) {
         lines.push(format!(
@@ -221,8 +273,8 @@ mod tests {
     use super::*;
     use crate::forwards::Numbers;
     use crate::host::listening::ListeningSocket;
-    use crate::host::network::{Link, Links};
-    use crate::yaml;
+    use crate::host::network::Links;
+    use crate::yaml::{self, Code};
 
     fn link(name: &str, addresses: &[&str]) -> Link {
         let addresses = addresses
@@ -268,6 +320,8 @@ mod tests {
             let reading = yaml::examine(text.as_bytes());
             let problems = reading.problems.iter();
             let problems = problems.filter(|one| one.severity() != yaml::Severity::Note);
+            // A policy that is kept is warned of, as in every spec.
+            let problems = problems.filter(|one| one.kind.code() != Code::PolicyKept);
             let problems: Vec<_> = problems.map(|one| one.words().text).collect();
             assert_eq!(problems, [""; 0], "{text}");
             reading.set.expect("it has no error")
@@ -307,6 +361,8 @@ mod tests {
                 forwards: 2,
                 entries: 0,
             },
+            with_own: false,
+            policy: ForwardPolicy::Drop,
             listeners: vec!["8400-8500".parse().expect("ports")],
         };
         let text = spec(&found);
@@ -390,6 +446,89 @@ mod tests {
         insta::assert_snapshot!(text);
     }
 
+    /// A name that only begins like one of another program is the machine's own.
+    #[test]
+    fn interfaces_of_other_programs_are_known_by_their_names() {
+        let chosen = |name: &str| {
+            let found = machine(&[link("eth0", &["10.3.0.4"]), link(name, &["10.4.0.4"])]);
+            let text = spec(&found);
+            let words = format!(
+                "# Passed over, since other programs give their interfaces such names: {name} 10.4.0.4\n"
+            );
+            (choose(&found).egress.to_string(), text.contains(&words))
+        };
+        for name in [
+            "local0",
+            "tunnel0",
+            "br-lan",
+            "br-0123456789ag",
+            "tapir",
+            "eth1",
+        ] {
+            assert_eq!(chosen(name), (name.to_owned(), false));
+        }
+        for name in [
+            "br-0123456789ab",
+            "tun0",
+            "tap12",
+            "docker0",
+            "virbr0",
+            "wg0",
+            "veth1a2b",
+        ] {
+            assert_eq!(chosen(name), ("eth0".to_owned(), true), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_rules_need_is_kept() {
+        let mut found = machine(&[link("eth0", &["10.3.0.4"])]);
+        let rules = |forwards, policy, with_own| FoundRules::Read {
+            numbers: Numbers {
+                forwards,
+                entries: 0,
+            },
+            with_own,
+            policy,
+            listeners: Vec::new(),
+        };
+        for (forwards, policy, with_own, keeps, note) in [
+            (
+                1,
+                ForwardPolicy::Keep,
+                false,
+                true,
+                " Applying this spec leaves them alone, since it keeps the FORWARD policy. ",
+            ),
+            (
+                1,
+                ForwardPolicy::Drop,
+                false,
+                false,
+                " Applying this spec leaves them alone. ",
+            ),
+            (
+                2,
+                ForwardPolicy::Drop,
+                true,
+                false,
+                " Applying this spec removes those that are nvactl's. ",
+            ),
+            (0, ForwardPolicy::Keep, false, false, ""),
+        ] {
+            found.rules = rules(forwards, policy, with_own);
+            let text = spec(&found);
+            examples_of(&text);
+            let is_kept = text.contains("\n  forward_policy: keep\n");
+            let is_said =
+                text.contains("\n# The rules that forward already need the FORWARD policy");
+            assert_eq!((is_kept, is_said), (keeps, keeps), "{text}");
+            let said = notes(&found).join("\n");
+            assert!(said.contains(note), "{said}");
+            assert_eq!(said.is_empty(), forwards == 0, "{said}");
+        }
+    }
+
     #[test]
     fn no_port_is_proposed_that_is_taken() {
         let mut found = machine(&[link("eth0", &["10.3.0.4"])]);
@@ -411,6 +550,8 @@ mod tests {
                 forwards: 1,
                 entries: 0,
             },
+            with_own: false,
+            policy: ForwardPolicy::Drop,
             listeners: vec!["12000-20100".parse().expect("ports")],
         };
         assert_eq!(ports(&found), [20_101, 20_102]);
@@ -420,6 +561,8 @@ mod tests {
                 forwards: 1,
                 entries: 0,
             },
+            with_own: false,
+            policy: ForwardPolicy::Drop,
             listeners: vec![PortRange::ALL],
         };
         assert_eq!(ports(&found), [0_u16; 0]);

@@ -43,8 +43,11 @@ pub struct Comparison {
     pub removed: Vec<ForwardLine>,
     pub changed: Vec<ForwardChange>,
     pub drift: Vec<Drift>,
-    /// Whether the rules are equal, but in another order.
+    /// Whether the rules are equal, but in another order, or only those are missing that every spec has.
     pub reordered: bool,
+    /// Whether those that every spec has are missing, since no chain of nvactl's is there.
+    #[serde(skip)]
+    pub lacks_common: bool,
 }
 
 /// A short description of a forward, all its listeners of one protocol, or of an outbound entry.
@@ -147,6 +150,8 @@ fn compare_holding(
         && comparison.changed.iter().all(is_moved)
         && comparison.drift.iter().all(in_front)
         && !diff::holds_the_same(have, &planned, false);
+    comparison.lacks_common =
+        comparison.reordered && !have.chains().any(|(_, name, _)| name.is_own());
     comparison
 }
 
@@ -250,6 +255,7 @@ pub fn merged(each: impl IntoIterator<Item = Comparison>) -> Comparison {
         }
         all.drift.extend(one.drift);
         all.reordered |= one.reordered;
+        all.lacks_common |= one.lacks_common;
     }
     all
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::facts::{ReachFacts, outside, range_ends, sender, snat_ends};
 use crate::forwards::{Forward, ForwardSet, Name, Outbound};
-use crate::host::network::{Links, Packet, somebody};
+use crate::host::network::{Links, Packet, Route, somebody};
 use crate::net::{Family, Interface};
 use crate::netfilter::conntrack::Flow;
 
@@ -44,6 +44,7 @@ pub enum Fault<'s> {
     OtherEgress {
         targets: BTreeSet<IpAddr>,
         leaves_by: String,
+        hop: NextHop,
         egress: &'s Interface,
         /// The key of the egress in the spec.
         key: &'static str,
@@ -66,6 +67,23 @@ pub enum Fault<'s> {
     },
     /// There are too many targets to ask for every route.
     NotAsked { targets: usize },
+}
+
+/// The next hop of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NextHop {
+    Router,
+    /// The target itself, in a network of the machine.
+    Target,
+}
+
+impl NextHop {
+    fn of(route: &Route) -> Self {
+        match route.gateway {
+            Some(_) => NextHop::Router,
+            None => NextHop::Target,
+        }
+    }
 }
 
 /// Returns everything that forwards lack, grouped by kind. `flows` are evidence: the network routes an address to
@@ -210,6 +228,7 @@ enum Misrouted<'s> {
     Here,
     By {
         leaves_by: String,
+        hop: NextHop,
         egress: &'s Interface,
         key: &'static str,
     },
@@ -221,6 +240,21 @@ enum Misrouted<'s> {
         egress: &'s Interface,
         reason: String,
     },
+}
+
+impl Misrouted<'_> {
+    /// Returns whether the target is in the network of the interface by which the packets come in, so they need no
+    /// firewall.
+    fn is_beside(&self, ingress: &Interface) -> bool {
+        match self {
+            Misrouted::By {
+                leaves_by,
+                hop: NextHop::Target,
+                ..
+            } => leaves_by == ingress.as_str(),
+            _ => false,
+        }
+    }
 }
 
 fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>> {
@@ -249,7 +283,8 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
         let to = outside(entry);
         for ingress in &entry.ingress {
             let by = (&entry.egress, entry.egress_key());
-            if let Some(route) = route_of(by, (sender(entry), ingress), to, machine) {
+            let route = route_of(by, (sender(entry), ingress), to, machine);
+            if let Some(route) = route.filter(|route| !route.is_beside(ingress)) {
                 let (targets, forwards) = found.entry(route).or_default();
                 targets.insert(to);
                 forwards.push(&entry.name);
@@ -263,11 +298,13 @@ fn misrouted<'s>(set: &'s ForwardSet, machine: &ReachFacts<'_>) -> Vec<Fault<'s>
             Misrouted::Here => Fault::OwnTarget { targets, forwards },
             Misrouted::By {
                 leaves_by,
+                hop,
                 egress,
                 key,
             } => Fault::OtherEgress {
                 targets,
                 leaves_by,
+                hop,
                 egress,
                 key,
                 forwards,
@@ -314,6 +351,7 @@ fn route_of<'s>(
         }),
         Ok(route) => Some(Misrouted::By {
             leaves_by: route.interface.clone(),
+            hop: NextHop::of(route),
             egress: by,
             key,
         }),

@@ -38,7 +38,7 @@ fn surroundings<'s>(
     let Questions { packets, left_out } = questions(set, &links);
     let by = |interface: &str| Route {
         interface: interface.to_owned(),
-        gateway: None,
+        gateway: Some(address("10.3.0.1")),
         neighbour: None,
     };
     let answer = |packet: &Packet<'_>| match packet {
@@ -227,6 +227,48 @@ fn a_wrong_route_is_corrected_before_the_spec() {
     assert_eq!(
         hints,
         "hint: if the route is wrong or missing (ROUTER: the next hop on eth1): sudo ip route replace 10.224.0.118 via ROUTER dev eth1\nhint: if the spec is wrong: correct `interface: {egress: …}` in it"
+    );
+}
+
+/// The route to a neighbour is right.
+#[test]
+fn no_route_command_is_given_for_a_neighbour() {
+    let set = set(TWO, WEB);
+    let mut machine = surroundings(&set, None, Ok("eth0"));
+    for route in machine.routes.values_mut().flatten() {
+        route.gateway = None;
+    }
+    let said = faults(&set, &machine, &[])[0].told();
+    assert_eq!(
+        said,
+        "packets to 10.224.0.118 leave through eth0, while the spec's egress is eth1: the rules of `web` do not match them\n\
+         hint: correct `interface: {egress: …}` in the spec"
+    );
+}
+
+/// Its sources and its destination are in one network, as those of a rule of Docker's for a container's own port.
+#[test]
+fn an_outbound_entry_to_a_neighbour_of_its_sources_is_no_fault() {
+    let text = format!(
+        "firewall: {{{TWO}}}\noutbound: [{{name: out, allow_from: [10.4.0.0/24], allow_to: [10.4.0.9]}}]"
+    );
+    let set = yaml::read(text.as_bytes()).expect("it is valid");
+    let said = |gateway: Option<IpAddr>| -> Vec<String> {
+        let mut machine = surroundings(&set, Some("eth1"), Ok("eth1"));
+        for route in machine.routes.values_mut().flatten() {
+            route.gateway = gateway;
+        }
+        faults(&set, &machine, &[])
+            .iter()
+            .map(Fault::told)
+            .collect()
+    };
+    assert_eq!(said(None), [""; 0]);
+    let by_router = said(Some(address("10.4.0.1")));
+    assert_eq!(by_router.len(), 1, "{by_router:?}");
+    assert!(
+        by_router[0].contains("sudo ip route replace 10.4.0.9 via ROUTER dev eth0"),
+        "{by_router:?}"
     );
 }
 

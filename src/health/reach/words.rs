@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::facts::internet;
-use super::faults::Fault;
+use super::faults::{Fault, NextHop};
 use crate::forwards::Name;
 use crate::net::words::{names, quoted};
 use crate::net::{Family, Interface};
@@ -80,6 +80,7 @@ impl Fault<'_> {
             Fault::OtherEgress {
                 targets,
                 leaves_by,
+                hop,
                 egress,
                 key,
                 forwards,
@@ -88,7 +89,7 @@ impl Fault<'_> {
                  rules of {} do not match them\n{}",
                 listed(targets),
                 quoted(forwards),
-                other_egress_hints(targets, egress, key)
+                other_egress_hints(targets, *hop, (egress, key))
             ),
             Fault::EgressDown {
                 targets,
@@ -160,7 +161,15 @@ fn first(addresses: &BTreeSet<IpAddr>) -> String {
 }
 
 /// Returns the hints for packets that leave by another interface than the spec's egress.
-fn other_egress_hints(targets: &BTreeSet<IpAddr>, egress: &Interface, key: &str) -> String {
+fn other_egress_hints(
+    targets: &BTreeSet<IpAddr>,
+    hop: NextHop,
+    (egress, key): (&Interface, &str),
+) -> String {
+    // Such a route is right: another would cut the machine off from its neighbour.
+    if hop == NextHop::Target {
+        return format!("hint: correct `{key}` in the spec");
+    }
     let mut hints = [
         format!(
             "hint: if the route is wrong or missing (ROUTER: the next hop on {egress}): sudo ip route replace {} \

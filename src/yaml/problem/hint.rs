@@ -5,16 +5,30 @@ use std::net::IpAddr;
 use crate::forwards::{INTERNET, LineError, Name, NameError};
 use crate::net::{Family, Host, PortError, PortRange};
 
+/// The edit that gives a target a port that its objects have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetEdit {
+    /// This in its place.
+    Write(String),
+    /// None in its place: the list has this one already.
+    Remove { beside: String },
+}
+
 pub(super) const TARGET: &str =
     "write the address of the internal load balancer or of the pod itself";
 pub(super) const FEWER_PORTS: &str =
     "listen on fewer ports, or on an address that the firewall's own services do not use";
 
-pub(super) fn not_in_cluster(with_pods: bool) -> String {
-    let ask = if with_pods {
-        "write the address that the target has now"
-    } else {
-        "if it is a pod's address, put the pods into the file: kubectl get services,endpoints,pods --all-namespaces -o json"
+pub(super) fn not_in_cluster(with_pods: bool, namespace: Option<&str>) -> String {
+    const ALL: &str = "kubectl get services,endpoints,pods --all-namespaces -o json";
+    let ask = match (namespace, with_pods) {
+        (Some(namespace), _) => format!(
+            "the file has only the namespace `{namespace}`, so write a file with all of them: {ALL}"
+        ),
+        (None, true) => "write the address that the target has now".to_owned(),
+        (None, false) => {
+            format!("if it is a pod's address, put the pods into the file: {ALL}")
+        }
     };
     format!(
         "{ask}; if the target is not in the cluster, add `silence: [not-in-cluster]` to the forward"
@@ -33,9 +47,12 @@ pub(super) fn cluster_address(write: Option<&str>) -> String {
     )
 }
 
-pub(super) fn not_exposed(write: Option<&str>) -> String {
-    match write {
-        Some(target) => format!("write `{target}`"),
+pub(super) fn not_exposed(edit: Option<&TargetEdit>) -> String {
+    match edit {
+        Some(TargetEdit::Write(target)) => format!("write `{target}`"),
+        Some(TargetEdit::Remove { beside }) => {
+            format!("remove it from the list, which has `{beside}` already")
+        }
         None => "write one of its ports; if the target has others too, add `silence: [not-exposed]` to the forward"
             .to_owned(),
     }

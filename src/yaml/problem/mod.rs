@@ -7,7 +7,7 @@ mod table;
 
 pub use code::CodeError;
 pub use entry::{Severity, Span, Words};
-pub use hint::nearest;
+pub use hint::{TargetEdit, nearest};
 pub use table::{Code, ProblemKind};
 
 use std::collections::BTreeSet;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::entry::{ProblemRow, Severity, Span, Words, problems};
-use super::hint::{self, did_you_mean, one_of};
+use super::hint::{self, TargetEdit, did_you_mean, one_of};
 use crate::forwards::{Firewall, LineError, Log, NameError, TestName};
 use crate::kubernetes::{KubeName, WrongPorts};
 use crate::net::{Family, Host, InterfaceError, Port, PortError, PortRange, Protocol};
@@ -696,9 +696,9 @@ problems! {
     "not-in-cluster": Warning, NotInCluster {
         meaning: "a target whose address no object has, with `check --kubernetes`",
         example: "`pod: \"10.224.0.77:80\"` of a pod that is gone",
-        NotInCluster { address: IpAddr, contents: String, with_pods: bool } => {
+        NotInCluster { address: IpAddr, contents: String, with_pods: bool, namespace: Option<String> } => {
             text: ("no object in the file of Kubernetes has the address {address}; the file has {contents}"),
-            hint: ("{}", hint::not_in_cluster(*with_pods)),
+            hint: ("{}", hint::not_in_cluster(*with_pods, namespace.as_deref())),
         }
     }
     "cluster-address": Warning, ClusterAddress {
@@ -712,9 +712,9 @@ problems! {
     "not-exposed": Warning, NotExposed {
         meaning: "a target port that the objects of its address do not have, with `check --kubernetes`",
         example: "`ilb: 10.224.0.222:49181`, and a Service that exposes 49180",
-        NotExposed { address: IpAddr, ports: Box<WrongPorts>, write: Option<String> } => {
-            text: ("{} has the address {address}, but not {}; its ports are: {}", ports.holder, ports.missing, ports.has),
-            hint: ("{}", hint::not_exposed(write.as_deref())),
+        NotExposed { address: IpAddr, ports: Box<WrongPorts>, edit: Option<TargetEdit> } => {
+            text: ("{} the address {address}, but not {}; its ports are: {}", ports.holders, ports.missing, ports.has),
+            hint: ("{}", hint::not_exposed(edit.as_ref())),
         }
     }
 

@@ -26,10 +26,18 @@ pub(super) fn comments(draft: &ServiceDraft, services: &[&KubeService], file: &s
             pieces: one.pieces.clone(),
         }
     });
+    let mut head = vec![format!(
+        "Imported by nvactl from the Services of {file}. Each forward listens on the port that its load balancer exposes."
+    )];
+    if !entries.is_empty() {
+        head.push(
+            "Everybody who reaches the firewall reaches these Services through it. `--select NAMESPACE/NAME` imports only \
+             some, and `allow_from` in a forward names the clients that may connect."
+                .to_owned(),
+        );
+    }
     Comments {
-        head: vec![format!(
-            "Imported by nvactl from the Services of {file}. Each forward listens on the port that its load balancer exposes."
-        )],
+        head,
         firewall: vec![
             "Assumed: write the firewall's own interfaces and address here. On the firewall, `nvactl init` prints them."
                 .to_owned(),
@@ -47,20 +55,35 @@ fn lines(account: &ServiceAccount, services: &[&KubeService]) -> Vec<String> {
         .filter(|names| !names.is_empty())
         .map_or(String::new(), |names| format!(", port {names}"));
     let mut lines = vec![format!("Service {}{port}", account.service)];
-    lines.extend(remark(account, services).map(|remark| format!("Note: {remark}.")));
+    let remarks = remarks(account, services).into_iter();
+    lines.extend(remarks.map(|remark| format!("Note: {remark}.")));
     lines
 }
 
-/// Returns the remark on a forward.
-pub(super) fn remark(account: &ServiceAccount, services: &[&KubeService]) -> Option<String> {
-    account.fate.name()?;
-    let ServiceEndpoint { address, .. } = account.endpoint.as_ref()?;
+/// Returns the remarks on a forward.
+pub(super) fn remarks(account: &ServiceAccount, services: &[&KubeService]) -> Vec<String> {
+    let (Some(_), Some(endpoint)) = (account.fate.name(), &account.endpoint) else {
+        return Vec::new();
+    };
+    let ServiceEndpoint { address, .. } = endpoint;
     let is_its = |one: &&&KubeService| one.name == account.service && one.ingress.contains(address);
-    let service = services.iter().find(is_its)?;
-    (!service.admits.is_empty()).then(|| {
+    let Some(service) = services.iter().find(is_its) else {
+        return Vec::new();
+    };
+    let public = endpoint.is_public().then(|| {
         format!(
-            "the load balancer admits only {} (loadBalancerSourceRanges), so the firewall's `snat` must be an address in there",
-            service.admits.join(", ")
+            "{address} is a public address, and an annotation says that the load balancer is internal, so check that the \
+             cluster's own network has this address"
         )
-    })
+    });
+    let admitted = (!service.admits.is_empty()).then(|| {
+        let each = service.admits.iter();
+        let each = each.map(|one| format!("{} ({})", one.who.join(", "), one.by));
+        let each: Vec<String> = each.collect();
+        format!(
+            "the load balancer admits only {}, so the firewall's `snat` must be an address in there",
+            each.join(" and ")
+        )
+    });
+    public.into_iter().chain(admitted).collect()
 }

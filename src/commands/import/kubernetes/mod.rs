@@ -33,7 +33,7 @@ pub fn run(args: &ImportArgs, path: &Path, console: &mut Console) -> Result<Exit
         services: &services,
         draft: &draft,
         spec: &spec,
-        output: args.output.as_deref(),
+        output: args.output(),
         is_selection: !args.select.is_empty(),
     };
     let written = ImportedSpec {
@@ -179,6 +179,79 @@ mod tests {
             r#"{{"apiVersion": "v1", "kind": "ServiceList", "items": [{}]}}"#,
             items.join(",")
         )
+    }
+
+    /// The load balancer sees the firewall's address, whatever form says which it admits.
+    #[test]
+    fn clients_that_a_load_balancer_admits_are_remarked() {
+        let service = |annotation: &str, field: &str| {
+            format!(
+                r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "web", "namespace": "shop",
+                "annotations": {{{annotation}}}}}, "spec": {{"type": "LoadBalancer", "ports": [{{"port": 80}}]{field}}},
+                "status": {{"loadBalancer": {{"ingress": [{{"ip": "10.224.0.222"}}]}}}}}}"#
+            )
+        };
+        let old = r#""service.beta.kubernetes.io/load-balancer-source-ranges": "10.9.0.0/16,10.8.0.0/16""#;
+        let azure = r#""service.beta.kubernetes.io/azure-allowed-ip-ranges": "10.7.0.0/16, ""#;
+        let both = format!("{old}, {azure}");
+        let field = r#", "loadBalancerSourceRanges": ["10.3.0.0/24"]"#;
+        for (annotations, field, admitted) in [
+            (
+                old,
+                "",
+                "10.9.0.0/16, 10.8.0.0/16 (service.beta.kubernetes.io/load-balancer-source-ranges)",
+            ),
+            (
+                azure,
+                "",
+                "10.7.0.0/16 (service.beta.kubernetes.io/azure-allowed-ip-ranges)",
+            ),
+            (
+                &both,
+                field,
+                "10.3.0.0/24 (loadBalancerSourceRanges) and 10.9.0.0/16, 10.8.0.0/16 \
+                 (service.beta.kubernetes.io/load-balancer-source-ranges) and 10.7.0.0/16 \
+                 (service.beta.kubernetes.io/azure-allowed-ip-ranges)",
+            ),
+        ] {
+            let text = written(&service(annotations, field));
+            let note = format!(
+                "  # Note: the load balancer admits only {admitted}, so the firewall's `snat` must be an address in there.\n"
+            );
+            assert!(text.contains(&note), "{note}{text}");
+        }
+    }
+
+    /// Returns the spec of objects, with its comments.
+    fn written(text: &str) -> String {
+        let objects = kubernetes::read(text.as_bytes()).expect("it is valid");
+        let services: Vec<&KubeService> = objects.services.iter().collect();
+        let draft = draft(services.iter().copied(), firewall());
+        spec_text(&draft.set, &comments(&draft, &services, "x"))
+    }
+
+    #[test]
+    fn a_public_address_of_an_internal_load_balancer_is_remarked() {
+        let text = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop",
+            "annotations": {"service.beta.kubernetes.io/azure-load-balancer-internal": "true"}},
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "20.4.5.6"}]}}}"#;
+        let note = "  # Note: 20.4.5.6 is a public address, and an annotation says that the load balancer is internal, so \
+                    check that the cluster's own network has this address.\n";
+        let spec = written(text);
+        assert!(spec.contains(note), "{spec}");
+        let spec = written(&text.replace("20.4.5.6", "10.4.5.6"));
+        assert!(!spec.contains("public"), "{spec}");
+    }
+
+    #[test]
+    fn the_head_says_who_reaches_the_forwards() {
+        let who = "# Everybody who reaches the firewall reaches these Services through it. ";
+        let spec = written(&every_kind());
+        assert!(spec.contains(who), "{spec}");
+        let none = r#"{"apiVersion": "v1", "kind": "List", "items": []}"#;
+        let spec = written(none);
+        assert!(!spec.contains(who), "{spec}");
     }
 
     #[test]

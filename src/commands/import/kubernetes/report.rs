@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::comments::remark;
+use super::comments::remarks;
 use crate::commands::objects::ReadObjects;
 use crate::kubernetes::{
     KubeService, LeftOutReason, ServiceAccount, ServiceDraft, ServiceEndpoint, ServiceFate,
@@ -77,7 +77,7 @@ impl ServiceReport<'_> {
             let name = name.map_or(String::new(), |name| format!(": `{name}`"));
             let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
             text.push_str(&format!("{word:<OUTCOME_WIDTH$}{place}{name}{reason}\n"));
-            if let Some(remark) = remark(account, self.services) {
+            for remark in remarks(account, self.services) {
                 text.push_str(&format!("{:OUTCOME_WIDTH$}{remark}\n", ""));
             }
         }
@@ -112,7 +112,7 @@ impl ServiceReport<'_> {
             outcome: account.fate.word(),
             forward: account.fate.name().map(ToString::to_string),
             reason: reason(&account.fate).map(ToString::to_string),
-            remark: remark(account, self.services),
+            remark: Some(remarks(account, self.services).join("; ")).filter(|all| !all.is_empty()),
         };
         JsonServices {
             objects_of: &self.read.name,
