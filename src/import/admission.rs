@@ -6,6 +6,7 @@ use super::account::Part;
 use super::addresses::Addresses;
 use super::clients::client_lists;
 use super::conditions::RuleConditions;
+use super::exceptions::LeftClients;
 use super::limits::{accept_limit, drop_limit, joined};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
@@ -40,14 +41,16 @@ pub struct Admission {
 }
 
 /// Follows the FORWARD chain for redirected connections.
-pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy) -> Admission {
+pub fn admission(redirected: &Redirected<'_>, rules: &[&Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
         left: redirected.sources.clone(),
+        left_way: LeftClients::new(redirected.family),
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
         has_named_egress: false,
-        logged: Vec::new(),
+        logged: None,
+        refusals: Vec::new(),
         left_out: Vec::new(),
         found: Admission {
             sources: Sources::default(),
@@ -69,27 +72,34 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
 }
 
 /// The clients whose connections the rules have decided about so far.
-struct Admitting<'a> {
+struct Admitting<'a, 'r> {
     redirected: &'a Redirected<'a>,
     left: Addresses,
+    left_way: LeftClients<'r>,
     accepted: Addresses,
     refused: Addresses,
     has_named_egress: bool,
-    /// The clients whose connections a rule logs, with the log.
-    logged: Vec<(Addresses, Log)>,
-    /// The clients of accepts that a spec cannot say.
-    left_out: Vec<(ImportedPlace, Addresses)>,
+    /// The clients whose connections the first such rule logs, with the log.
+    logged: Option<(Addresses, Log)>,
+    /// The clients of each refusal, in order.
+    refusals: Vec<Addresses>,
+    /// The sources of accepts that a spec cannot say, each with the number of refusals before it.
+    left_out: Vec<(ImportedPlace, Addresses, usize)>,
     found: Admission,
 }
 
-impl Admitting<'_> {
-    fn meet(&mut self, met: &Met<'_>) {
-        let conditions = &met.conditions;
-        let fit = self.redirected.fit(conditions);
-        if fit == Fit::No || self.left.is_empty() {
+impl<'r> Admitting<'_, 'r> {
+    fn meet(&mut self, met: &Met<'r>) {
+        if self.left.is_empty() {
             return;
         }
-        let Some(hit) = self.redirected.clients(met, &self.left) else {
+        let conditions = &met.conditions;
+        let fit = self.redirected.fit(conditions);
+        if fit == Fit::No {
+            return;
+        }
+        let clients = (self.redirected).clients(met, &self.left, &mut self.left_way);
+        let Some(hit) = clients else {
             self.pass_over(met, "`-j RETURN` or `-g` before it");
             return;
         };
@@ -126,10 +136,9 @@ impl Admitting<'_> {
     fn pass_over(&mut self, met: &Met<'_>, words: &str) {
         match (verdict(met.rule), met.program) {
             (RuleVerdict::Accept, None) => {
-                let clients = self
-                    .left
-                    .common(&met.conditions.sources(self.redirected.family));
-                self.left_out.push((met.place.clone(), clients));
+                let sources = met.conditions.sources(self.redirected.family);
+                let left_out = (met.place.clone(), sources, self.refusals.len());
+                self.left_out.push(left_out);
                 self.found
                     .unsaid
                     .push((met.place.clone(), words.to_owned()));
@@ -175,7 +184,7 @@ impl Admitting<'_> {
             per_minute: per_minute.clamp(1, 600),
             connections: Logged::Accepted,
         };
-        self.logged.push((hit, log));
+        self.logged.get_or_insert((hit, log));
     }
 
     fn accept(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
@@ -204,8 +213,8 @@ impl Admitting<'_> {
             self.found.egress = egress(conditions).or(self.found.egress.take());
             self.has_named_egress = is_named && self.found.egress.is_some();
         }
-        self.accepted = self.accepted.with(hit);
-        self.left = self.left.without(hit);
+        self.accepted.add(hit);
+        self.left.remove(hit);
     }
 
     fn refuse(&mut self, met: &Met<'_>, fit: Fit, hit: &Addresses) {
@@ -229,8 +238,13 @@ impl Admitting<'_> {
         if met.is_to_take() && !matches!(met.rule.target, Some(Target::Drop)) {
             self.remark(met, ImportRemark::Answered);
         }
-        self.refused = self.refused.with(hit);
-        self.left = self.left.without(hit);
+        self.refuse_clients(hit.clone());
+        self.left.remove(hit);
+    }
+
+    fn refuse_clients(&mut self, clients: Addresses) {
+        self.refused.add(&clients);
+        self.refusals.push(clients);
     }
 
     fn limit(&mut self, met: &Met<'_>, limits: Limits) {
@@ -268,26 +282,32 @@ impl Admitting<'_> {
     /// Applies the policy to the clients that no rule has decided about.
     fn end(mut self, policy: Policy) -> Admission {
         if policy == Policy::Accept {
-            self.accepted = self.accepted.with(&self.left);
+            self.accepted.add(&self.left);
         } else {
-            self.refused = self.refused.with(&self.left);
+            let rest = std::mem::replace(&mut self.left, Addresses::none(self.redirected.family));
+            self.refuse_clients(rest);
         }
-        for (place, clients) in self.left_out {
-            if !clients.common(&self.refused).is_empty() {
+        // The accept would have had the clients that are refused behind it.
+        let mut behind = Addresses::none(self.redirected.family);
+        for (place, sources, before) in self.left_out.into_iter().rev() {
+            for clients in self.refusals.drain(before..) {
+                behind.add(&clients);
+            }
+            if sources.meet(&behind) {
                 let remark = (place, ImportRemark::AcceptLeftOut);
                 self.found.remarks.push(remark);
             }
         }
-        self.found.log = self.logged.first().map(|(clients, log)| Log {
+        self.found.log = self.logged.map(|(clients, log)| Log {
             connections: match (
-                clients.common(&self.accepted).is_empty(),
-                clients.common(&self.refused).is_empty(),
+                clients.meet(&self.accepted),
+                clients.meet(&self.refused),
             ) {
-                (_, true) => Logged::Accepted,
-                (true, false) => Logged::Refused,
-                (false, false) => Logged::All,
+                (_, false) => Logged::Accepted,
+                (false, true) => Logged::Refused,
+                (true, true) => Logged::All,
             },
-            ..log.clone()
+            ..log
         });
         self.found.sources = client_lists(self.redirected.family, &self.accepted, &self.refused);
         self.found.clients = self.accepted;

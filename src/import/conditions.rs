@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::place::ImportedPlace;
+use super::exceptions::Exceptions;
 use crate::net::{Family, Interface, PortRange};
 use crate::netfilter::interface::InterfacePattern;
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit};
@@ -44,7 +44,7 @@ pub struct RuleConditions<'r> {
     /// The conditions that a spec cannot say.
     pub beyond: Vec<&'r Match>,
     /// The packets that left the way to the rule before it, by `RETURN` or `-g`.
-    pub exceptions: Vec<(ImportedPlace, RuleConditions<'r>)>,
+    pub exceptions: Exceptions<'r>,
 }
 
 /// The part of the packets that a rule takes by chance or in turn.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use super::account::{Account, Part, Remarked, RuleFate};
 use super::before::{TakenBefore, taken_before};
 use super::earlier::Earlier;
+use super::lookup::Lookup;
+use super::met_rules::MetRules;
 use super::names::EntryNames;
 use super::outward::Outgoing;
 use super::place::ImportedPlace;
@@ -16,7 +18,9 @@ use super::shares::joined;
 use super::sides::{KnownRoutes, SaidSides, entrance, is_dnat};
 use super::treated::{Treated, alike};
 use super::treatment::{TargetSide, Treatment};
-use super::walk::{Met, walk};
+use super::walk::{Met, Walk, walk};
+use ipnet::IpNet;
+
 use crate::forwards::{Forward, Name, Outbound};
 use crate::net::{Family, Interface};
 use crate::netfilter::names::{ChainName, Policy, TableName};
@@ -45,6 +49,8 @@ struct FamilyReading<'r> {
     entrance: Interface,
     /// The redirections before, whatever became of them.
     earlier: Vec<Earlier>,
+    /// Those by their listeners.
+    earlier_lookup: Lookup,
     forwards: Vec<Forward>,
     taken: BTreeMap<ImportedPlace, (BTreeSet<Part>, Vec<Name>)>,
     paths: BTreeSet<(ImportedPlace, ImportedPlace)>,
@@ -68,8 +74,12 @@ pub fn read(
     let forward = walk(family, rules, TableName::Filter, &ChainName::Forward);
     let postrouting = walk(family, rules, TableName::Nat, &ChainName::Postrouting);
     let mut fates = BTreeMap::new();
-    for left in [&prerouting.left, &forward.left, &postrouting.left] {
-        fates.extend(left.clone());
+    let walks = [&prerouting, &forward, &postrouting];
+    for walk in walks {
+        fates.extend(walk.left.clone());
+    }
+    if let Some(why) = walks.iter().find_map(|walk| walk.why_unknown()) {
+        return unknown(family, rules, fates, &walks, &why);
     }
     let sides = SaidSides::of(&[&prerouting.rules, &forward.rules, &postrouting.rules]);
     let targets = targets(&prerouting.rules, routes, &sides);
@@ -78,14 +88,15 @@ pub fn read(
         family,
         treatment: Treatment {
             family,
-            forward: &forward.rules,
-            postrouting: &postrouting.rules,
+            forward: MetRules::new(&forward.rules),
+            postrouting: MetRules::new(&postrouting.rules),
             policy: rules.forward_policy(),
         },
         routes,
         sides,
         entrance,
         earlier: Vec::new(),
+        earlier_lookup: Lookup::default(),
         forwards: Vec::new(),
         taken: BTreeMap::new(),
         paths: BTreeSet::new(),
@@ -124,6 +135,35 @@ pub fn read(
     }
 }
 
+/// Returns no entries, for rules that are not known to their end.
+fn unknown(
+    family: Family,
+    rules: &Ruleset,
+    mut fates: BTreeMap<ImportedPlace, RuleFate>,
+    walks: &[&Walk<'_>],
+    why: &str,
+) -> OfFamily {
+    let met = walks.iter().flat_map(|walk| &walk.rules);
+    for met in met.filter(|met| met.program.is_none()) {
+        let fate = RuleFate::NotSaid(why.to_owned());
+        fates.entry(met.place.clone()).or_insert(fate);
+    }
+    let settled = Settled {
+        fates,
+        paths: BTreeSet::new(),
+        forward: &walks[1].rules,
+        unsaid_targets: &BTreeSet::new(),
+    };
+    OfFamily {
+        forwards: Vec::new(),
+        outbound: Vec::new(),
+        accounts: rest::accounts(family, rules, settled),
+        remarks: Vec::new(),
+        is_entrance_assumed: false,
+        assumed_targets: BTreeMap::new(),
+    }
+}
+
 /// Returns the interfaces behind which the targets of redirections are, as far as rules or routes say it.
 fn targets(prerouting: &[Met<'_>], routes: &KnownRoutes, sides: &SaidSides) -> BTreeSet<Interface> {
     let targets = prerouting.iter().filter_map(|met| match met.rule.target {
@@ -143,11 +183,31 @@ fn ends_way(met: &Met<'_>) -> bool {
     }
 }
 
+/// The rules of PREROUTING that end the way of packets before a redirection.
+#[derive(Default)]
+struct Stops<'a, 'r> {
+    rules: Vec<&'a Met<'r>>,
+    lookup: Lookup,
+}
+
+impl<'a, 'r> Stops<'a, 'r> {
+    fn push(&mut self, met: &'a Met<'r>) {
+        self.lookup.add_rule(self.rules.len(), &met.conditions);
+        self.rules.push(met);
+    }
+
+    /// Returns the rules that may take packets of a redirection, in order.
+    fn before(&self, one: &Redirect<'_>) -> Vec<&'a Met<'r>> {
+        let numbers = (self.lookup).find(one.listens[0].address, &one.listen_ports());
+        numbers.into_iter().map(|number| self.rules[number]).collect()
+    }
+}
+
 impl<'r> FamilyReading<'r> {
     /// Reads the DNAT rules, each without the packets that rules before it take.
     fn redirects(&mut self, prerouting: &[Met<'r>]) -> Vec<Redirect<'r>> {
         let mut redirects = Vec::new();
-        let mut stops: Vec<&Met<'r>> = Vec::new();
+        let mut stops = Stops::default();
         for met in prerouting {
             if met.program.is_some() || !is_dnat(met.rule) {
                 if ends_way(met) {
@@ -175,13 +235,12 @@ impl<'r> FamilyReading<'r> {
         &self,
         mut one: Redirect<'r>,
         met: &Met<'r>,
-        stops: &[&Met<'r>],
+        stops: &Stops<'_, 'r>,
     ) -> Result<Redirect<'r>, RuleFate> {
         let ingress = self.ingress(&one);
         let gone = met.conditions.exceptions.iter();
         let gone = gone.map(|(who, earlier)| (who, earlier, None, true));
-        let stopped = stops.iter();
-        let stopped = stopped.map(|stop| {
+        let stopped = stops.before(&one).into_iter().map(|stop| {
             let leads_nowhere = stop.rule.target == Some(Target::Accept);
             (&stop.place, &stop.conditions, stop.program, leads_nowhere)
         });
@@ -200,7 +259,7 @@ impl<'r> FamilyReading<'r> {
                     )));
                 }
                 TakenBefore::Sources(sources) => {
-                    one.sources = one.sources.without(&sources);
+                    one.sources.remove(&sources);
                     one.remarks
                         .push((met.place.clone(), ImportRemark::OthersReachedMachine));
                 }
@@ -241,6 +300,10 @@ impl<'r> FamilyReading<'r> {
             },
             Err(fate) => self.fate_of_all(&one, &fate),
         }
+        let address = whole.listens[0].address.map(IpNet::from);
+        let ports = Some(whole.listen_ports());
+        self.earlier_lookup
+            .add(self.earlier.len(), address, ports.as_deref());
         self.earlier.push(Earlier {
             name,
             ingress: self.ingress(&whole),
@@ -254,7 +317,10 @@ impl<'r> FamilyReading<'r> {
     /// Takes the packets out of a redirection that earlier ones have.
     fn without_taken(&mut self, one: &mut Redirect<'_>) -> Result<(), RuleFate> {
         let ingress = self.ingress(one);
-        let mut earlier = self.earlier.iter();
+        let numbers = self
+            .earlier_lookup
+            .find(one.listens[0].address, &one.listen_ports());
+        let mut earlier = numbers.into_iter().map(|number| &self.earlier[number]);
         let Some(held) = earlier.find_map(|before| before.take_from(one, &ingress).err()) else {
             return Ok(());
         };
@@ -357,7 +423,8 @@ impl<'r> FamilyReading<'r> {
         for (place, part) in rules {
             let (parts, entries) = self.taken.entry(place).or_default();
             parts.insert(part);
-            if !entries.contains(name) {
+            // No entry of another name comes between.
+            if entries.last() != Some(name) {
                 entries.push(name.clone());
             }
         }
@@ -391,11 +458,13 @@ impl<'r> FamilyReading<'r> {
         let last_accept = self
             .treatment
             .forward
+            .all
             .iter()
             .rposition(|met| accepts(met) && !met.conditions.for_replies && !goes(met));
         let stay: Vec<ImportedPlace> = self
             .treatment
             .forward
+            .all
             .iter()
             .enumerate()
             .filter(|(at, met)| {
@@ -427,8 +496,8 @@ impl<'r> FamilyReading<'r> {
             .collect();
         let outgoing = Outgoing {
             family: self.family,
-            forward: self.treatment.forward,
-            postrouting: self.treatment.postrouting,
+            forward: self.treatment.forward.all,
+            postrouting: self.treatment.postrouting.all,
             policy: self.treatment.policy,
             taken: &taken,
             entrances: &entrances,

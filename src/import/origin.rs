@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::account::Part;
 use super::addresses::Addresses;
 use super::admission::{beyond, egress};
+use super::exceptions::LeftClients;
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
@@ -36,11 +37,12 @@ pub struct Origin {
 }
 
 /// Follows the POSTROUTING chain for redirected connections.
-pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
+pub fn origin(redirected: &Redirected<'_>, rules: &[&Met<'_>]) -> Origin {
     let mut following = Following {
         redirected,
         inside: Addresses::of(redirected.target.into()),
         left: redirected.sources.clone(),
+        left_way: LeftClients::new(redirected.family),
         parts: Vec::new(),
         found: Origin {
             snat: Snat::Client,
@@ -65,6 +67,7 @@ struct Following<'a, 'r> {
     /// The target.
     inside: Addresses,
     left: Addresses,
+    left_way: LeftClients<'r>,
     /// The rules that give a part of the clients a source, each with the part.
     parts: Vec<(&'a Met<'r>, NewSource, Addresses)>,
     found: Origin,
@@ -87,7 +90,7 @@ impl<'a, 'r> Following<'a, 'r> {
             return;
         };
         let sources = conditions.sources(self.redirected.family);
-        let is_from_inside = !sources.are_all() && !sources.common(&self.inside).is_empty();
+        let is_from_inside = !sources.are_all() && sources.meet(&self.inside);
         if is_from_inside && conditions.names_connections() && source.snat != Snat::Client {
             self.found.hairpin = true;
             self.take(met, Part::Hairpin);
@@ -98,7 +101,8 @@ impl<'a, 'r> Following<'a, 'r> {
             }
             return;
         }
-        let Some(hit) = self.redirected.clients(met, &self.left) else {
+        let clients = (self.redirected).clients(met, &self.left, &mut self.left_way);
+        let Some(hit) = clients else {
             if met.program.is_some() {
                 return;
             }
@@ -124,7 +128,7 @@ impl<'a, 'r> Following<'a, 'r> {
             self.obstruct(met, &format!("{does} some of its connections by {words}"));
             return;
         }
-        self.left = self.left.without(&hit);
+        self.left.remove(&hit);
         self.parts.push((met, source, hit));
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::addresses::Addresses;
 use super::admission::egress;
 use super::conditions::RuleConditions;
+use super::exceptions::{LeftClients, Leaving};
 use super::outward::Outgoing;
 use super::outward_accept::OutwardAccept;
 use super::sides::ingress_of;
@@ -84,6 +84,7 @@ impl<'r> Outgoing<'_, 'r> {
         let mut passing = Passing::default();
         let its_own = source.sources(self.family);
         let mut left = its_own.clone();
+        let mut left_way = LeftClients::new(self.family);
         let mut refused = Vec::new();
         let mut refusing = Vec::new();
         for met in self.forward {
@@ -96,26 +97,30 @@ impl<'r> Outgoing<'_, 'r> {
                 && !self.taken.contains(&met.place)
                 && (egress(conditions).is_some()
                     || !is_to_sources(conditions, source, self.family));
-            let mut from = conditions.sources(self.family);
-            if !is_outward || left.common(&from).is_empty() {
+            if !is_outward || !left.meet(&conditions.sources(self.family)) {
                 continue;
             }
-            for (_, gone) in &conditions.exceptions {
-                if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
-                    continue;
-                }
-                let is_by_source = gone.is_plain()
-                    && gone.exceptions.is_empty()
-                    && gone.protocol.is_none()
-                    && gone.destination.is_empty();
-                if is_by_source {
-                    from = from.without(&gone.sources(self.family));
-                } else if !from.common(&gone.sources(self.family)).is_empty() {
-                    passing.has_unsaid = true;
-                    from = Addresses::none(self.family);
-                }
-            }
-            let from = left.common(&from);
+            let from = left_way.without(
+                &conditions.exceptions,
+                left.common(&conditions.sources(self.family)),
+                |_, count| (0..count).collect(),
+                |gone| {
+                    let is_by_source = gone.is_plain()
+                        && gone.protocol.is_none()
+                        && gone.destination.is_empty();
+                    if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
+                        Leaving::No
+                    } else if is_by_source {
+                        Leaving::Sources
+                    } else {
+                        Leaving::Part
+                    }
+                },
+            );
+            let Some(from) = from else {
+                passing.has_unsaid = true;
+                continue;
+            };
             if from.is_empty() {
                 continue;
             }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
+use super::exceptions::{LeftClients, Leaving};
 use super::walk::Met;
 use crate::net::{Family, Interface, PortRange, Protocol};
 
@@ -40,20 +41,25 @@ impl Redirected<'_> {
         ingress.any(|one| self.egress.as_ref().is_none_or(|egress| one == egress))
     }
 
-    /// Returns the clients that meet a rule, of some; `None` if that cannot be said, since some left its way before.
-    pub fn clients(&self, met: &Met<'_>, of: &Addresses) -> Option<Addresses> {
-        let mut hit = of.common(&met.conditions.sources(self.family));
-        for (_, gone) in &met.conditions.exceptions {
-            match self.fit(gone) {
-                Fit::No => {}
-                Fit::Whole if gone.is_plain() && gone.exceptions.is_empty() => {
-                    hit = hit.without(&gone.sources(self.family));
-                }
-                Fit::Whole | Fit::Part if hit.common(&gone.sources(self.family)).is_empty() => {}
-                Fit::Whole | Fit::Part => return None,
-            }
-        }
-        Some(hit)
+    /// Returns the clients that meet a rule, of some; `None` if that cannot be said, since some left its way before. `left`
+    /// are those that left the way to the rules before.
+    pub fn clients<'r>(
+        &self,
+        met: &Met<'r>,
+        of: &Addresses,
+        left: &mut LeftClients<'r>,
+    ) -> Option<Addresses> {
+        let hit = of.common(&met.conditions.sources(self.family));
+        left.without(
+            &met.conditions.exceptions,
+            hit,
+            |lookup, _| lookup.find(self),
+            |gone| match self.fit(gone) {
+                Fit::No => Leaving::No,
+                Fit::Whole if gone.is_plain() => Leaving::Sources,
+                Fit::Whole | Fit::Part => Leaving::Part,
+            },
+        )
     }
 
     /// Returns whether a rule is for these connections, whatever their source is.

@@ -1,14 +1,17 @@
 //! The effect of FORWARD and POSTROUTING on each part of a redirection.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::slice;
 
 use super::account::RuleFate;
 use super::admission::{Admission, admission};
+use super::conditions::RuleConditions;
 use super::origin::{Origin, origin};
 use super::redirect::Redirect;
+use super::met_rules::MetRules;
 use super::redirected::{Fit, Redirected};
-use super::walk::Met;
 use crate::forwards::{Listen, TargetPorts};
 use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::names::Policy;
@@ -16,8 +19,8 @@ use crate::netfilter::names::Policy;
 /// The rules that redirected connections meet.
 pub struct Treatment<'r> {
     pub family: Family,
-    pub forward: &'r [Met<'r>],
-    pub postrouting: &'r [Met<'r>],
+    pub forward: MetRules<'r>,
+    pub postrouting: MetRules<'r>,
     pub policy: Policy,
 }
 
@@ -48,7 +51,7 @@ pub struct TargetSide {
     pub else_by: Interface,
 }
 
-impl Treatment<'_> {
+impl<'r> Treatment<'r> {
     /// Follows each part of a redirection by one protocol and interface.
     pub fn parts(
         &self,
@@ -81,6 +84,9 @@ impl Treatment<'_> {
     /// Returns the ports at which a rule's ports begin, or behind which they end.
     fn cuts(&self, one: &Redirect<'_>, part: &RedirectPart) -> Vec<u32> {
         let ports = part.ports;
+        if ports.is_single() {
+            return Vec::new();
+        }
         let mut cuts = Vec::new();
         for to in &one.destinations {
             let target_ports = one.target_ports(part.listen, ports);
@@ -94,23 +100,38 @@ impl Treatment<'_> {
                         - i64::from(range.first().number()),
                 ),
             };
-            for met in self.forward.iter().chain(self.postrouting) {
-                let gone = met.conditions.exceptions.iter().map(|(_, gone)| gone);
-                for conditions in gone.chain([&met.conditions]) {
-                    if redirected.fit(conditions) != Fit::Part {
-                        continue;
-                    }
-                    let original = conditions.original_ports.iter();
-                    cuts.extend(original.flat_map(|range| ends(*range, 0)));
-                    let own = conditions.ports.iter().flatten();
-                    cuts.extend(
-                        own.filter_map(|range| back.map(|back| ends(*range, back)))
-                            .flatten(),
-                    );
+            for conditions in self.conditions_for(&redirected) {
+                if redirected.fit(conditions) != Fit::Part {
+                    continue;
                 }
+                let original = conditions.original_ports.iter();
+                cuts.extend(original.flat_map(|range| ends(*range, 0)));
+                let own = conditions.ports.iter().flatten();
+                cuts.extend(
+                    own.filter_map(|range| back.map(|back| ends(*range, back)))
+                        .flatten(),
+                );
             }
         }
         cuts
+    }
+
+    /// Returns the conditions of rules that redirected connections may meet, and of the exceptions before those rules.
+    fn conditions_for<'a>(&'a self, redirected: &Redirected<'_>) -> Vec<&'a RuleConditions<'r>> {
+        let mut all = Vec::new();
+        let mut seen = HashSet::new();
+        for met in [&self.forward, &self.postrouting]
+            .into_iter()
+            .flat_map(|rules| rules.for_redirected(redirected))
+        {
+            all.push(&met.conditions);
+            for chain in met.conditions.exceptions.chains() {
+                if seen.insert(Rc::as_ptr(chain)) {
+                    all.extend(chain.for_redirected(redirected));
+                }
+            }
+        }
+        all
     }
 
     /// Returns the connections of a part of a redirection to one of its targets.
@@ -164,15 +185,17 @@ impl Treatment<'_> {
         mut redirected: Redirected<'_>,
         side: TargetSide,
     ) -> Result<RedirectedWay, RuleFate> {
+        let forward = self.forward.for_redirected(&redirected);
+        let postrouting = self.postrouting.for_redirected(&redirected);
         let named = side.by_route.or_else(|| {
-            let by_accept = admission(&redirected, self.forward, self.policy).egress;
-            let by_source = || origin(&redirected, self.postrouting).egress;
+            let by_accept = admission(&redirected, &forward, self.policy).egress;
+            let by_source = || origin(&redirected, &postrouting).egress;
             by_accept.or(side.by_others).or_else(by_source)
         });
         let is_egress_assumed = named.is_none();
         let egress = named.unwrap_or(side.else_by);
         redirected.egress = Some(egress.clone());
-        let admission = admission(&redirected, self.forward, self.policy);
+        let admission = admission(&redirected, &forward, self.policy);
         if admission.clients.is_empty() {
             return Err(match admission.unsaid.first() {
                 Some((place, words)) => RuleFate::NotSaid(format!(
@@ -187,7 +210,7 @@ impl Treatment<'_> {
             sources: &admission.clients,
             ..redirected
         };
-        let origin = origin(&admitted, self.postrouting);
+        let origin = origin(&admitted, &postrouting);
         if let Some((place, does)) = admission.obstacle.as_ref().or(origin.obstacle.as_ref()) {
             return Err(RuleFate::NotSaid(format!(
                 "{place} {does}, which a spec has no words for"
