@@ -66,10 +66,7 @@ impl Addresses {
                 first = from;
                 last = last.max(to);
             }
-            while let Some((&from, &to)) = self
-                .ranges
-                .range(first..=last.saturating_add(1))
-                .next()
+            while let Some((&from, &to)) = self.ranges.range(first..=last.saturating_add(1)).next()
             {
                 self.ranges.remove(&from);
                 last = last.max(to);
@@ -137,6 +134,15 @@ impl Addresses {
     /// Returns whether some addresses are in both sets.
     pub fn meet(&self, other: &Self) -> bool {
         self.shared(other).next().is_some()
+    }
+
+    /// Returns whether all addresses are in another set, too.
+    pub fn are_within(&self, other: &Self) -> bool {
+        let mut ranges = self.ranges.iter();
+        ranges.all(|(first, last)| {
+            let around = other.ranges.range(..=first).next_back();
+            around.is_some_and(|(_, to)| to >= last)
+        })
     }
 
     /// Returns the ranges that are in both sets. The time is that of the set with fewer ranges.

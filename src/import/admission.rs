@@ -75,7 +75,7 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[&Met<'_>], policy: Policy
 struct Admitting<'a, 'r> {
     redirected: &'a Redirected<'a>,
     left: Addresses,
-    left_way: LeftClients<'r>,
+    left_way: LeftClients<RuleConditions<'r>>,
     accepted: Addresses,
     refused: Addresses,
     has_named_egress: bool,
@@ -299,10 +299,7 @@ impl<'r> Admitting<'_, 'r> {
             }
         }
         self.found.log = self.logged.map(|(clients, log)| Log {
-            connections: match (
-                clients.meet(&self.accepted),
-                clients.meet(&self.refused),
-            ) {
+            connections: match (clients.meet(&self.accepted), clients.meet(&self.refused)) {
                 (_, false) => Logged::Accepted,
                 (false, true) => Logged::Refused,
                 (true, true) => Logged::All,

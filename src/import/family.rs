@@ -192,14 +192,19 @@ struct Stops<'a, 'r> {
 
 impl<'a, 'r> Stops<'a, 'r> {
     fn push(&mut self, met: &'a Met<'r>) {
-        self.lookup.add_rule(self.rules.len(), &met.conditions);
+        let conditions = &met.conditions;
+        let ports = conditions.ports.as_deref();
+        (self.lookup).add(self.rules.len(), conditions.destination_net(), ports);
         self.rules.push(met);
     }
 
     /// Returns the rules that may take packets of a redirection, in order.
     fn before(&self, one: &Redirect<'_>) -> Vec<&'a Met<'r>> {
         let numbers = (self.lookup).find(one.listens[0].address, &one.listen_ports());
-        numbers.into_iter().map(|number| self.rules[number]).collect()
+        numbers
+            .into_iter()
+            .map(|number| self.rules[number])
+            .collect()
     }
 }
 
@@ -496,7 +501,7 @@ impl<'r> FamilyReading<'r> {
             .collect();
         let outgoing = Outgoing {
             family: self.family,
-            forward: self.treatment.forward.all,
+            forward: &self.treatment.forward,
             postrouting: self.treatment.postrouting.all,
             policy: self.treatment.policy,
             taken: &taken,

@@ -5,10 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::conditions::RuleConditions;
-use super::redirected::Redirected;
 use crate::net::PortRange;
-use crate::netfilter::negatable::Negatable::Is;
 
 /// Numbers of rules by the network and the ports that they ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,11 +29,6 @@ impl Lookup {
             }
         };
         place.add(number, ports);
-    }
-
-    /// Adds the number of a rule by its destinations and its ports.
-    pub fn add_rule(&mut self, number: usize, conditions: &RuleConditions<'_>) {
-        self.add(number, net_of(conditions), conditions.ports.as_deref());
     }
 
     /// Returns the numbers of the rules that may be for an address and ports, in order; `None`: for any address. Others are
@@ -65,49 +57,65 @@ pub fn around(address: IpAddr, prefixes: &BTreeSet<u8>) -> impl Iterator<Item = 
     each.filter_map(move |prefix| Some(IpNet::new(address, *prefix).ok()?.trunc()))
 }
 
-/// Returns the narrowest destination that conditions ask for.
-fn net_of(conditions: &RuleConditions<'_>) -> Option<IpNet> {
-    let nets = conditions.destination.iter().filter_map(|net| match net {
-        Is(net) => Some(*net),
-        _ => None,
-    });
-    nets.max_by_key(IpNet::prefix_len)
-}
-
-/// Rules for redirected connections: by the ports at the target, or by those of the listener.
+/// Numbers of rules for redirected connections, by the ports at the target or by those of the listener.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RedirectedLookup {
-    by_target: Lookup,
-    by_listener: Lookup,
+    pub by_target: Lookup,
+    pub by_listener: Lookup,
 }
 
 impl RedirectedLookup {
-    /// Reads conditions, each with its number from 0. Those of no redirected connection are left out.
-    pub fn of<'a, 'r: 'a>(all: impl Iterator<Item = &'a RuleConditions<'r>>) -> Self {
-        let mut lookup = Self::default();
-        let is_for_some = |one: &RuleConditions<'_>| {
-            !one.for_replies && !one.to_machine && one.redirected != Some(false)
+    /// Returns the numbers of the rules that may be for connections from a listener to a target, in order. Others are
+    /// among them.
+    pub fn find(
+        &self,
+        target: IpAddr,
+        target_ports: &[PortRange],
+        listen_ports: &[PortRange],
+    ) -> Vec<usize> {
+        let mut found = self.by_target.find(Some(target), target_ports);
+        found.extend(self.by_listener.find(Some(target), listen_ports));
+        found.sort();
+        found
+    }
+}
+
+/// Numbers of rules by the network that their packets come from.
+#[derive(Debug, Default)]
+pub struct SourceLookup {
+    /// The rules for all sources.
+    any: Vec<usize>,
+    by_net: BTreeMap<IpNet, Vec<usize>>,
+    prefixes: BTreeSet<u8>,
+}
+
+impl SourceLookup {
+    pub fn add(&mut self, number: usize, net: Option<IpNet>) {
+        let Some(net) = net else {
+            self.any.push(number);
+            return;
         };
-        for (number, conditions) in all.enumerate().filter(|(_, one)| is_for_some(one)) {
-            match &conditions.original_ports {
-                Some(ports) => {
-                    let ports = std::slice::from_ref(ports);
-                    lookup
-                        .by_listener
-                        .add(number, net_of(conditions), Some(ports));
-                }
-                None => lookup.by_target.add_rule(number, conditions),
-            }
-        }
-        lookup
+        self.prefixes.insert(net.prefix_len());
+        self.by_net.entry(net.trunc()).or_default().push(number);
     }
 
-    /// Returns the numbers of the conditions that may be for redirected connections, in order. Others are among them.
-    pub fn find(&self, redirected: &Redirected<'_>) -> Vec<usize> {
-        let target = Some(redirected.target);
-        let mut found = self.by_target.find(target, redirected.target_ports);
-        found.extend(self.by_listener.find(target, redirected.listen_ports));
+    /// Returns the numbers of the rules that may be for packets from a network, in order; `None`: for any packets. Others
+    /// are among them.
+    pub fn find(&self, net: Option<IpNet>) -> Vec<usize> {
+        let mut found = self.any.clone();
+        match net {
+            None => found.extend(self.by_net.values().flatten()),
+            Some(net) => {
+                let nets = around(net.network(), &self.prefixes);
+                let nets = nets.filter_map(|one| self.by_net.get(&one));
+                found.extend(nets.flatten());
+                let [first, last] = [net.network(), net.broadcast()].map(IpNet::from);
+                let within = self.by_net.range(first.min(net.trunc())..=last);
+                found.extend(within.flat_map(|(_, numbers)| numbers));
+            }
+        }
         found.sort();
+        found.dedup();
         found
     }
 }
@@ -144,7 +152,9 @@ impl PortLookup {
         };
         for (first, last) in ports.iter().map(ends) {
             for size in 0..=largest.0 {
-                let blocks = self.blocks.range((size, first >> size)..=(size, last >> size));
+                let blocks = self
+                    .blocks
+                    .range((size, first >> size)..=(size, last >> size));
                 found.extend(blocks.flat_map(|(_, numbers)| numbers));
             }
         }
@@ -184,7 +194,28 @@ mod tests {
         assert_eq!(of("10.0.0.6", "1500-1600"), [1, 2]);
         assert_eq!(of("10.0.1.6", "1-65535"), [2, 3]);
         assert_eq!(lookup.find(None, &[ports("80")]), [0, 1, 2, 3]);
-        assert_eq!(lookup.find(None, &[ports("2001-65535")]), [1]);
+        assert_eq!(lookup.find(None, &[ports("2048-65535")]), [1]);
+    }
+
+    #[test]
+    fn rules_are_found_by_the_networks_around_and_within_theirs() {
+        let mut lookup = SourceLookup::default();
+        let nets = [
+            "10.0.0.0/8",
+            "10.0.0.0/24",
+            "10.0.0.0/32",
+            "10.0.0.9/32",
+            "10.0.1.0/24",
+        ];
+        for (number, one) in nets.iter().enumerate() {
+            lookup.add(number, Some(net(one)));
+        }
+        lookup.add(5, None);
+        lookup.add(6, Some(net("10.0.0.77/24")));
+        assert_eq!(lookup.find(Some(net("10.0.0.9/32"))), [0, 1, 3, 5, 6]);
+        assert_eq!(lookup.find(Some(net("10.0.0.3/24"))), [0, 1, 2, 3, 5, 6]);
+        assert_eq!(lookup.find(Some(net("192.0.2.0/24"))), [5]);
+        assert_eq!(lookup.find(None), [0, 1, 2, 3, 4, 5, 6]);
     }
 
     proptest! {

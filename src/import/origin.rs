@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::account::Part;
 use super::addresses::Addresses;
 use super::admission::{beyond, egress};
+use super::conditions::RuleConditions;
 use super::exceptions::LeftClients;
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
@@ -67,7 +68,7 @@ struct Following<'a, 'r> {
     /// The target.
     inside: Addresses,
     left: Addresses,
-    left_way: LeftClients<'r>,
+    left_way: LeftClients<RuleConditions<'r>>,
     /// The rules that give a part of the clients a source, each with the part.
     parts: Vec<(&'a Met<'r>, NewSource, Addresses)>,
     found: Origin,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::admission::egress;
 use super::conditions::RuleConditions;
-use super::exceptions::{LeftClients, Leaving};
+use super::exceptions::{Leaving, LeftClients};
 use super::outward::Outgoing;
 use super::outward_accept::OutwardAccept;
 use super::sides::ingress_of;
@@ -42,7 +42,7 @@ impl<'r> Outgoing<'_, 'r> {
         {
             return sides.into_iter().cloned().collect();
         }
-        let named = self.forward.iter().filter(|met| {
+        let named = self.forward.all.iter().filter(|met| {
             met.rule.target == Some(Target::Accept)
                 && met.conditions.leave_by(out)
                 && !met.conditions.for_replies
@@ -67,7 +67,7 @@ impl<'r> Outgoing<'_, 'r> {
 
     /// Returns whether no rule names another interface.
     fn has_one_side(&self, out: &Interface) -> bool {
-        let mut all = self.forward.iter().chain(self.postrouting);
+        let mut all = self.forward.all.iter().chain(self.postrouting);
         all.all(|met| {
             let named = [ingress_of(&met.conditions), egress(&met.conditions)];
             named.iter().flatten().all(|one| one == out)
@@ -87,7 +87,7 @@ impl<'r> Outgoing<'_, 'r> {
         let mut left_way = LeftClients::new(self.family);
         let mut refused = Vec::new();
         let mut refusing = Vec::new();
-        for met in self.forward {
+        for met in self.forward.from_sources_of(source) {
             let conditions = &met.conditions;
             let is_outward = conditions.leave_by(out)
                 && conditions.arrive_on(&ingress)
@@ -103,17 +103,16 @@ impl<'r> Outgoing<'_, 'r> {
             let from = left_way.without(
                 &conditions.exceptions,
                 left.common(&conditions.sources(self.family)),
-                |_, count| (0..count).collect(),
+                |chain| (0..chain.rules.len()).collect(),
                 |gone| {
-                    let is_by_source = gone.is_plain()
-                        && gone.protocol.is_none()
-                        && gone.destination.is_empty();
+                    let is_by_source =
+                        gone.is_plain() && gone.protocol.is_none() && gone.destination.is_empty();
                     if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
-                        Leaving::No
+                        Leaving::Nothing
                     } else if is_by_source {
-                        Leaving::Sources
+                        Leaving::Sources(gone.sources(self.family))
                     } else {
-                        Leaving::Part
+                        Leaving::PartOf(gone.sources(self.family))
                     }
                 },
             );

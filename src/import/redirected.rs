@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
-use super::exceptions::{LeftClients, Leaving};
+use super::exceptions::{Leaving, LeftClients};
+use super::lookup::RedirectedLookup;
 use super::walk::Met;
 use crate::net::{Family, Interface, PortRange, Protocol};
 
@@ -47,19 +48,24 @@ impl Redirected<'_> {
         &self,
         met: &Met<'r>,
         of: &Addresses,
-        left: &mut LeftClients<'r>,
+        left: &mut LeftClients<RuleConditions<'r>>,
     ) -> Option<Addresses> {
         let hit = of.common(&met.conditions.sources(self.family));
         left.without(
             &met.conditions.exceptions,
             hit,
-            |lookup, _| lookup.find(self),
+            |chain| self.find(&chain.lookup),
             |gone| match self.fit(gone) {
-                Fit::No => Leaving::No,
-                Fit::Whole if gone.is_plain() => Leaving::Sources,
-                Fit::Whole | Fit::Part => Leaving::Part,
+                Fit::No => Leaving::Nothing,
+                Fit::Whole if gone.is_plain() => Leaving::Sources(gone.sources(self.family)),
+                Fit::Whole | Fit::Part => Leaving::PartOf(gone.sources(self.family)),
             },
         )
+    }
+
+    /// Returns the numbers of the rules that they may meet, in order. Others are among them.
+    pub fn find(&self, lookup: &RedirectedLookup) -> Vec<usize> {
+        lookup.find(self.target, self.target_ports, self.listen_ports)
     }
 
     /// Returns whether a rule is for these connections, whatever their source is.

@@ -8,9 +8,9 @@ use std::slice;
 use super::account::RuleFate;
 use super::admission::{Admission, admission};
 use super::conditions::RuleConditions;
+use super::met_rules::MetRules;
 use super::origin::{Origin, origin};
 use super::redirect::Redirect;
-use super::met_rules::MetRules;
 use super::redirected::{Fit, Redirected};
 use crate::forwards::{Listen, TargetPorts};
 use crate::net::{Family, Interface, Port, PortRange, Protocol};
@@ -127,7 +127,8 @@ impl<'r> Treatment<'r> {
             all.push(&met.conditions);
             for chain in met.conditions.exceptions.chains() {
                 if seen.insert(Rc::as_ptr(chain)) {
-                    all.extend(chain.for_redirected(redirected));
+                    let numbers = redirected.find(&chain.lookup).into_iter();
+                    all.extend(numbers.map(|number| &chain.rules[number].1));
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::account::RuleFate;
 use super::conditions::RuleConditions;
 use super::exceptions::{Exceptions, LeavingRules};
+use super::lookup::RedirectedLookup;
 use super::place::ImportedPlace;
 use crate::net::Family;
 use crate::netfilter::matches::Match;
@@ -140,16 +141,26 @@ impl<'r> Walker<'r> {
     }
 
     /// Returns the rules of a chain by which packets leave it before its end.
-    fn leaving(&self, name: &ChainName, chain: &'r Chain, path: &Path<'r>) -> LeavingRules<'r> {
+    fn leaving(
+        &self,
+        name: &ChainName,
+        chain: &'r Chain,
+        path: &Path<'r>,
+    ) -> LeavingRules<RuleConditions<'r>> {
         let rules = chain.rules.iter().enumerate();
         let rules = rules.filter(|(_, rule)| leaves(rule));
         let some = rules.take_while(|(_, rule)| !is_unconditional(rule));
-        let each = some.map(|(at, rule)| {
+        let mut leaving = LeavingRules {
+            rules: Vec::new(),
+            lookup: RedirectedLookup::default(),
+        };
+        for (number, (at, rule)) in some.enumerate() {
             let mut conditions = path.conditions.and(rule);
             conditions.exceptions = Exceptions::default();
-            (self.place(name, at), conditions)
-        });
-        LeavingRules::new(each.collect())
+            conditions.add_to(&mut leaving.lookup, number);
+            leaving.rules.push((self.place(name, at), conditions));
+        }
+        leaving
     }
 
     fn place(&self, chain: &ChainName, at: usize) -> ImportedPlace {

@@ -16,7 +16,7 @@ pub(super) fn check(draft: &mut Draft) {
         return;
     }
     let mut refused = Refused {
-        entries: Entries::of(&draft.set),
+        entries: EntriesByName::of(&draft.set),
         why: BTreeMap::new(),
     };
     let names = names(&draft.set);
@@ -32,7 +32,7 @@ pub(super) fn check(draft: &mut Draft) {
 
 /// The entries that a spec refuses, each with the words of the error.
 struct Refused<'d> {
-    entries: Entries<'d>,
+    entries: EntriesByName<'d>,
     why: BTreeMap<Name, String>,
 }
 
@@ -81,13 +81,13 @@ impl Refused<'_> {
 }
 
 /// The forwards and outbound entries of a set by name.
-struct Entries<'d> {
+struct EntriesByName<'d> {
     set: &'d ForwardSet,
     forwards: BTreeMap<&'d Name, Vec<usize>>,
     outbound: BTreeMap<&'d Name, Vec<usize>>,
 }
 
-impl<'d> Entries<'d> {
+impl<'d> EntriesByName<'d> {
     fn of(set: &'d ForwardSet) -> Self {
         let mut entries = Self {
             set,
@@ -115,8 +115,12 @@ impl<'d> Entries<'d> {
         ForwardSet {
             description: self.set.description.clone(),
             firewall: self.set.firewall.clone(),
-            forwards: forwards.map(|at: usize| self.set.forwards[at].clone()).collect(),
-            outbound: outbound.map(|at: usize| self.set.outbound[at].clone()).collect(),
+            forwards: forwards
+                .map(|at: usize| self.set.forwards[at].clone())
+                .collect(),
+            outbound: outbound
+                .map(|at: usize| self.set.outbound[at].clone())
+                .collect(),
             tests: self.set.tests.clone(),
         }
     }
