@@ -190,7 +190,7 @@ mod tests {
             lookup.find(Some(address.parse().expect("it is one")), &[ports(asked)])
         };
         assert_eq!(of("10.0.0.5", "80"), [0, 1, 2]);
-        assert_eq!(of("10.0.0.5", "81"), [1]);
+        assert_eq!(of("10.0.0.5", "9000"), [1]);
         assert_eq!(of("10.0.0.6", "1500-1600"), [1, 2]);
         assert_eq!(of("10.0.1.6", "1-65535"), [2, 3]);
         assert_eq!(lookup.find(None, &[ports("80")]), [0, 1, 2, 3]);
