@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use nvactl::import::{Draft, KnownRoutes, RuleFate, import};
 use nvactl::net::Family;
 use nvactl::net::printable::is_hidden;
 use nvactl::netfilter::text::parse::parse;
@@ -595,4 +596,67 @@ fn hostile_typed_rules_get_a_clear_answer() {
     assert_eq!(read.rules[0].1.rule_count(), 20_000);
     let long = "iptables -A FORWARD ".to_owned() + &"-m tcp ".repeat(100_000);
     assert!(refused(&long).to_string().len() < 1000);
+}
+
+/// Returns the draft of a forward to 10.1.0.5, whose FORWARD chain has rules before its accept.
+fn imported(chains: &str, rules: &str) -> Draft {
+    let text = format!(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -d 10.0.0.4 -i eth0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.1.0.5:80\nCOMMIT\n\
+         *filter\n:FORWARD DROP [0:0]\n{chains}{rules}-A FORWARD -d 10.1.0.5 -p tcp -m tcp --dport 80 -j ACCEPT\nCOMMIT\n"
+    );
+    let rules = parse(&text).expect("they are readable");
+    import(&[(Family::V4, rules)], &KnownRoutes::default())
+}
+
+/// Exceptions that carry the ones before them would double with each.
+#[test]
+fn many_sources_that_return_are_the_clients_of_an_import() {
+    for target in ["-j RETURN", "-g ELSE"] {
+        let sources = (0..1000).map(|n| format!("198.51.{}.{}", n / 100, n % 100 * 2));
+        let sources: Vec<String> = sources.collect();
+        let returns = sources.iter();
+        let returns = returns.map(|from| format!("-A LIST -s {from} {target}\n"));
+        let returns: String = returns.collect();
+        let draft = imported(
+            ":LIST - [0:0]\n:ELSE - [0:0]\n",
+            &format!("-A FORWARD -j LIST\n{returns}-A LIST -j DROP\n"),
+        );
+        let [forward] = draft.set.forwards.as_slice() else {
+            panic!("{target}: {:?}", draft.accounts);
+        };
+        let allowed = forward.sources.allow.as_ref().expect("a list");
+        let allowed: Vec<String> = allowed.as_slice().iter().map(ToString::to_string).collect();
+        let each: Vec<String> = sources.iter().map(|from| format!("{from}/32")).collect();
+        assert_eq!(
+            (allowed, forward.sources.deny.as_slice()),
+            (each, &[][..]),
+            "{target}"
+        );
+    }
+}
+
+/// Fourteen chains of three jumps each are 1.6 million ways. Rules that are not followed to the end may refuse what an entry
+/// would accept, so none is made.
+#[test]
+fn jumps_that_multiply_make_no_entries() {
+    for target in ["-j", "-s 192.0.2.7 -g", "-s 192.0.2.7 -j RETURN\n-A C0 -j"] {
+        let chains: String = (0..15).map(|n| format!(":C{n} - [0:0]\n")).collect();
+        let jumps = (0..14).flat_map(|n| {
+            let target = target.replace("C0", &format!("C{n}"));
+            (0..3).map(move |_| format!("-A C{n} {target} C{}\n", n + 1))
+        });
+        let jumps: String = jumps.collect();
+        let draft = imported(
+            &chains,
+            &format!("-A FORWARD -j C0\n{jumps}-A C14 -j DROP\n"),
+        );
+        assert!(draft.set.forwards.is_empty(), "{target}: {:?}", draft.set);
+        let redirect = draft.accounts.iter();
+        let mut redirect = redirect.filter(|one| one.place.chain.as_str() == "PREROUTING");
+        let fate = redirect.next().map(|one| &one.fate);
+        let Some(RuleFate::NotSaid(why)) = fate else {
+            panic!("{target}: {fate:?}");
+        };
+        assert!(why.contains("nvactl follows no more"), "{target}: {why}");
+    }
 }

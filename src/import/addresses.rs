@@ -1,5 +1,6 @@
 //! Sets of addresses, which rules take apart in order.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
@@ -10,15 +11,15 @@ use crate::net::Family;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     family: Family,
-    /// Sorted; none touches the next.
-    ranges: Vec<(u128, u128)>,
+    /// The last address of each range by its first one; no range touches the next.
+    ranges: BTreeMap<u128, u128>,
 }
 
 impl Addresses {
     pub fn none(family: Family) -> Self {
         Self {
             family,
-            ranges: Vec::new(),
+            ranges: BTreeMap::new(),
         }
     }
 
@@ -29,14 +30,14 @@ impl Addresses {
         };
         Self {
             family,
-            ranges: vec![(0, last)],
+            ranges: BTreeMap::from([(0, last)]),
         }
     }
 
     pub fn of(net: IpNet) -> Self {
         Self {
             family: Family::of(net.addr()),
-            ranges: vec![(bits(net.network()), bits(net.broadcast()))],
+            ranges: BTreeMap::from([(bits(net.network()), bits(net.broadcast()))]),
         }
     }
 
@@ -54,35 +55,67 @@ impl Addresses {
         each.fold(0, |all, one| all.saturating_add(one).saturating_add(1))
     }
 
-    /// Returns the addresses of both sets.
-    pub fn with(&self, other: &Self) -> Self {
-        let mut ranges = [self.ranges.as_slice(), &other.ranges].concat();
-        ranges.sort_unstable();
-        let mut joined: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
-        for (first, last) in ranges {
-            match joined.last_mut() {
-                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
-                _ => joined.push((first, last)),
+    /// Adds the addresses of another set.
+    pub fn add(&mut self, other: &Self) {
+        for (&first, &last) in &other.ranges {
+            let (mut first, mut last) = (first, last);
+            let before = self.ranges.range(..=first).next_back();
+            if let Some((&from, &to)) = before
+                && to.saturating_add(1) >= first
+            {
+                first = from;
+                last = last.max(to);
+            }
+            while let Some((&from, &to)) = self.ranges.range(first..=last.saturating_add(1)).next()
+            {
+                self.ranges.remove(&from);
+                last = last.max(to);
+            }
+            self.ranges.insert(first, last);
+        }
+    }
+
+    /// Removes the addresses of another set.
+    pub fn remove(&mut self, other: &Self) {
+        for (&first, &last) in &other.ranges {
+            let parts: Vec<(u128, u128)> = self.overlapping(first, last).collect();
+            for (from, to) in parts {
+                self.ranges.remove(&from);
+                if from < first {
+                    self.ranges.insert(from, first - 1);
+                }
+                if to > last {
+                    self.ranges.insert(last + 1, to);
+                }
             }
         }
-        Self {
-            family: self.family,
-            ranges: joined,
-        }
+    }
+
+    /// Returns the addresses of both sets.
+    pub fn with(&self, other: &Self) -> Self {
+        let (mut all, more) = if self.ranges.len() < other.ranges.len() {
+            (other.clone(), self)
+        } else {
+            (self.clone(), other)
+        };
+        all.add(more);
+        all
     }
 
     /// Returns the addresses that are in this set and not in the other.
     pub fn without(&self, other: &Self) -> Self {
-        let mut left = self.ranges.clone();
-        for &(first, last) in &other.ranges {
-            left = left
-                .into_iter()
-                .flat_map(|(from, to)| {
-                    let below = (from < first).then(|| (from, to.min(first.saturating_sub(1))));
-                    let above = (to > last).then(|| (from.max(last.saturating_add(1)), to));
-                    [below, above].into_iter().flatten()
-                })
-                .collect();
+        let mut left = BTreeMap::new();
+        for (&first, &last) in &self.ranges {
+            let mut next = Some(first);
+            for (from, to) in other.overlapping(first, last) {
+                if let Some(next) = next.filter(|next| *next < from) {
+                    left.insert(next, from - 1);
+                }
+                next = to.checked_add(1).filter(|next| *next <= last);
+            }
+            if let Some(next) = next {
+                left.insert(next, last);
+            }
         }
         Self {
             family: self.family,
@@ -92,7 +125,49 @@ impl Addresses {
 
     /// Returns the addresses that are in both sets.
     pub fn common(&self, other: &Self) -> Self {
-        self.without(&self.without(other))
+        Self {
+            family: self.family,
+            ranges: self.shared(other).collect(),
+        }
+    }
+
+    /// Returns whether some addresses are in both sets.
+    pub fn meet(&self, other: &Self) -> bool {
+        self.shared(other).next().is_some()
+    }
+
+    /// Returns whether all addresses are in another set, too.
+    pub fn are_within(&self, other: &Self) -> bool {
+        let mut ranges = self.ranges.iter();
+        ranges.all(|(first, last)| {
+            let around = other.ranges.range(..=first).next_back();
+            around.is_some_and(|(_, to)| to >= last)
+        })
+    }
+
+    /// Returns the ranges that are in both sets. The time is that of the set with fewer ranges.
+    fn shared<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (u128, u128)> + use<'a> {
+        let (few, many) = if self.ranges.len() < other.ranges.len() {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        few.ranges.iter().flat_map(|(&first, &last)| {
+            let parts = many.overlapping(first, last);
+            parts.map(move |(from, to)| (from.max(first), to.min(last)))
+        })
+    }
+
+    /// Returns the ranges that have addresses from `first` to `last`.
+    fn overlapping(
+        &self,
+        first: u128,
+        last: u128,
+    ) -> impl DoubleEndedIterator<Item = (u128, u128)> {
+        let before = self.ranges.range(..first).next_back();
+        let before = before.filter(|(_, to)| **to >= first);
+        let all = before.into_iter().chain(self.ranges.range(first..=last));
+        all.map(|(from, to)| (*from, *to))
     }
 
     /// Returns the fewest networks that have exactly these addresses.

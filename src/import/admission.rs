@@ -6,6 +6,7 @@ use super::account::Part;
 use super::addresses::Addresses;
 use super::clients::client_lists;
 use super::conditions::RuleConditions;
+use super::exceptions::LeftClients;
 use super::limits::{AboveLimit, above_limit, accept_limit, drop_limit, joined};
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
@@ -39,15 +40,17 @@ pub struct Admission {
 }
 
 /// Follows the FORWARD chain for redirected connections.
-pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy) -> Admission {
+pub fn admission(redirected: &Redirected<'_>, rules: &[&Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
         policy,
         left: redirected.sources.clone(),
+        left_way: LeftClients::new(redirected.family),
         accepted: Addresses::none(redirected.family),
         refused: Addresses::none(redirected.family),
         limited: Vec::new(),
-        logged: Vec::new(),
+        logged: None,
+        refusals: Vec::new(),
         left_out: Vec::new(),
         found: Admission {
             sources: Sources::default(),
@@ -69,29 +72,36 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[Met<'_>], policy: Policy)
 }
 
 /// The clients whose connections the rules have decided about so far.
-struct Admitting<'a> {
+struct Admitting<'a, 'r> {
     redirected: &'a Redirected<'a>,
     policy: Policy,
     left: Addresses,
+    left_way: LeftClients<RuleConditions<'r>>,
     accepted: Addresses,
     refused: Addresses,
     /// The clients of each limit.
     limited: Vec<(ImportedPlace, Addresses)>,
-    /// The clients whose connections a rule logs, with the log.
-    logged: Vec<(Addresses, Log)>,
-    /// The clients of accepts that a spec cannot say.
-    left_out: Vec<(ImportedPlace, Addresses)>,
+    /// The clients whose connections the first such rule logs, with the log.
+    logged: Option<(Addresses, Log)>,
+    /// The clients of each refusal, in order.
+    refusals: Vec<Addresses>,
+    /// The sources of accepts that a spec cannot say, each with the number of refusals before it.
+    left_out: Vec<(ImportedPlace, Addresses, usize)>,
     found: Admission,
 }
 
-impl Admitting<'_> {
+impl<'r> Admitting<'_, 'r> {
     /// `behind` are the rules that follow.
-    fn meet(&mut self, met: &Met<'_>, behind: &[Met<'_>]) {
-        let conditions = &met.conditions;
-        if self.redirected.fit(conditions) == Fit::No || self.left.is_empty() {
+    fn meet(&mut self, met: &Met<'r>, behind: &[&Met<'r>]) {
+        if self.left.is_empty() {
             return;
         }
-        let Some(hit) = self.redirected.clients(met, &self.left) else {
+        let conditions = &met.conditions;
+        if self.redirected.fit(conditions) == Fit::No {
+            return;
+        }
+        let clients = (self.redirected).clients(met, &self.left, &mut self.left_way);
+        let Some(hit) = clients else {
             self.pass_over(met, "`-j RETURN` or `-g` before it");
             return;
         };
@@ -119,7 +129,7 @@ impl Admitting<'_> {
                 if let Some(Target::Log { prefix, level }) = &met.rule.target
                     && met.is_to_take()
                     && conditions.counts_nothing_but_packets()
-                    && self.logged.is_empty()
+                    && self.logged.is_none()
                 {
                     self.log(met, hit, prefix, *level);
                 }
@@ -131,10 +141,9 @@ impl Admitting<'_> {
     fn pass_over(&mut self, met: &Met<'_>, words: &str) {
         match (verdict(met.rule), met.program) {
             (RuleVerdict::Accept, None) => {
-                let clients = self
-                    .left
-                    .common(&met.conditions.sources(self.redirected.family));
-                self.left_out.push((met.place.clone(), clients));
+                let sources = met.conditions.sources(self.redirected.family);
+                let left_out = (met.place.clone(), sources, self.refusals.len());
+                self.left_out.push(left_out);
                 self.found
                     .unsaid
                     .push((met.place.clone(), words.to_owned()));
@@ -181,10 +190,10 @@ impl Admitting<'_> {
             per_minute: per_minute.clamp(1, 600),
             connections: Logged::Accepted,
         };
-        self.logged.push((hit, log));
+        self.logged = Some((hit, log));
     }
 
-    fn accept(&mut self, met: &Met<'_>, hit: &Addresses, behind: &[Met<'_>]) {
+    fn accept(&mut self, met: &Met<'_>, hit: &Addresses, behind: &[&Met<'_>]) {
         let conditions = &met.conditions;
         match accept_limit(met) {
             Err(words) => return self.pass_over(met, &words),
@@ -216,8 +225,8 @@ impl Admitting<'_> {
         if is_named && !only_redirected(conditions) {
             self.remark(met, ImportRemark::AcceptsMore(beyond(conditions)));
         }
-        self.accepted = self.accepted.with(hit);
-        self.left = self.left.without(hit);
+        self.accepted.add(hit);
+        self.left.remove(hit);
     }
 
     fn refuse(&mut self, met: &Met<'_>, hit: &Addresses) {
@@ -242,8 +251,13 @@ impl Admitting<'_> {
         if met.is_to_take() && !matches!(met.rule.target, Some(Target::Drop)) {
             self.remark(met, ImportRemark::Answered);
         }
-        self.refused = self.refused.with(hit);
-        self.left = self.left.without(hit);
+        self.refuse_clients(hit.clone());
+        self.left.remove(hit);
+    }
+
+    fn refuse_clients(&mut self, clients: Addresses) {
+        self.refused.add(&clients);
+        self.refusals.push(clients);
     }
 
     /// Adds a limit for some clients, if a spec can say it beside the one before.
@@ -280,32 +294,35 @@ impl Admitting<'_> {
     /// Applies the policy to the clients that no rule has decided about.
     fn end(mut self) -> Admission {
         if self.policy == Policy::Accept {
-            self.accepted = self.accepted.with(&self.left);
+            self.accepted.add(&self.left);
         } else {
-            self.refused = self.refused.with(&self.left);
+            let rest = std::mem::replace(&mut self.left, Addresses::none(self.redirected.family));
+            self.refuse_clients(rest);
         }
-        for (place, clients) in self.limited {
-            if !self.accepted.without(&clients).is_empty() {
+        for (place, clients) in &self.limited {
+            if !self.accepted.are_within(clients) {
                 let does = "limits a part of its clients only".to_owned();
-                self.found.obstacle.get_or_insert((place, does));
+                self.found.obstacle.get_or_insert((place.clone(), does));
             }
         }
-        for (place, clients) in self.left_out {
-            if self.found.limits.is_some() || !clients.common(&self.refused).is_empty() {
+        // The accept would have had the clients that are refused behind it.
+        let mut behind = Addresses::none(self.redirected.family);
+        for (place, sources, before) in self.left_out.into_iter().rev() {
+            for clients in self.refusals.drain(before..) {
+                behind.add(&clients);
+            }
+            if self.found.limits.is_some() || sources.meet(&behind) {
                 let remark = (place, ImportRemark::AcceptLeftOut);
                 self.found.remarks.push(remark);
             }
         }
-        self.found.log = self.logged.first().map(|(clients, log)| Log {
-            connections: match (
-                clients.common(&self.accepted).is_empty(),
-                clients.common(&self.refused).is_empty(),
-            ) {
-                (_, true) => Logged::Accepted,
-                (true, false) => Logged::Refused,
-                (false, false) => Logged::All,
+        self.found.log = self.logged.map(|(clients, log)| Log {
+            connections: match (clients.meet(&self.accepted), clients.meet(&self.refused)) {
+                (_, false) => Logged::Accepted,
+                (false, true) => Logged::Refused,
+                (true, true) => Logged::All,
             },
-            ..log.clone()
+            ..log
         });
         self.found.sources = client_lists(self.redirected.family, &self.accepted, &self.refused);
         self.found.clients = self.accepted;

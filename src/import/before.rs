@@ -73,7 +73,7 @@ pub fn taken_before(
         left.is_empty()
     });
     let all_ways = protocols == one.protocols.len() && arrivals == ingress.len();
-    let all_sources = one.sources.without(&sources).is_empty();
+    let all_sources = one.sources.are_within(&sources);
     match (all_ways, all_ports, all_sources) {
         (true, true, true) => TakenBefore::Everything,
         (true, true, false) => TakenBefore::Sources(sources),

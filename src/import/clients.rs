@@ -1,7 +1,5 @@
 //! The lists of a forward's clients.
 
-use ipnet::IpNet;
-
 use super::addresses::Addresses;
 use crate::forwards::{Nets, Sources};
 use crate::net::Family;
@@ -32,7 +30,7 @@ fn smallest_around(family: Family, accepted: &Addresses, refused: &Addresses) ->
     let plain = accepted.nets().len();
     let candidates = [
         Addresses::all(family),
-        accepted.with(&inner(accepted, refused)),
+        accepted.with(&inner(family, accepted, refused)),
     ];
     let cost = |allow: &Addresses| {
         let deny = allow.without(accepted).nets().len();
@@ -47,13 +45,14 @@ fn smallest_around(family: Family, accepted: &Addresses, refused: &Addresses) ->
 }
 
 /// Returns the refused networks that lie between accepted ones.
-fn inner(accepted: &Addresses, refused: &Addresses) -> Addresses {
+fn inner(family: Family, accepted: &Addresses, refused: &Addresses) -> Addresses {
     let nets = refused.nets().into_iter().filter(|net| {
         net.supernet()
-            .is_some_and(|around| !Addresses::of(around).common(accepted).is_empty())
+            .is_some_and(|around| Addresses::of(around).meet(accepted))
     });
-    let nets: Vec<IpNet> = nets.collect();
-    nets.iter()
-        .fold(accepted.clone(), |all, net| all.with(&Addresses::of(*net)))
-        .without(accepted)
+    let mut inner = Addresses::none(family);
+    for net in nets {
+        inner.add(&Addresses::of(net));
+    }
+    inner.without(accepted)
 }

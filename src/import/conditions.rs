@@ -1,11 +1,13 @@
 //! The conditions on the way to a rule, as far as a spec can say them.
 
 use std::net::IpAddr;
+use std::slice;
 
 use ipnet::IpNet;
 
 use super::addresses::Addresses;
-use super::place::ImportedPlace;
+use super::exceptions::Exceptions;
+use super::lookup::RedirectedLookup;
 use crate::net::{Family, Interface, PortRange};
 use crate::netfilter::interface::InterfacePattern;
 use crate::netfilter::limit::{ConnLimit, HashLimit, Limit};
@@ -48,7 +50,7 @@ pub struct RuleConditions<'r> {
     /// The conditions that a spec cannot say.
     pub beyond: Vec<&'r Match>,
     /// The packets that left the way to the rule before it, by `RETURN` or `-g`.
-    pub exceptions: Vec<(ImportedPlace, RuleConditions<'r>)>,
+    pub exceptions: Exceptions<RuleConditions<'r>>,
 }
 
 /// The part of the packets that a rule takes by chance or in turn.
@@ -187,6 +189,28 @@ impl<'r> RuleConditions<'r> {
         addresses(family, &self.destination)
     }
 
+    /// Returns the narrowest network that a source must be in.
+    pub fn source_net(&self) -> Option<IpNet> {
+        narrowest(&self.source)
+    }
+
+    /// Returns the narrowest network that a destination must be in.
+    pub fn destination_net(&self) -> Option<IpNet> {
+        narrowest(&self.destination)
+    }
+
+    /// Adds the number of a rule with these conditions to those for redirected connections, if it may be for some.
+    pub fn add_to(&self, lookup: &mut RedirectedLookup, number: usize) {
+        if self.for_replies || self.to_machine || self.redirected == Some(false) {
+            return;
+        }
+        let net = self.destination_net();
+        match &self.original_ports {
+            Some(ports) => (lookup.by_listener).add(number, net, Some(slice::from_ref(ports))),
+            None => lookup.by_target.add(number, net, self.ports.as_deref()),
+        }
+    }
+
     /// Returns whether packets that arrive on an interface meet the conditions.
     pub fn arrive_on(&self, interface: &Interface) -> bool {
         covers(&self.ingress, interface)
@@ -300,6 +324,11 @@ fn addresses(family: Family, nets: &[Negatable<IpNet>]) -> Addresses {
         Is(net) => left.common(&Addresses::of(*net)),
         Not(net) => left.without(&Addresses::of(*net)),
     })
+}
+
+fn narrowest(nets: &[Negatable<IpNet>]) -> Option<IpNet> {
+    let nets = nets.iter().filter_map(Negatable::wanted);
+    nets.max_by_key(|net| net.prefix_len()).copied()
 }
 
 fn covers(patterns: &[&Negatable<InterfacePattern>], interface: &Interface) -> bool {

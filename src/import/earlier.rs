@@ -68,7 +68,7 @@ impl Earlier {
                 None => Ok(()),
             };
         }
-        if !one.sources.without(&self.sources).is_empty() {
+        if !one.sources.are_within(&self.sources) {
             return Err(HeldRedirect {
                 others_of: self.name.clone(),
                 ..HeldRedirect::not_said(format!(

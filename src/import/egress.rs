@@ -16,14 +16,17 @@ pub fn egress(conditions: &RuleConditions<'_>) -> Option<Interface> {
 }
 
 /// Returns the interface that the first accept of redirected connections names, if the accept names them, too.
-pub fn egress_of_accepts(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Option<Interface> {
+pub fn egress_of_accepts(redirected: &Redirected<'_>, rules: &[&Met<'_>]) -> Option<Interface> {
     let mut accepts = accepts(redirected, rules).filter(|met| names(met));
     accepts.find_map(|met| egress(&met.conditions))
 }
 
 /// Returns the interface that the first accept names, if no accept names the connections. A program's accept is for
 /// connections of its own.
-pub fn egress_of_wide_accepts(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Option<Interface> {
+pub fn egress_of_wide_accepts(
+    redirected: &Redirected<'_>,
+    rules: &[&Met<'_>],
+) -> Option<Interface> {
     if accepts(redirected, rules).any(names) {
         return None;
     }
@@ -33,13 +36,13 @@ pub fn egress_of_wide_accepts(redirected: &Redirected<'_>, rules: &[Met<'_>]) ->
 
 fn accepts<'a, 'r>(
     redirected: &'a Redirected<'a>,
-    rules: &'a [Met<'r>],
+    rules: &'a [&'a Met<'r>],
 ) -> impl Iterator<Item = &'a Met<'r>> {
-    rules.iter().filter(|met| {
+    rules.iter().copied().filter(|met| {
         let sources = met.conditions.sources(redirected.family);
         verdict(met.rule) == RuleVerdict::Accept
             && redirected.fit(&met.conditions) != Fit::No
-            && !sources.common(redirected.sources).is_empty()
+            && sources.meet(redirected.sources)
     })
 }
 

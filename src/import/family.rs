@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use super::account::{Account, Part, Remarked, RuleFate};
 use super::earlier::Earlier;
+use super::lookup::Lookup;
+use super::met_rules::MetRules;
 use super::names::EntryNames;
 use super::others::{OtherRedirect, Passed};
 use super::outward::Outgoing;
@@ -18,7 +20,9 @@ use super::sides::{KnownRoutes, SaidSides, entrance};
 use super::taken::{RulesMet, TakenRules};
 use super::treated::{Treated, alike};
 use super::treatment::{RedirectedWay, TargetSide, Treatment};
-use super::walk::{Met, walk};
+use super::walk::{Met, Walk, walk};
+use ipnet::IpNet;
+
 use crate::forwards::{Forward, Name, Outbound};
 use crate::net::{Family, Interface};
 use crate::netfilter::names::{ChainName, TableName};
@@ -47,6 +51,8 @@ struct FamilyReading<'r> {
     entrance: Interface,
     /// The redirections before, whatever became of them.
     earlier: Vec<Earlier>,
+    /// Those by their listeners.
+    earlier_lookup: Lookup,
     forwards: Vec<Forward>,
     taken: TakenRules,
     fates: BTreeMap<ImportedPlace, RuleFate>,
@@ -66,6 +72,16 @@ pub fn read(
     let prerouting = walk(family, rules, TableName::Nat, &ChainName::Prerouting);
     let forward = walk(family, rules, TableName::Filter, &ChainName::Forward);
     let postrouting = walk(family, rules, TableName::Nat, &ChainName::Postrouting);
+    let output = walk(family, rules, TableName::Nat, &ChainName::Output);
+    let walks = [&prerouting, &forward, &postrouting];
+    let mut fates = BTreeMap::new();
+    for walk in walks {
+        fates.extend(walk.left.clone());
+    }
+    let mut all = walks.into_iter().chain([&output]);
+    if let Some(why) = all.find_map(|walk| walk.why_unknown()) {
+        return unknown(family, rules, fates, &walks, &why);
+    }
     let sides = SaidSides::of(&[&prerouting.rules, &forward.rules, &postrouting.rules]);
     let targets = targets(&prerouting.rules, routes, &sides);
     let (entrance, is_known) = entrance(family, rules, &prerouting.rules, routes, &targets);
@@ -73,24 +89,22 @@ pub fn read(
         family,
         treatment: Treatment {
             family,
-            forward: &forward.rules,
-            postrouting: &postrouting.rules,
+            forward: MetRules::new(&forward.rules),
+            postrouting: MetRules::new(&postrouting.rules),
             policy: rules.forward_policy(),
         },
         routes,
         sides,
         entrance,
         earlier: Vec::new(),
+        earlier_lookup: Lookup::default(),
         forwards: Vec::new(),
         taken: TakenRules::default(),
-        fates: BTreeMap::new(),
+        fates,
         shared: BTreeSet::new(),
         remarks: Vec::new(),
         assumed_targets: BTreeMap::new(),
     };
-    for walk in [&prerouting, &forward, &postrouting] {
-        reading.fates.extend(walk.left.clone());
-    }
     let dnat = DnatReading {
         family,
         entrance: &reading.entrance,
@@ -104,7 +118,6 @@ pub fn read(
     let unsaid_targets: BTreeSet<IpAddr> = unsaid.iter().map(|one| one.target).collect();
     let outbound = reading.outbound(&unsaid_targets, names);
     let has_entries = !reading.forwards.is_empty() || !outbound.is_empty();
-    let output = walk(family, rules, TableName::Nat, &ChainName::Output);
     let others = unsaid
         .into_iter()
         .chain(reading.others(&prerouting.rules, &output.rules));
@@ -146,6 +159,35 @@ pub fn read(
     }
 }
 
+/// Returns no entries, for rules that are not known to their end.
+fn unknown(
+    family: Family,
+    rules: &Ruleset,
+    mut fates: BTreeMap<ImportedPlace, RuleFate>,
+    walks: &[&Walk<'_>],
+    why: &str,
+) -> OfFamily {
+    let met = walks.iter().flat_map(|walk| &walk.rules);
+    for met in met.filter(|met| met.program.is_none()) {
+        let fate = RuleFate::NotSaid(why.to_owned());
+        fates.entry(met.place.clone()).or_insert(fate);
+    }
+    let settled = Settled {
+        fates,
+        ways: BTreeSet::new(),
+        forward: &walks[1].rules,
+        unsaid_targets: &BTreeSet::new(),
+    };
+    OfFamily {
+        forwards: Vec::new(),
+        outbound: Vec::new(),
+        accounts: rest::accounts(family, rules, settled),
+        remarks: Vec::new(),
+        is_entrance_assumed: false,
+        assumed_targets: BTreeMap::new(),
+    }
+}
+
 /// Returns the interfaces behind which the targets of redirections are, as far as rules or routes say it.
 fn targets(prerouting: &[Met<'_>], routes: &KnownRoutes, sides: &SaidSides) -> BTreeSet<Interface> {
     let targets = prerouting.iter().filter_map(|met| match met.rule.target {
@@ -168,6 +210,10 @@ impl<'r> FamilyReading<'r> {
             },
             Err(fate) => self.fate_of_all(&one, &fate),
         }
+        let address = whole.listens[0].address.map(IpNet::from);
+        let ports = Some(whole.listen_ports());
+        self.earlier_lookup
+            .add(self.earlier.len(), address, ports.as_deref());
         self.earlier.push(Earlier {
             name,
             ingress: whole.ingress_or(&self.entrance),
@@ -181,7 +227,10 @@ impl<'r> FamilyReading<'r> {
     /// Takes the packets out of a redirection that earlier ones have.
     fn without_taken(&mut self, one: &mut Redirect<'_>) -> Result<(), RuleFate> {
         let ingress = one.ingress_or(&self.entrance);
-        let mut earlier = self.earlier.iter();
+        let numbers = self
+            .earlier_lookup
+            .find(one.listens[0].address, &one.listen_ports());
+        let mut earlier = numbers.into_iter().map(|number| &self.earlier[number]);
         let Some(held) = earlier.find_map(|before| before.take_from(one, &ingress).err()) else {
             return Ok(());
         };
@@ -348,8 +397,8 @@ impl<'r> FamilyReading<'r> {
             .collect();
         let outgoing = Outgoing {
             family: self.family,
-            forward: self.treatment.forward,
-            postrouting: self.treatment.postrouting,
+            forward: &self.treatment.forward,
+            postrouting: self.treatment.postrouting.all,
             policy: self.treatment.policy,
             taken: &taken,
             entrances: &entrances,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::addresses::Addresses;
+use super::exceptions::LeftClients;
 use super::redirected::{Fit, Redirected};
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
@@ -128,17 +129,21 @@ pub enum AboveLimit<'a, 'r> {
 pub fn above_limit<'a, 'r>(
     redirected: &Redirected<'_>,
     clients: &Addresses,
-    behind: &'a [Met<'r>],
+    behind: &[&'a Met<'r>],
     policy: Policy,
 ) -> AboveLimit<'a, 'r> {
     let (mut left, mut accepted) = (clients.clone(), false);
+    let mut left_way = LeftClients::new(redirected.family);
     let mut refusing: Vec<&Met<'_>> = Vec::new();
-    for met in behind {
+    for met in behind.iter().copied() {
+        if left.is_empty() {
+            break;
+        }
         let fit = redirected.fit(&met.conditions);
-        if fit == Fit::No || left.is_empty() {
+        if fit == Fit::No {
             continue;
         }
-        let hit = redirected.clients(met, &left);
+        let hit = redirected.clients(met, &left, &mut left_way);
         if hit.as_ref().is_some_and(Addresses::is_empty) {
             continue;
         }
@@ -146,11 +151,11 @@ pub fn above_limit<'a, 'r>(
         match (verdict(met.rule), hit) {
             (RuleVerdict::GoOn | RuleVerdict::Return, _) => {}
             (RuleVerdict::Refuse, Some(hit)) => {
-                left = left.without(&hit);
+                left.remove(&hit);
                 refusing.push(met);
             }
             (RuleVerdict::Accept, Some(hit)) => {
-                left = left.without(&hit);
+                left.remove(&hit);
                 accepted = true;
             }
             // It refuses some of them, and the rules behind it decide about the others.

@@ -1,34 +1,42 @@
 //! Names for imported entries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::forwards::{Description, Listen, Name};
 use crate::net::Protocol;
 
 /// The names that are taken.
 #[derive(Debug, Default)]
-pub struct EntryNames(BTreeSet<Name>);
+pub struct EntryNames {
+    taken: BTreeSet<Name>,
+    /// The first number that may be free behind each wanted name.
+    next: BTreeMap<Box<str>, usize>,
+}
 
 impl EntryNames {
     /// Keeps a name from being given.
     pub fn take(&mut self, name: &Name) {
-        self.0.insert(name.clone());
+        self.taken.insert(name.clone());
     }
 
     /// Returns a name that is not taken: `wanted`, or `wanted-2` and so on.
     fn free(&mut self, wanted: &str) -> Name {
         // Room for a number of some digits.
         let wanted = &wanted[..wanted.len().min(Name::MAX_BYTES - 8)];
-        let numbered = (2..).map(|n| format!("{wanted}-{n}"));
-        let mut all = [wanted.to_owned()].into_iter().chain(numbered);
-        let name = all
-            .find_map(|name| {
-                name.parse::<Name>()
-                    .ok()
-                    .filter(|name| !self.0.contains(name))
+        let next = self.next.entry(wanted.into()).or_insert(1);
+        let (number, name) = (*next..)
+            .map(|number| match number {
+                1 => (number, wanted.to_owned()),
+                _ => (number, format!("{wanted}-{number}")),
+            })
+            .find_map(|(number, name)| {
+                let name = name.parse::<Name>().ok();
+                let name = name.filter(|name| !self.taken.contains(name))?;
+                Some((number, name))
             })
             .expect("some number is free");
-        self.0.insert(name.clone());
+        *next = number + 1;
+        self.taken.insert(name.clone());
         name
     }
 

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use super::account::Part;
 use super::addresses::Addresses;
 use super::admission::beyond;
+use super::conditions::RuleConditions;
 use super::egress::egress;
+use super::exceptions::LeftClients;
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::ImportRemark;
@@ -40,10 +42,11 @@ pub struct Origin {
 }
 
 /// Follows the POSTROUTING chain for redirected connections.
-pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
+pub fn origin(redirected: &Redirected<'_>, rules: &[&Met<'_>]) -> Origin {
     let mut following = Following {
         redirected,
         left: redirected.sources.clone(),
+        left_way: LeftClients::new(redirected.family),
         parts: Vec::new(),
         found: Origin {
             snat: Snat::Client,
@@ -66,6 +69,7 @@ pub fn origin(redirected: &Redirected<'_>, rules: &[Met<'_>]) -> Origin {
 struct Following<'a, 'r> {
     redirected: &'a Redirected<'a>,
     left: Addresses,
+    left_way: LeftClients<RuleConditions<'r>>,
     /// The rules that give a part of the clients a source, each with the part.
     parts: Vec<(&'a Met<'r>, NewSource, Addresses)>,
     found: Origin,
@@ -99,7 +103,8 @@ impl<'a, 'r> Following<'a, 'r> {
             }
             return;
         }
-        let Some(hit) = self.redirected.clients(met, &self.left) else {
+        let clients = (self.redirected).clients(met, &self.left, &mut self.left_way);
+        let Some(hit) = clients else {
             if met.program.is_some() {
                 return;
             }
@@ -125,7 +130,7 @@ impl<'a, 'r> Following<'a, 'r> {
             self.obstruct(met, &format!("{does} some of its connections by {words}"));
             return;
         }
-        self.left = self.left.without(&hit);
+        self.left.remove(&hit);
         self.parts.push((met, source, hit));
     }
 

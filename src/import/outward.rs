@@ -10,6 +10,7 @@ use super::addresses::Addresses;
 use super::clients::client_lists;
 use super::conditions::RuleConditions;
 use super::egress::egress;
+use super::met_rules::MetRules;
 use super::names::{EntryNames, description};
 use super::origin::{NewSource, changes_source, new_source};
 use super::outward_accept::{OutwardAccept, merged};
@@ -35,12 +36,14 @@ pub struct OutwardEntries {
     pub remarks: Vec<(usize, ImportedPlace, ImportRemark)>,
     /// The SNAT rules that no entry takes over.
     pub fates: Vec<(ImportedPlace, RuleFate)>,
+    /// The rules of POSTROUTING that keep the source of some connections.
+    keeping: Vec<usize>,
 }
 
 /// The rules of one family that an outbound entry may come of.
 pub struct Outgoing<'a, 'r> {
     pub family: Family,
-    pub forward: &'a [Met<'r>],
+    pub forward: &'a MetRules<'r>,
     pub postrouting: &'a [Met<'r>],
     pub policy: Policy,
     /// The places that belong to forwards already.
@@ -80,7 +83,10 @@ impl SourceRule<'_, '_> {
 impl<'r> Outgoing<'_, 'r> {
     /// Reads the outbound entries, in the order of their source rules.
     pub fn read(&self, names: &mut EntryNames) -> OutwardEntries {
-        let mut found = OutwardEntries::default();
+        let mut found = OutwardEntries {
+            keeping: self.keeping(),
+            ..OutwardEntries::default()
+        };
         for (at, met) in self.postrouting.iter().enumerate() {
             if self.taken.contains(&met.place)
                 || met.conditions.for_replies
@@ -175,7 +181,7 @@ impl<'r> Outgoing<'_, 'r> {
 
     /// Returns whether FORWARD accepts connections that leave by an interface.
     fn accepts_some(&self, out: &Interface) -> bool {
-        let mut accepts = self.forward.iter().filter(|met| {
+        let mut accepts = self.forward.all.iter().filter(|met| {
             met.rule.target == Some(Target::Accept)
                 && met.conditions.leave_by(out)
                 && !met.conditions.for_replies
@@ -222,7 +228,7 @@ impl<'r> Outgoing<'_, 'r> {
         if source.chooses_ports {
             remark(ImportRemark::SourcePorts);
         }
-        if accept.place.is_some() && !accept.sources.without(&sources).is_empty() {
+        if accept.place.is_some() && !accept.sources.are_within(&sources) {
             remark(ImportRemark::MoreSources);
         }
         if accept.place.is_none() {
@@ -243,7 +249,8 @@ impl<'r> Outgoing<'_, 'r> {
         {
             remark(ImportRemark::Answered);
         }
-        for by in self.keep_source(rule, out, &sources) {
+        let earlier = &found.keeping[..found.keeping.partition_point(|one| *one < rule.at)];
+        for by in self.keep_source(earlier, rule, out, &sources) {
             remark(ImportRemark::KeptSource(by));
         }
         let comment = accept.comment().or(conditions.comment);
@@ -273,9 +280,23 @@ impl<'r> Outgoing<'_, 'r> {
         Ok(())
     }
 
-    /// Returns the rules before a source rule that keep the source of some of its connections.
+    /// Returns the rules of POSTROUTING that keep the source of some connections, or may.
+    fn keeping(&self) -> Vec<usize> {
+        let all = self.postrouting.iter().enumerate();
+        let keeping = all.filter(|(_, one)| {
+            let keeps = new_source(one).is_some_and(|one| one.snat == Snat::Client);
+            let is_unsaid =
+                changes_source(one) || new_source(one).is_some() && !one.conditions.is_plain();
+            (keeps || is_unsaid) && !self.taken.contains(&one.place)
+        });
+        keeping.map(|(at, _)| at).collect()
+    }
+
+    /// Returns the rules before a source rule that keep the source of some of its connections. `earlier` are those before
+    /// that keep the source of any.
     fn keep_source(
         &self,
+        earlier: &[usize],
         rule: &SourceRule<'_, 'r>,
         out: &Interface,
         sources: &Addresses,
@@ -291,15 +312,9 @@ impl<'r> Outgoing<'_, 'r> {
                 && !conditions.for_replies
                 && conditions.redirected != Some(true)
                 && has_public
-                && !conditions.sources(self.family).common(sources).is_empty()
+                && conditions.sources(self.family).meet(sources)
         };
-        let earlier = self.postrouting[..rule.at].iter();
-        let earlier = earlier.filter(|one| {
-            let keeps = new_source(one).is_some_and(|one| one.snat == Snat::Client);
-            let is_unsaid =
-                changes_source(one) || new_source(one).is_some() && !one.conditions.is_plain();
-            (keeps || is_unsaid) && !self.taken.contains(&one.place)
-        });
+        let earlier = earlier.iter().map(|at| &self.postrouting[*at]);
         let earlier = earlier.map(|one| (&one.place, &one.conditions));
         let gone = rule.met.conditions.exceptions.iter();
         let gone = gone.map(|(place, conditions)| (place, conditions));

@@ -1,10 +1,13 @@
 //! Rules that accept outbound connections, and what an entry says of them.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::account::RuleFate;
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
+use super::place::ImportedPlace;
 use super::walk::Met;
 use crate::forwards::{
     Destinations, GUARDED, Nets, OutboundProtocol, internet_v6, not_internet_v4,
@@ -33,18 +36,26 @@ pub fn merged<'a, 's: 'a, 'r: 'a>(
     accepts: impl Iterator<Item = &'a OutwardAccept<'s, 'r>>,
 ) -> Vec<OutwardAccept<'s, 'r>> {
     let mut merged: Vec<OutwardAccept<'s, 'r>> = Vec::new();
+    let mut numbers: BTreeMap<Option<&ImportedPlace>, Vec<usize>> = BTreeMap::new();
     for accept in accepts {
-        let place = |one: &OutwardAccept<'_, '_>| one.place.map(|met| met.place.clone());
-        let same = merged.iter_mut().find(|other| {
-            place(other) == place(accept)
-                && other.sources == accept.sources
+        let numbers = numbers
+            .entry(accept.place.map(|met| &met.place))
+            .or_default();
+        let same = numbers.iter().copied().find(|number| {
+            let other = &merged[*number];
+            other.sources == accept.sources
                 && other.kept_out == accept.kept_out
                 && other.refused == accept.refused
                 && other.conditions == accept.conditions
         });
         match same {
-            Some(other) => other.ingress.extend(accept.ingress.iter().cloned()),
-            None => merged.push(accept.clone()),
+            Some(number) => merged[number]
+                .ingress
+                .extend(accept.ingress.iter().cloned()),
+            None => {
+                numbers.push(merged.len());
+                merged.push(accept.clone());
+            }
         }
     }
     merged

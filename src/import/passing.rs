@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
 use super::egress::egress;
+use super::exceptions::{Leaving, LeftClients};
 use super::outward::Outgoing;
 use super::outward_accept::OutwardAccept;
 use super::sides::ingress_of;
@@ -42,7 +43,7 @@ impl<'r> Outgoing<'_, 'r> {
         {
             return sides.into_iter().cloned().collect();
         }
-        let named = self.forward.iter().filter(|met| {
+        let named = self.forward.all.iter().filter(|met| {
             met.rule.target == Some(Target::Accept)
                 && met.conditions.leave_by(out)
                 && !met.conditions.for_replies
@@ -67,7 +68,7 @@ impl<'r> Outgoing<'_, 'r> {
 
     /// Returns whether no rule names another interface.
     fn has_one_side(&self, out: &Interface) -> bool {
-        let mut all = self.forward.iter().chain(self.postrouting);
+        let mut all = self.forward.all.iter().chain(self.postrouting);
         all.all(|met| {
             let named = [ingress_of(&met.conditions), egress(&met.conditions)];
             named.iter().flatten().all(|one| one == out)
@@ -85,9 +86,10 @@ impl<'r> Outgoing<'_, 'r> {
         let its_own = source.sources(self.family);
         let mut left = its_own.clone();
         let mut kept_out = Addresses::none(self.family);
+        let mut left_way = LeftClients::new(self.family);
         let mut refused = Vec::new();
         let mut refusing = Vec::new();
-        for met in self.forward {
+        for met in self.forward.from_sources_of(source) {
             let conditions = &met.conditions;
             let is_outward = conditions.leave_by(out)
                 && conditions.arrive_on(&ingress)
@@ -97,26 +99,29 @@ impl<'r> Outgoing<'_, 'r> {
                 && !self.taken.contains(&met.place)
                 && (egress(conditions).is_some()
                     || !is_to_sources(conditions, source, self.family));
-            let mut from = conditions.sources(self.family);
-            if !is_outward || left.common(&from).is_empty() {
+            if !is_outward || !left.meet(&conditions.sources(self.family)) {
                 continue;
             }
-            for (_, gone) in &conditions.exceptions {
-                if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
-                    continue;
-                }
-                let is_by_source = gone.is_plain()
-                    && gone.exceptions.is_empty()
-                    && gone.protocol.is_none()
-                    && gone.destination.is_empty();
-                if is_by_source {
-                    from = from.without(&gone.sources(self.family));
-                } else if !from.common(&gone.sources(self.family)).is_empty() {
-                    passing.has_unsaid = true;
-                    from = Addresses::none(self.family);
-                }
-            }
-            let from = left.common(&from);
+            let from = left_way.without(
+                &conditions.exceptions,
+                left.common(&conditions.sources(self.family)),
+                |chain| (0..chain.rules.len()).collect(),
+                |gone| {
+                    let is_by_source =
+                        gone.is_plain() && gone.protocol.is_none() && gone.destination.is_empty();
+                    if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
+                        Leaving::Nothing
+                    } else if is_by_source {
+                        Leaving::Sources(gone.sources(self.family))
+                    } else {
+                        Leaving::PartOf(gone.sources(self.family))
+                    }
+                },
+            );
+            let Some(from) = from else {
+                passing.has_unsaid = true;
+                continue;
+            };
             if from.is_empty() {
                 continue;
             }
@@ -146,15 +151,15 @@ impl<'r> Outgoing<'_, 'r> {
                         refusing: refusing.clone(),
                     });
                     if is_for_all {
-                        left = left.without(&from);
+                        left.remove(&from);
                     }
                 }
                 _ if verdict(met.rule) == RuleVerdict::Refuse => {
                     if !conditions.is_plain() || conditions.protocol.is_some() {
                         passing.has_unsaid |= is_for_outward(met, out);
                     } else if is_for_all {
-                        left = left.without(&from);
-                        kept_out = kept_out.with(&from);
+                        left.remove(&from);
+                        kept_out.add(&from);
                     } else if let [Is(net)] = conditions.destination.as_slice()
                         && from == left
                     {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::account::RuleFate;
 use super::before::{TakenBefore, taken_before};
+use super::lookup::Lookup;
 use super::place::ImportedPlace;
 use super::redirect::{Redirect, redirect};
 use super::remark::ImportRemark;
@@ -31,7 +32,7 @@ impl DnatReading<'_> {
     /// Reads the DNAT rules, each without the packets that rules before it take.
     pub fn read<'r>(&self, prerouting: &[Met<'r>]) -> DnatRules<'r> {
         let mut found = DnatRules::default();
-        let mut stops: Vec<&Met<'r>> = Vec::new();
+        let mut stops = Stops::default();
         for met in prerouting {
             if met.program.is_some() || !is_dnat(met.rule) {
                 if ends_way(met) {
@@ -56,13 +57,12 @@ impl DnatReading<'_> {
         &self,
         mut one: Redirect<'r>,
         met: &Met<'r>,
-        stops: &[&Met<'r>],
+        stops: &Stops<'_, 'r>,
     ) -> Result<Redirect<'r>, RuleFate> {
         let ingress = one.ingress_or(self.entrance);
         let gone = met.conditions.exceptions.iter();
         let gone = gone.map(|(who, earlier)| (who, earlier, None, true));
-        let stopped = stops.iter();
-        let stopped = stopped.map(|stop| {
+        let stopped = stops.before(&one).into_iter().map(|stop| {
             let leads_nowhere = stop.rule.target == Some(Target::Accept);
             (&stop.place, &stop.conditions, stop.program, leads_nowhere)
         });
@@ -81,7 +81,7 @@ impl DnatReading<'_> {
                     )));
                 }
                 TakenBefore::Sources(sources) => {
-                    one.sources = one.sources.without(&sources);
+                    one.sources.remove(&sources);
                     one.remarks
                         .push((met.place.clone(), ImportRemark::OthersReachedMachine));
                 }
@@ -110,5 +110,30 @@ fn ends_way(met: &Met<'_>) -> bool {
         Some(Target::Accept | Target::Drop | Target::Dnat { .. }) => true,
         Some(target @ Target::Other(_)) => matches!(target.name(), "DNAT" | "REDIRECT" | "NETMAP"),
         _ => false,
+    }
+}
+
+/// The rules of PREROUTING that end the way of packets before a redirection.
+#[derive(Default)]
+struct Stops<'a, 'r> {
+    rules: Vec<&'a Met<'r>>,
+    lookup: Lookup,
+}
+
+impl<'a, 'r> Stops<'a, 'r> {
+    fn push(&mut self, met: &'a Met<'r>) {
+        let conditions = &met.conditions;
+        let ports = conditions.ports.as_deref();
+        (self.lookup).add(self.rules.len(), conditions.destination_net(), ports);
+        self.rules.push(met);
+    }
+
+    /// Returns the rules that may take packets of a redirection, in order.
+    fn before(&self, one: &Redirect<'_>) -> Vec<&'a Met<'r>> {
+        let numbers = (self.lookup).find(one.listens[0].address, &one.listen_ports());
+        numbers
+            .into_iter()
+            .map(|number| self.rules[number])
+            .collect()
     }
 }

@@ -69,6 +69,11 @@ impl Redirect<'_> {
         each.collect()
     }
 
+    /// Returns the ports of its listeners.
+    pub fn listen_ports(&self) -> Vec<PortRange> {
+        self.listens.iter().map(|listen| listen.ports).collect()
+    }
+
     /// Leaves ports out. Returns `None`, and leaves the redirection as it is, if its targets' ports depend on theirs.
     pub fn leave_ports(&mut self, ports: &[PortRange]) -> Option<()> {
         let is_shifted = self.destinations.iter().any(|to| match to.ports {

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
+use super::exceptions::{Leaving, LeftClients};
+use super::lookup::RedirectedLookup;
 use super::walk::Met;
 use crate::net::{Family, Interface, PortRange, Protocol};
 
@@ -40,20 +42,30 @@ impl Redirected<'_> {
         ingress.any(|one| self.egress.as_ref().is_none_or(|egress| one == egress))
     }
 
-    /// Returns the clients that meet a rule, of some; `None` if that cannot be said, since some left its way before.
-    pub fn clients(&self, met: &Met<'_>, of: &Addresses) -> Option<Addresses> {
-        let mut hit = of.common(&met.conditions.sources(self.family));
-        for (_, gone) in &met.conditions.exceptions {
-            match self.fit(gone) {
-                Fit::No => {}
-                Fit::Whole if gone.is_plain() && gone.exceptions.is_empty() => {
-                    hit = hit.without(&gone.sources(self.family));
-                }
-                Fit::Whole | Fit::Part if hit.common(&gone.sources(self.family)).is_empty() => {}
-                Fit::Whole | Fit::Part => return None,
-            }
-        }
-        Some(hit)
+    /// Returns the clients that meet a rule, of some; `None` if that cannot be said, since some left its way before. `left`
+    /// are those that left the way to the rules before.
+    pub fn clients<'r>(
+        &self,
+        met: &Met<'r>,
+        of: &Addresses,
+        left: &mut LeftClients<RuleConditions<'r>>,
+    ) -> Option<Addresses> {
+        let hit = of.common(&met.conditions.sources(self.family));
+        left.without(
+            &met.conditions.exceptions,
+            hit,
+            |chain| self.find(&chain.lookup),
+            |gone| match self.fit(gone) {
+                Fit::No => Leaving::Nothing,
+                Fit::Whole if gone.is_plain() => Leaving::Sources(gone.sources(self.family)),
+                Fit::Whole | Fit::Part => Leaving::PartOf(gone.sources(self.family)),
+            },
+        )
+    }
+
+    /// Returns the numbers of the rules that they may meet, in order. Others are among them.
+    pub fn find(&self, lookup: &RedirectedLookup) -> Vec<usize> {
+        lookup.find(self.target, self.target_ports, self.listen_ports)
     }
 
     /// Returns whether a rule is for these connections, whatever their source is.

@@ -241,13 +241,10 @@ fn settle_replies(rules: &Ruleset, forward: &[Met<'_>], accounts: &mut [Account]
         .map(|one| one.place.clone())
         .collect();
     // A copy of a rule that goes has no effect.
-    let is_copy = |met: &Met<'_>| {
-        forward.iter().any(|other| {
-            other.place.chain == met.place.chain
-                && other.rule == met.rule
-                && !stays.contains(&other.place)
-        })
-    };
+    let gone = forward.iter().filter(|met| !stays.contains(&met.place));
+    let gone: BTreeSet<(&ChainName, &Rule)> =
+        gone.map(|met| (&met.place.chain, met.rule)).collect();
+    let is_copy = |met: &Met<'_>| gone.contains(&(&met.place.chain, met.rule));
     let others_stay = forward.iter().any(|met| {
         met.rule.target == Some(Target::Accept)
             && !met.conditions.for_replies

@@ -1,15 +1,18 @@
 //! DNAT rules of one listener, of which each takes a share of the connections.
 
+use std::collections::BTreeMap;
+
 use super::conditions::Share;
 use super::redirect::Redirect;
 use super::remark::ImportRemark;
+use crate::forwards::{Destination, Listen};
 use crate::netfilter::matches::Probability;
 use crate::netfilter::text::parse::EveryNth;
 
 /// Joins the rules that share the connections of one listener, and those that differ in their sources alone.
 /// Returns the others unchanged, in order.
 pub fn joined(all: Vec<Redirect<'_>>) -> Vec<Redirect<'_>> {
-    let mut joined: Vec<Redirect<'_>> = Vec::new();
+    let mut joined = Joined::default();
     let mut open: Option<Vec<Redirect<'_>>> = None;
     for one in all {
         if let Some(group) = &mut open {
@@ -17,37 +20,67 @@ pub fn joined(all: Vec<Redirect<'_>>) -> Vec<Redirect<'_>> {
                 let is_last = one.share.is_none();
                 group.push(one);
                 if is_last {
-                    joined.extend(open.take().map(together));
+                    joined.push_all(open.take().map(together));
                 }
                 continue;
             }
-            joined.extend(open.take().map(together));
+            joined.push_all(open.take().map(together));
         }
         if one.share.is_some() {
             open = Some(vec![one]);
             continue;
         }
-        match joined
-            .iter_mut()
-            .find(|other| differ_in_sources(other, &one))
-        {
+        match joined.other_sources(&one) {
             Some(other) => {
-                other.sources = other.sources.with(&one.sources);
+                other.sources.add(&one.sources);
                 other.places.extend(one.places);
                 other.ways.extend(one.ways);
-                other.remarks.extend(one.remarks);
-                other.remarks.dedup_by(|a, b| a.1 == b.1);
+                for remark in one.remarks {
+                    if other.remarks.last().is_none_or(|last| last.1 != remark.1) {
+                        other.remarks.push(remark);
+                    }
+                }
                 for interface in one.ingress {
                     if !other.ingress.contains(&interface) {
                         other.ingress.push(interface);
                     }
                 }
             }
-            None => joined.push(one),
+            None => joined.push_all([one]),
         }
     }
-    joined.extend(open.map(together));
-    joined
+    joined.push_all(open.map(together));
+    joined.all
+}
+
+/// The joined redirections, in order.
+#[derive(Default)]
+struct Joined<'r> {
+    all: Vec<Redirect<'r>>,
+    /// Their numbers by listeners and targets.
+    numbers: BTreeMap<(Vec<Listen>, Vec<Destination>), Vec<usize>>,
+}
+
+impl<'r> Joined<'r> {
+    fn push_all(&mut self, some: impl IntoIterator<Item = Redirect<'r>>) {
+        for one in some {
+            let numbers = self.numbers.entry(key(&one)).or_default();
+            numbers.push(self.all.len());
+            self.all.push(one);
+        }
+    }
+
+    /// Returns the first one that differs from another one in its sources alone.
+    fn other_sources(&mut self, one: &Redirect<'_>) -> Option<&mut Redirect<'r>> {
+        let numbers = self.numbers.get(&key(one))?;
+        let mut numbers = numbers.iter().copied();
+        let number = numbers.find(|number| differ_in_sources(&self.all[*number], one))?;
+        self.all.get_mut(number)
+    }
+}
+
+fn key(one: &Redirect<'_>) -> (Vec<Listen>, Vec<Destination>) {
+    (one.listens.clone(), one.destinations.clone())
 }
 
 fn is_of_one_listener(one: &Redirect<'_>, other: &Redirect<'_>) -> bool {

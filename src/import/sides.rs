@@ -1,12 +1,13 @@
 //! The interfaces behind which networks are, as far as rules do not say it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::conditions::RuleConditions;
 use super::egress::egress;
+use super::lookup;
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 
@@ -64,11 +65,11 @@ impl KnownRoutes {
 /// The networks that rules place behind interfaces: `-i eth1 -s NET`, `-o eth1 -d NET`.
 #[derive(Debug, Clone, Default)]
 pub struct SaidSides {
-    named: Vec<(IpNet, Interface)>,
+    named: NetSides,
     /// The networks around named hosts, and around the machine's own addresses.
-    around: Vec<(IpNet, Interface)>,
+    around: NetSides,
     /// The interfaces by which networks leave, so that they are behind others.
-    leaving: Vec<(IpNet, Interface)>,
+    leaving: NetSides,
     interfaces: BTreeSet<Interface>,
 }
 
@@ -88,7 +89,7 @@ impl SaidSides {
             }
             if let (Some(out), TableName::Nat) = (egress(conditions), met.place.table) {
                 let nets = conditions.source.iter().filter_map(|net| net.wanted());
-                said.leaving.extend(nets.map(|net| (*net, out.clone())));
+                nets.for_each(|net| said.leaving.add(*net, &out));
             }
             let sources = (ingress_of(conditions), &conditions.source);
             let destinations = (egress(conditions), &conditions.destination);
@@ -98,16 +99,18 @@ impl SaidSides {
                 };
                 let nets = nets.iter().filter_map(|net| net.wanted());
                 for net in nets.filter(|net| net.prefix_len() > 0) {
-                    said.named.push((*net, interface.clone()));
-                    said.around
-                        .extend(around(*net).map(|net| (net, interface.clone())));
+                    said.named.add(*net, &interface);
+                    if let Some(net) = around(*net) {
+                        said.around.add(net, &interface);
+                    }
                 }
             }
             if let (Some(out), Some(Target::Snat { addresses, .. })) =
                 (egress(conditions), &met.rule.target)
             {
-                let net = around(IpNet::from(addresses.first()));
-                said.around.extend(net.map(|net| (net, out.clone())));
+                if let Some(net) = around(IpNet::from(addresses.first())) {
+                    said.around.add(net, &out);
+                }
             }
         }
         said
@@ -115,29 +118,47 @@ impl SaidSides {
 
     /// Returns the interface behind which an address is, as far as rules say it and no two differ.
     pub fn side(&self, address: IpAddr) -> Option<&Interface> {
-        only_narrowest(&self.named, address)
-            .or_else(|| only_narrowest(&self.around, address))
+        (self.named.only_narrowest(address))
+            .or_else(|| self.around.only_narrowest(address))
             .or_else(|| self.only_other(address))
     }
 
     /// Returns the one interface by which the network of an address does not leave.
     fn only_other(&self, address: IpAddr) -> Option<&Interface> {
-        let leaving = self
-            .leaving
-            .iter()
-            .filter(|(net, _)| net.contains(&address));
-        let leaving: BTreeSet<&Interface> = leaving.map(|(_, interface)| interface).collect();
+        let leaving: BTreeSet<&Interface> = self.leaving.around(address).flatten().collect();
         let mut others = self.interfaces.iter().filter(|one| !leaving.contains(one));
         let only = others.next().filter(|_| !leaving.is_empty())?;
         others.next().is_none().then_some(only)
     }
 }
 
-fn only_narrowest(nets: &[(IpNet, Interface)], address: IpAddr) -> Option<&Interface> {
-    let holding = || nets.iter().filter(|(net, _)| net.contains(&address));
-    let (net, first) = holding().max_by_key(|(net, _)| net.prefix_len())?;
-    let mut same = holding().filter(|(other, _)| other.prefix_len() == net.prefix_len());
-    same.all(|(_, other)| other == first).then_some(first)
+/// The interfaces that rules give networks.
+#[derive(Debug, Clone, Default)]
+struct NetSides {
+    by_net: HashMap<IpNet, BTreeSet<Interface>>,
+    prefixes: BTreeSet<u8>,
+}
+
+impl NetSides {
+    fn add(&mut self, net: IpNet, interface: &Interface) {
+        self.prefixes.insert(net.prefix_len());
+        let sides = self.by_net.entry(net.trunc()).or_default();
+        if !sides.contains(interface) {
+            sides.insert(interface.clone());
+        }
+    }
+
+    /// Returns the interfaces of each network that holds an address, the narrowest first.
+    fn around(&self, address: IpAddr) -> impl Iterator<Item = &BTreeSet<Interface>> {
+        let nets = lookup::around(address, &self.prefixes);
+        nets.filter_map(|net| self.by_net.get(&net))
+    }
+
+    /// Returns the interface of the narrowest network that holds an address, if it has one only.
+    fn only_narrowest(&self, address: IpAddr) -> Option<&Interface> {
+        let sides = self.around(address).next()?;
+        sides.first().filter(|_| sides.len() == 1)
+    }
 }
 
 /// Returns the network in which a host most probably is: a /24 of IPv4, a /64 of IPv6.

@@ -45,7 +45,8 @@ impl TakenRules {
     pub fn take(&mut self, place: &ImportedPlace, part: Part, entry: &Name) {
         let rule = self.rules.entry(place.clone()).or_default();
         rule.parts.insert(part);
-        if !rule.entries.contains(entry) {
+        // Entries take their rules one after the other.
+        if rule.entries.last() != Some(entry) {
             rule.entries.push(entry.clone());
         }
     }

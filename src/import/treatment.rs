@@ -1,16 +1,19 @@
 //! The effect of FORWARD and POSTROUTING on each part of a redirection.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::slice;
 
 use super::account::RuleFate;
 use super::admission::{Admission, admission};
+use super::conditions::RuleConditions;
 use super::egress::{egress_of_accepts, egress_of_wide_accepts};
+use super::met_rules::MetRules;
 use super::origin::{Origin, origin};
 use super::place::ImportedPlace;
 use super::redirect::Redirect;
 use super::redirected::{Fit, Redirected};
-use super::walk::Met;
 use crate::forwards::{Listen, Snat, TargetPorts};
 use crate::net::{Family, Interface, Port, PortRange, Protocol};
 use crate::netfilter::names::Policy;
@@ -18,8 +21,8 @@ use crate::netfilter::names::Policy;
 /// The rules that redirected connections meet.
 pub struct Treatment<'r> {
     pub family: Family,
-    pub forward: &'r [Met<'r>],
-    pub postrouting: &'r [Met<'r>],
+    pub forward: MetRules<'r>,
+    pub postrouting: MetRules<'r>,
     pub policy: Policy,
 }
 
@@ -50,7 +53,7 @@ pub struct TargetSide {
     pub else_by: Interface,
 }
 
-impl Treatment<'_> {
+impl<'r> Treatment<'r> {
     /// Follows each part of a redirection by one protocol and interface.
     pub fn parts(
         &self,
@@ -83,6 +86,9 @@ impl Treatment<'_> {
     /// Returns the ports at which a rule's ports begin, or behind which they end.
     fn cuts(&self, one: &Redirect<'_>, part: &RedirectPart) -> Vec<u32> {
         let ports = part.ports;
+        if ports.is_single() {
+            return Vec::new();
+        }
         let mut cuts = Vec::new();
         for to in &one.destinations {
             let target_ports = one.target_ports(part.listen, ports);
@@ -96,23 +102,39 @@ impl Treatment<'_> {
                         - i64::from(range.first().number()),
                 ),
             };
-            for met in self.forward.iter().chain(self.postrouting) {
-                let gone = met.conditions.exceptions.iter().map(|(_, gone)| gone);
-                for conditions in gone.chain([&met.conditions]) {
-                    if redirected.fit(conditions) != Fit::Part {
-                        continue;
-                    }
-                    let original = conditions.original_ports.iter();
-                    cuts.extend(original.flat_map(|range| ends(*range, 0)));
-                    let own = conditions.ports.iter().flatten();
-                    cuts.extend(
-                        own.filter_map(|range| back.map(|back| ends(*range, back)))
-                            .flatten(),
-                    );
+            for conditions in self.conditions_for(&redirected) {
+                if redirected.fit(conditions) != Fit::Part {
+                    continue;
                 }
+                let original = conditions.original_ports.iter();
+                cuts.extend(original.flat_map(|range| ends(*range, 0)));
+                let own = conditions.ports.iter().flatten();
+                cuts.extend(
+                    own.filter_map(|range| back.map(|back| ends(*range, back)))
+                        .flatten(),
+                );
             }
         }
         cuts
+    }
+
+    /// Returns the conditions of rules that redirected connections may meet, and of the exceptions before those rules.
+    fn conditions_for<'a>(&'a self, redirected: &Redirected<'_>) -> Vec<&'a RuleConditions<'r>> {
+        let mut all = Vec::new();
+        let mut seen = HashSet::new();
+        for met in [&self.forward, &self.postrouting]
+            .into_iter()
+            .flat_map(|rules| rules.for_redirected(redirected))
+        {
+            all.push(&met.conditions);
+            for chain in met.conditions.exceptions.chains() {
+                if seen.insert(Rc::as_ptr(chain)) {
+                    let numbers = redirected.find(&chain.lookup).into_iter();
+                    all.extend(numbers.map(|number| &chain.rules[number].1));
+                }
+            }
+        }
+        all
     }
 
     /// Returns the connections of a part of a redirection to one of its targets.
@@ -166,10 +188,12 @@ impl Treatment<'_> {
         mut redirected: Redirected<'_>,
         side: TargetSide,
     ) -> Result<RedirectedWay, RuleFate> {
+        let forward = self.forward.for_redirected(&redirected);
+        let postrouting = self.postrouting.for_redirected(&redirected);
         let named = side.by_route.or_else(|| {
-            let by_wide = || egress_of_wide_accepts(&redirected, self.forward);
-            let by_source = || origin(&redirected, self.postrouting).egress;
-            egress_of_accepts(&redirected, self.forward)
+            let by_wide = || egress_of_wide_accepts(&redirected, &forward);
+            let by_source = || origin(&redirected, &postrouting).egress;
+            egress_of_accepts(&redirected, &forward)
                 .or(side.by_others)
                 .or_else(by_wide)
                 .or_else(by_source)
@@ -177,7 +201,7 @@ impl Treatment<'_> {
         let is_egress_assumed = named.is_none();
         let egress = named.unwrap_or(side.else_by);
         redirected.egress = Some(egress.clone());
-        let admission = admission(&redirected, self.forward, self.policy);
+        let admission = admission(&redirected, &forward, self.policy);
         if admission.clients.is_empty() {
             let obstacle = admission.obstacle.filter(|_| admission.gives_away);
             if let Some((place, does)) = obstacle {
@@ -196,7 +220,7 @@ impl Treatment<'_> {
             sources: &admission.clients,
             ..redirected
         };
-        let origin = origin(&admitted, self.postrouting);
+        let origin = origin(&admitted, &postrouting);
         if origin.hairpin && origin.snat == Snat::Client {
             return Err(RuleFate::NotSaid(
                 "hosts behind the firewall get a source address of the firewall, and other clients keep theirs; a forward \

@@ -1,9 +1,12 @@
 //! The rules that a packet can meet from a built-in chain on, in order.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::account::RuleFate;
 use super::conditions::RuleConditions;
+use super::exceptions::{Exceptions, LeavingRules};
+use super::lookup::RedirectedLookup;
 use super::place::ImportedPlace;
 use super::taken::RuleWay;
 use crate::net::Family;
@@ -11,11 +14,11 @@ use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::programs::owner_of;
 use crate::netfilter::rule::Rule;
-use crate::netfilter::ruleset::{DEEPEST, Ruleset};
+use crate::netfilter::ruleset::{Chain, DEEPEST, Ruleset};
 use crate::netfilter::target::Target;
 
-/// The most rules that jumps are followed to. Chains that lead to one another many times multiply.
-const MOST_RULES: usize = 200_000;
+/// The most rules on the way of a packet, beside those of its table. Chains that lead to one another many times multiply.
+const MOST_REPEATED: usize = 200_000;
 
 /// A rule on the way of a packet.
 #[derive(Debug, Clone)]
@@ -48,6 +51,21 @@ pub struct Walk<'r> {
     pub rules: Vec<Met<'r>>,
     /// The jumps whose rules are not those of the user, with the reason.
     pub left: BTreeMap<ImportedPlace, RuleFate>,
+    /// The rules followed so far, jumps included.
+    followed: usize,
+    /// The first rule that is not followed, since too many come before it.
+    end: Option<ImportedPlace>,
+}
+
+impl Walk<'_> {
+    /// Returns why the rules that packets meet are not known; `None` if they are.
+    pub fn why_unknown(&self) -> Option<String> {
+        let (end, followed) = (self.end.as_ref()?, self.followed);
+        Some(format!(
+            "the jumps before {end} lead packets through {followed} rules; nvactl follows no more, so it does not know \
+             what becomes of them"
+        ))
+    }
 }
 
 /// Follows the jumps from a built-in chain. nvactl's own chains are left out. Chains of other programs are followed,
@@ -59,10 +77,12 @@ pub fn walk<'r>(
     chain: &ChainName,
 ) -> Walk<'r> {
     let mut walk = Walk::default();
+    let of_table = ruleset.chains().filter(|(one, ..)| *one == table);
     let walker = Walker {
         family,
         ruleset,
         table,
+        most: MOST_REPEATED + of_table.map(|(.., chain)| chain.rules.len()).sum::<usize>(),
     };
     walker.follow(chain, &Path::default(), &mut walk);
     walk
@@ -71,6 +91,7 @@ pub fn walk<'r>(
 /// The jumps on the way to a chain.
 #[derive(Debug, Clone, Default)]
 struct Path<'r> {
+    /// With the exceptions on the way to the chain.
     conditions: RuleConditions<'r>,
     via: Vec<ImportedPlace>,
     program: Option<&'static str>,
@@ -80,6 +101,8 @@ struct Walker<'r> {
     family: Family,
     ruleset: &'r Ruleset,
     table: TableName,
+    /// The most rules that are followed.
+    most: usize,
 }
 
 impl<'r> Walker<'r> {
@@ -87,37 +110,71 @@ impl<'r> Walker<'r> {
         let Some(chain) = self.ruleset.chain(self.table, name) else {
             return;
         };
-        // The packets that left this chain by an earlier rule.
-        let mut gone: Vec<(ImportedPlace, RuleConditions<'r>)> = Vec::new();
+        if walk.end.is_some() {
+            return;
+        }
+        let leaving = Rc::new(self.leaving(name, chain, path));
+        let mut left = 0;
         for (at, rule) in chain.rules.iter().enumerate() {
-            let place = ImportedPlace {
-                family: self.family,
-                table: self.table,
-                chain: name.clone(),
-                at,
-            };
+            let place = self.place(name, at);
+            if walk.followed >= self.most {
+                walk.end.get_or_insert(place);
+                return;
+            }
+            walk.followed += 1;
             let mut conditions = path.conditions.and(rule);
-            conditions.exceptions.extend(gone.iter().cloned());
-            let leaves = matches!(rule.target, Some(Target::Return | Target::Goto(_)));
+            conditions.exceptions = path.conditions.exceptions.and(&leaving, left);
             match &rule.target {
                 Some(Target::Return) => {}
                 Some(Target::Jump(to) | Target::Goto(to)) => {
-                    self.jump(to, place.clone(), &conditions, path, walk);
+                    self.jump(to, place, conditions, path, walk);
                 }
                 _ => walk.rules.push(Met {
-                    place: place.clone(),
+                    place,
                     rule,
-                    conditions: conditions.clone(),
+                    conditions,
                     via: path.via.clone(),
                     program: path.program,
                 }),
             }
-            if leaves {
+            if leaves(rule) {
                 if is_unconditional(rule) {
                     return;
                 }
-                gone.push((place, conditions));
+                left += 1;
             }
+        }
+    }
+
+    /// Returns the rules of a chain by which packets leave it before its end.
+    fn leaving(
+        &self,
+        name: &ChainName,
+        chain: &'r Chain,
+        path: &Path<'r>,
+    ) -> LeavingRules<RuleConditions<'r>> {
+        let rules = chain.rules.iter().enumerate();
+        let rules = rules.filter(|(_, rule)| leaves(rule));
+        let some = rules.take_while(|(_, rule)| !is_unconditional(rule));
+        let mut leaving = LeavingRules {
+            rules: Vec::new(),
+            lookup: RedirectedLookup::default(),
+        };
+        for (number, (at, rule)) in some.enumerate() {
+            let mut conditions = path.conditions.and(rule);
+            conditions.exceptions = Exceptions::default();
+            conditions.add_to(&mut leaving.lookup, number);
+            leaving.rules.push((self.place(name, at), conditions));
+        }
+        leaving
+    }
+
+    fn place(&self, chain: &ChainName, at: usize) -> ImportedPlace {
+        ImportedPlace {
+            family: self.family,
+            table: self.table,
+            chain: chain.clone(),
+            at,
         }
     }
 
@@ -125,7 +182,7 @@ impl<'r> Walker<'r> {
         &self,
         to: &ChainName,
         place: ImportedPlace,
-        conditions: &RuleConditions<'r>,
+        conditions: RuleConditions<'r>,
         path: &Path<'r>,
         walk: &mut Walk<'r>,
     ) {
@@ -144,10 +201,6 @@ impl<'r> Walker<'r> {
             Some(format!(
                 "it leads deeper than {DEEPEST} chains, which no kernel follows"
             ))
-        } else if walk.rules.len() >= MOST_RULES {
-            Some(format!(
-                "it leads to rules behind the first {MOST_RULES} on the way of a packet"
-            ))
         } else {
             None
         };
@@ -156,11 +209,16 @@ impl<'r> Walker<'r> {
             return;
         }
         let mut path = path.clone();
-        path.conditions = conditions.clone();
+        path.conditions = conditions;
         path.via.push(place);
         path.program = path.program.or(program);
         self.follow(to, &path, walk);
     }
+}
+
+/// Returns whether the packets that meet a rule leave its chain.
+fn leaves(rule: &Rule) -> bool {
+    matches!(rule.target, Some(Target::Return | Target::Goto(_)))
 }
 
 /// Returns whether every packet that reaches a rule meets it.
