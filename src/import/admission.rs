@@ -8,6 +8,7 @@ use super::clients::client_lists;
 use super::conditions::RuleConditions;
 use super::exceptions::LeftClients;
 use super::limits::{AboveLimit, above_limit, accept_limit, drop_limit, joined};
+use super::met_rules::RulesBySource;
 use super::place::ImportedPlace;
 use super::redirected::{Fit, Redirected};
 use super::remark::{Beyond, ImportRemark};
@@ -43,6 +44,7 @@ pub struct Admission {
 pub fn admission(redirected: &Redirected<'_>, rules: &[&Met<'_>], policy: Policy) -> Admission {
     let mut admitting = Admitting {
         redirected,
+        rules: RulesBySource::new(rules),
         policy,
         left: redirected.sources.clone(),
         left_way: LeftClients::new(redirected.family),
@@ -66,7 +68,7 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[&Met<'_>], policy: Policy
         },
     };
     for (at, met) in rules.iter().enumerate() {
-        admitting.meet(met, &rules[at + 1..]);
+        admitting.meet(at, met);
     }
     admitting.end()
 }
@@ -74,6 +76,7 @@ pub fn admission(redirected: &Redirected<'_>, rules: &[&Met<'_>], policy: Policy
 /// The clients whose connections the rules have decided about so far.
 struct Admitting<'a, 'r> {
     redirected: &'a Redirected<'a>,
+    rules: RulesBySource<'a, 'r>,
     policy: Policy,
     left: Addresses,
     left_way: LeftClients<RuleConditions<'r>>,
@@ -91,8 +94,7 @@ struct Admitting<'a, 'r> {
 }
 
 impl<'r> Admitting<'_, 'r> {
-    /// `behind` are the rules that follow.
-    fn meet(&mut self, met: &Met<'r>, behind: &[&Met<'r>]) {
+    fn meet(&mut self, at: usize, met: &Met<'r>) {
         if self.left.is_empty() {
             return;
         }
@@ -113,7 +115,7 @@ impl<'r> Admitting<'_, 'r> {
             return;
         }
         match verdict(met.rule) {
-            RuleVerdict::Accept => self.accept(met, &hit, behind),
+            RuleVerdict::Accept => self.accept(at, met, &hit),
             // Such a program bans clients for a while.
             RuleVerdict::Refuse if met.program.is_some_and(bans) => {
                 let program = met.program.unwrap_or_default();
@@ -193,14 +195,15 @@ impl<'r> Admitting<'_, 'r> {
         self.logged = Some((hit, log));
     }
 
-    fn accept(&mut self, met: &Met<'_>, hit: &Addresses, behind: &[&Met<'_>]) {
+    fn accept(&mut self, at: usize, met: &Met<'_>, hit: &Addresses) {
         let conditions = &met.conditions;
         match accept_limit(met) {
             Err(words) => return self.pass_over(met, &words),
             Ok(None) => self.take(met, Part::Accept),
             Ok(Some(limits)) => {
+                let behind = self.rules.behind(at, hit);
                 let (limits, refusals) =
-                    match above_limit(self.redirected, hit, behind, self.policy) {
+                    match above_limit(self.redirected, hit, &behind, self.policy) {
                         AboveLimit::Refused { rules, reject } => {
                             (Limits { reject, ..limits }, rules)
                         }

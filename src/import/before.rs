@@ -21,6 +21,13 @@ pub enum TakenBefore {
     Part(String),
 }
 
+impl TakenBefore {
+    /// Some packets left the chain of the earlier rule before it.
+    pub fn after_exception() -> Self {
+        Self::Part("after an exception".to_owned())
+    }
+}
+
 /// Returns the packets of a redirection that meet earlier conditions. `ingress` are the interfaces of the redirection.
 pub fn taken_before(
     one: &Redirect<'_>,
@@ -53,13 +60,12 @@ pub fn taken_before(
     // A packet that left a built-in chain before the earlier rule does not reach the redirection either.
     let mut exceptions = earlier.exceptions.iter();
     let is_for_some = exceptions.any(|(place, _)| !place.chain.is_builtin());
-    if !earlier.is_plain() || is_for_some {
-        let words = if earlier.is_plain() {
-            "after an exception".to_owned()
-        } else {
-            format!("by {}", earlier.beyond_words())
-        };
-        return TakenBefore::Part(words);
+    if !earlier.is_plain() {
+        let words = earlier.beyond_words();
+        return TakenBefore::Part(format!("by {words}"));
+    }
+    if is_for_some {
+        return TakenBefore::after_exception();
     }
     if let SharedAddress::Some(words) = destination {
         return TakenBefore::Part(words);

@@ -247,14 +247,11 @@ impl<'r> RuleConditions<'r> {
     /// Returns whether some packet may meet both these conditions and others, as far as addresses, protocols and ports say
     /// it.
     pub fn meet_some_of(&self, other: &Self, family: Family) -> bool {
-        let has_source = !self
-            .sources(family)
-            .common(&other.sources(family))
-            .is_empty();
-        let has_destination = !self
-            .destinations(family)
-            .common(&other.destinations(family))
-            .is_empty();
+        let has_source = || self.sources(family).meet(&other.sources(family));
+        let has_destination = || {
+            let own = self.destinations(family);
+            own.meet(&other.destinations(family))
+        };
         let has_protocol = match (self.protocol, other.protocol) {
             (Some(Is(one)), Some(Is(other))) => one == other,
             _ => true,
@@ -266,7 +263,7 @@ impl<'r> RuleConditions<'r> {
             }
             _ => true,
         };
-        has_source && has_destination && has_protocol && has_port
+        has_protocol && has_port && has_source() && has_destination()
     }
 
     /// Returns the destination host that the conditions name.

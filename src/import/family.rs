@@ -124,8 +124,8 @@ pub fn read(
     let met = RulesMet {
         family,
         prerouting: &prerouting.rules,
-        forward: &forward.rules,
-        postrouting: &postrouting.rules,
+        forward: &reading.treatment.forward,
+        postrouting: &reading.treatment.postrouting,
         policy: reading.treatment.policy,
         others: &others.collect::<Vec<_>>(),
     };

@@ -80,16 +80,16 @@ impl RedirectedLookup {
     }
 }
 
-/// Numbers of rules by the network that their packets come from.
+/// Numbers of rules by the network that their packets come from, or that they go to.
 #[derive(Debug, Default)]
-pub struct SourceLookup {
-    /// The rules for all sources.
+pub struct NetLookup {
+    /// The rules for all networks.
     any: Vec<usize>,
     by_net: BTreeMap<IpNet, Vec<usize>>,
     prefixes: BTreeSet<u8>,
 }
 
-impl SourceLookup {
+impl NetLookup {
     pub fn add(&mut self, number: usize, net: Option<IpNet>) {
         let Some(net) = net else {
             self.any.push(number);
@@ -99,7 +99,7 @@ impl SourceLookup {
         self.by_net.entry(net.trunc()).or_default().push(number);
     }
 
-    /// Returns the numbers of the rules that may be for packets from a network, in order; `None`: for any packets. Others
+    /// Returns the numbers of the rules that may be for packets of a network, in order; `None`: for any packets. Others
     /// are among them.
     pub fn find(&self, net: Option<IpNet>) -> Vec<usize> {
         let mut found = self.any.clone();
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn rules_are_found_by_the_networks_around_and_within_theirs() {
-        let mut lookup = SourceLookup::default();
+        let mut lookup = NetLookup::default();
         let nets = [
             "10.0.0.0/8",
             "10.0.0.0/24",

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::addresses::Addresses;
+use super::met_rules::MetRules;
 use super::redirect::addresses_of;
 use super::redirected::{Fit, Redirected};
 use super::walk::Met;
@@ -60,6 +61,11 @@ impl OtherRedirect {
             egress: egress(target),
             passed,
         })
+    }
+
+    /// Returns the rules of a chain that its connections may meet. Others are among them.
+    pub fn may_meet<'r>(&self, rules: &MetRules<'r>) -> Vec<&'r Met<'r>> {
+        rules.for_target(self.target, &self.target_ports, &self.listen_ports)
     }
 
     /// Returns whether a rule of FORWARD or POSTROUTING is for its connections.

@@ -60,14 +60,25 @@ impl DnatReading<'_> {
         stops: &Stops<'_, 'r>,
     ) -> Result<Redirect<'r>, RuleFate> {
         let ingress = one.ingress_or(self.entrance);
-        let gone = met.conditions.exceptions.iter();
-        let gone = gone.map(|(who, earlier)| (who, earlier, None, true));
+        // Whether packets left a chain, other than a built-in one, before the exception.
+        let mut some_left = false;
+        let gone = met.conditions.exceptions.iter().map(|(who, earlier)| {
+            let is_for_some = some_left;
+            some_left |= !who.chain.is_builtin();
+            (who, earlier, None, true, is_for_some)
+        });
         let stopped = stops.before(&one).into_iter().map(|stop| {
             let leads_nowhere = stop.rule.target == Some(Target::Accept);
-            (&stop.place, &stop.conditions, stop.program, leads_nowhere)
+            let (who, conditions) = (&stop.place, &stop.conditions);
+            (who, conditions, stop.program, leads_nowhere, false)
         });
-        for (who, earlier, program, leads_nowhere) in stopped.chain(gone) {
-            match taken_before(&one, &ingress, earlier, self.family) {
+        for (who, earlier, program, leads_nowhere, is_for_some) in stopped.chain(gone) {
+            let taken = match taken_before(&one, &ingress, earlier, self.family) {
+                TakenBefore::Nothing => continue,
+                _ if is_for_some && earlier.is_plain() => TakenBefore::after_exception(),
+                taken => taken,
+            };
+            match taken {
                 TakenBefore::Nothing => {}
                 TakenBefore::Everything => {
                     return Err(RuleFate::LeftAlone(format!(

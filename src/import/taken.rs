@@ -1,9 +1,12 @@
 //! The rules that entries take over, and those of them that stay in place all the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ptr;
 
 use super::account::{Part, RuleFate};
 use super::conditions::RuleConditions;
+use super::lookup::NetLookup;
+use super::met_rules::MetRules;
 use super::others::OtherRedirect;
 use super::place::ImportedPlace;
 use super::verdict::{RuleVerdict, verdict};
@@ -33,8 +36,8 @@ struct TakenRule {
 pub struct RulesMet<'a, 'r> {
     pub family: Family,
     pub prerouting: &'a [Met<'r>],
-    pub forward: &'a [Met<'r>],
-    pub postrouting: &'a [Met<'r>],
+    pub forward: &'a MetRules<'r>,
+    pub postrouting: &'a MetRules<'r>,
     pub policy: Policy,
     /// The redirections that stay.
     pub others: &'a [OtherRedirect],
@@ -65,14 +68,15 @@ impl TakenRules {
     /// the names of outbound entries.
     pub fn settle(mut self, met: &RulesMet<'_, '_>, outbound: &BTreeSet<&Name>) -> SettledRules {
         let mut left = LeftRules::default();
-        let chains = [met.prerouting, met.forward, met.postrouting];
+        let chains = [met.prerouting, met.forward.all, met.postrouting.all];
         for rule in chains.into_iter().flatten() {
             if !self.ways.contains(&rule.way()) {
                 left.take_from(&mut self.rules, &rule.place, "other rules lead to it, too");
             }
         }
-        for rule in met.forward.iter().chain(met.postrouting) {
-            if self.lets_pass(rule) && met.others.iter().any(|one| one.meets(rule)) {
+        let needed = self.needed_by_others(met);
+        for rule in met.forward.all.iter().chain(met.postrouting.all) {
+            if self.lets_pass(rule) && needed.contains(&ptr::from_ref(rule)) {
                 let why = "connections that other rules redirect need it, too";
                 left.take_from(&mut self.rules, &rule.place, why);
             }
@@ -94,6 +98,21 @@ impl TakenRules {
             fates,
             ways: self.ways,
         }
+    }
+
+    /// Returns the rules that connections of the other redirections may need.
+    fn needed_by_others<'r>(&self, met: &RulesMet<'_, 'r>) -> HashSet<*const Met<'r>> {
+        let mut needed = HashSet::new();
+        for one in met.others {
+            let rules = [met.forward, met.postrouting].into_iter();
+            for rule in rules.flat_map(|rules| one.may_meet(rules)) {
+                let place = ptr::from_ref(rule);
+                if !needed.contains(&place) && self.lets_pass(rule) && one.meets(rule) {
+                    needed.insert(place);
+                }
+            }
+        }
+        needed
     }
 
     /// Returns whether connections may need a rule that is taken over.
@@ -119,24 +138,50 @@ impl TakenRules {
     /// Returns the refusals without which other packets would get through, or more of them.
     fn needed_refusals(&self, met: &RulesMet<'_, '_>) -> Vec<ImportedPlace> {
         let stays = |rule: &Met<'_>| !self.rules.contains_key(&rule.place);
-        let accepts: Vec<(usize, &RuleConditions<'_>)> = met
-            .forward
-            .iter()
-            .enumerate()
-            .filter(|(_, rule)| rule.rule.target == Some(Target::Accept))
-            .filter(|(_, rule)| !rule.conditions.for_replies && stays(rule))
-            .map(|(at, rule)| (at, &rule.conditions))
-            .collect();
-        let refusals = met.forward.iter().enumerate();
+        let forward = met.forward.all;
+        let mut accepts = NetsOfRules::default();
+        for (at, rule) in forward.iter().enumerate() {
+            let is_accept = rule.rule.target == Some(Target::Accept);
+            if is_accept && !rule.conditions.for_replies && stays(rule) {
+                accepts.add(at, &rule.conditions);
+            }
+        }
+        let refusals = forward.iter().enumerate();
         let refusals = refusals.filter(|(_, rule)| !stays(rule) && refuses(rule));
         let needed = refusals.filter(|(at, rule)| {
             let conditions = &rule.conditions;
-            let mut behind = accepts.iter().filter(|(other, _)| other > at);
-            let lets_through = met.policy == Policy::Accept
-                || behind.any(|(_, accept)| accept.meet_some_of(conditions, met.family));
-            lets_through && conditions.redirected != Some(true)
+            let lets_through = || {
+                let mut behind = accepts.near(conditions).into_iter();
+                behind.any(|other| {
+                    let accept = &forward[other].conditions;
+                    other > *at && accept.meet_some_of(conditions, met.family)
+                })
+            };
+            conditions.redirected != Some(true) && (met.policy == Policy::Accept || lets_through())
         });
         needed.map(|(_, rule)| rule.place.clone()).collect()
+    }
+}
+
+/// Numbers of rules by their sources and destinations.
+#[derive(Default)]
+struct NetsOfRules {
+    sources: NetLookup,
+    destinations: NetLookup,
+}
+
+impl NetsOfRules {
+    fn add(&mut self, number: usize, conditions: &RuleConditions<'_>) {
+        self.sources.add(number, conditions.source_net());
+        let destination = conditions.destination_net();
+        self.destinations.add(number, destination);
+    }
+
+    /// Returns the numbers of the rules that may be for packets that meet conditions. Others are among them.
+    fn near(&self, conditions: &RuleConditions<'_>) -> Vec<usize> {
+        let from = self.sources.find(conditions.source_net());
+        let to = self.destinations.find(conditions.destination_net());
+        if from.len() < to.len() { from } else { to }
     }
 }
 
