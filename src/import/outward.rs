@@ -125,7 +125,11 @@ impl<'r> Outgoing<'_, 'r> {
             let why = "it is for connections that the spec cannot redirect";
             return Err(RuleFate::LeftAlone(why.to_owned()));
         }
-        let out = egress(conditions).or_else(|| self.routes.default_side(self.family).cloned());
+        let named = egress(conditions);
+        let out = named.or_else(|| {
+            let default = self.routes.default_side(self.family);
+            default.filter(|_| conditions.egress.is_empty()).cloned()
+        });
         let out = out.ok_or_else(|| {
             not_said(if conditions.egress.is_empty() {
                 "it names no interface by which the packets leave"
@@ -133,8 +137,18 @@ impl<'r> Outgoing<'_, 'r> {
                 "its -o stands for several interfaces; an outbound entry names one"
             })
         })?;
+        let (from, to) = (
+            conditions.sources(self.family),
+            conditions.destinations(self.family),
+        );
+        if to.without(&from).is_empty() {
+            let why = "its destinations are its sources";
+            return Err(RuleFate::LeftAlone(why.to_owned()));
+        }
+        let ingresses = self.ingresses(&out, conditions);
+        let has_one_exit = !conditions.egress.is_empty() || self.has_one_exit(&out, &ingresses);
         let mut passings = Vec::new();
-        for ingress in self.ingresses(&out, conditions) {
+        for ingress in ingresses {
             passings.push(self.passing(&out, conditions, ingress));
         }
         let before = found.entries.len();
@@ -143,7 +157,9 @@ impl<'r> Outgoing<'_, 'r> {
             self.add(rule, &out, accept, names, found)?;
         }
         if found.entries.len() > before {
-            return match rule.needed_beside(&passings) {
+            let needed = rule.needed_beside(&passings);
+            let elsewhere = "it rewrites the source of what leaves by other interfaces, too";
+            return match needed.or((!has_one_exit).then_some(elsewhere)) {
                 Some(why) => Err(RuleFate::LeftAlone(why.to_owned())),
                 None => {
                     found.ways.insert(rule.met.way());
@@ -154,7 +170,12 @@ impl<'r> Outgoing<'_, 'r> {
                 }
             };
         }
-        Err(if passings.iter().any(|one| one.has_unsaid) {
+        let refusing = passings.iter().find_map(|one| one.refuses_some.as_ref());
+        Err(if let Some(by) = refusing {
+            not_said(&format!(
+                "{by} refuses some of its connections first, which a spec has no words for; an entry would let them out"
+            ))
+        } else if passings.iter().any(|one| one.has_unsaid) {
             not_said(
                 "the rules that accept its connections have conditions that a spec has no words for",
             )
@@ -171,6 +192,12 @@ impl<'r> Outgoing<'_, 'r> {
         } else {
             not_said("no rule names the networks that the connections come from")
         })
+    }
+
+    /// Returns whether routes lead by no interface but one, and those behind which the sources are.
+    fn has_one_exit(&self, out: &Interface, ingresses: &[Interface]) -> bool {
+        let mut sides = self.routes.0.iter().map(|(_, side)| side);
+        sides.all(|side| side == out || ingresses.contains(side))
     }
 
     /// Returns whether FORWARD accepts connections that leave by an interface.
