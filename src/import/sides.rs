@@ -283,7 +283,8 @@ mod tests {
         let [entry] = draft.set.outbound.as_slice() else {
             panic!("{draft:?}");
         };
-        assert_eq!(entry.allow_from.to_string(), "10.45.0.0/24");
+        let net: IpNet = "10.45.0.0/24".parse().expect("it is a network");
+        assert_eq!(entry.allow_from.as_slice(), [net]);
         // The interface behind which the sources are, and the way out, if the rules name neither.
         let draft = imported(
             "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -s 10.45.0.128/25 -o wan -j ACCEPT\nCOMMIT\n\
