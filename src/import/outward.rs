@@ -13,11 +13,9 @@ use super::egress::egress;
 use super::names::{EntryNames, description};
 use super::origin::{NewSource, changes_source, new_source};
 use super::outward_accept::{OutwardAccept, merged};
-use super::passing::Passing;
-use super::place::ImportedPlace;
+use super::place::{ImportedPlace, RuleWay};
 use super::remark::ImportRemark;
 use super::sides::{KnownRoutes, SaidSides};
-use super::taken::RuleWay;
 use super::walk::Met;
 use crate::forwards::{Nets, Outbound, Snat, Sources, not_internet_v4};
 use crate::net::{Family, Interface};
@@ -62,18 +60,10 @@ struct SourceRule<'a, 'r> {
 }
 
 impl SourceRule<'_, '_> {
-    /// Returns why the rule stays beside the entries that came of it, if it does.
-    fn needed_beside(&self, passings: &[Passing<'_, '_>]) -> Option<&'static str> {
-        let stays = |one: &Passing<'_, '_>| {
-            one.has_unsaid || one.accepts.iter().any(|accept| accept.place.is_none())
-        };
-        if passings.iter().any(stays) {
-            return Some("it rewrites the source of connections that other rules accept, too");
-        }
-        // MASQUERADE gives those the address that they have.
-        let is_for_own =
-            self.met.conditions.source.is_empty() && self.source.snat != Snat::Masquerade;
-        is_for_own.then_some("it rewrites the source of the machine's own connections, too")
+    /// Returns whether the rule changes the source of the machine's own connections, too. MASQUERADE gives those the address
+    /// that they have.
+    fn is_for_own(&self) -> bool {
+        self.met.conditions.source.is_empty() && self.source.snat != Snat::Masquerade
     }
 }
 
@@ -157,18 +147,22 @@ impl<'r> Outgoing<'_, 'r> {
             self.add(rule, &out, accept, names, found)?;
         }
         if found.entries.len() > before {
-            let needed = rule.needed_beside(&passings);
-            let elsewhere = "it rewrites the source of what leaves by other interfaces, too";
-            return match needed.or((!has_one_exit).then_some(elsewhere)) {
-                Some(why) => Err(RuleFate::LeftAlone(why.to_owned())),
-                None => {
-                    found.ways.insert(rule.met.way());
-                    let entries = before..found.entries.len();
-                    let rules = entries.map(|entry| (rule.met.place.clone(), Part::Source, entry));
-                    found.rules.extend(rules);
-                    Ok(())
-                }
+            let stays = passings.iter().any(|one| one.has_unsaid)
+                || accepts.iter().any(|one| one.place.is_none());
+            let why = if stays {
+                "it rewrites the source of connections that other rules accept, too"
+            } else if rule.is_for_own() {
+                "it rewrites the source of the machine's own connections, too"
+            } else if !has_one_exit {
+                "it rewrites the source of what leaves by other interfaces, too"
+            } else {
+                found.ways.insert(rule.met.way());
+                let entries = before..found.entries.len();
+                let rules = entries.map(|entry| (rule.met.place.clone(), Part::Source, entry));
+                found.rules.extend(rules);
+                return Ok(());
             };
+            return Err(RuleFate::LeftAlone(why.to_owned()));
         }
         let refusing = passings.iter().find_map(|one| one.refuses_some.as_ref());
         Err(if let Some(by) = refusing {

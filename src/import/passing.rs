@@ -102,7 +102,7 @@ impl<'r> Outgoing<'_, 'r> {
                 && conditions.arrive_on(&ingress)
                 && conditions.redirected != Some(true)
                 && !conditions.for_replies
-                && !conditions.to_machine
+                && conditions.to_machine != Some(true)
                 && !self.taken.contains(&met.place)
                 && (egress(conditions).is_some()
                     || !is_to_sources(conditions, source, self.family));

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use super::account::RuleFate;
 use super::conditions::RuleConditions;
-use super::place::ImportedPlace;
-use super::taken::RuleWay;
+use super::place::{ImportedPlace, RuleWay};
 use crate::net::Family;
 use crate::netfilter::matches::Match;
 use crate::netfilter::names::{ChainName, TableName};
