@@ -151,7 +151,7 @@ fn rules_beside_those_of_nvactl_get_names_of_their_own() {
     assert_eq!(said.join("\n"), BESIDE_OWN, "{report}");
 }
 
-const BESIDE_OWN: &str = r#"
+const BESIDE_OWN: &str = r"
 firewall:
   interface:
     ingress: eth0
@@ -179,4 +179,4 @@ forwards:
 outbound:
   - name: out
     allow_from:
-    - 10.54.0.0/24"#;
+    - 10.54.0.0/24";

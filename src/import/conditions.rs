@@ -34,10 +34,8 @@ pub struct RuleConditions<'r> {
     pub for_replies: bool,
     /// Whether the connection must have been redirected (`Some(true)`), or must not (`Some(false)`).
     pub redirected: Option<bool>,
-    /// Whether the destination must be one of the machine's own addresses.
-    pub to_machine: bool,
-    /// Whether the destination must be another machine's address.
-    pub in_transit: bool,
+    /// Whether the destination must be one of the machine's own addresses (`Some(true)`), or must not (`Some(false)`).
+    pub to_machine: Option<bool>,
     pub share: Option<Share>,
     pub limit: Option<&'r Limit>,
     pub hash_limit: Option<&'r HashLimit>,
@@ -123,11 +121,11 @@ impl<'r> RuleConditions<'r> {
             Match::AddressType {
                 of: Side::Destination,
                 kind: Is(AddressType::Local),
-            } => self.to_machine = true,
+            } => self.to_machine = Some(true),
             Match::AddressType {
                 of: Side::Destination,
                 kind: Not(AddressType::Local),
-            } => self.in_transit = true,
+            } => self.to_machine = Some(false),
             // No host is at such an address.
             Match::AddressType {
                 kind: Is(AddressType::Broadcast | AddressType::Anycast | AddressType::Multicast),
@@ -201,7 +199,7 @@ impl<'r> RuleConditions<'r> {
 
     /// Adds the number of a rule with these conditions to those for redirected connections, if it may be for some.
     pub fn add_to(&self, lookup: &mut RedirectedLookup, number: usize) {
-        if self.for_replies || self.to_machine || self.redirected == Some(false) {
+        if self.for_replies || self.to_machine == Some(true) || self.redirected == Some(false) {
             return;
         }
         let net = self.destination_net();
@@ -291,7 +289,7 @@ impl<'r> RuleConditions<'r> {
                 Match::Tcp { source, .. } | Match::Udp { source, .. } if source.is_some() => {
                     "`--sport`".to_owned()
                 }
-                Match::Tcp { .. } | Match::Udp { .. } => "`! --dport`".to_owned(),
+                Match::Tcp { .. } | Match::Udp { .. } => "`--dport` with `!`".to_owned(),
                 Match::Multiport { of, ports } => multiport_words(*of, ports).to_owned(),
                 other if other.name().starts_with('-') => format!("`{}`", other.name()),
                 other => format!("`-m {}`", other.name()),
@@ -307,11 +305,11 @@ impl<'r> RuleConditions<'r> {
 fn multiport_words(of: PortsOf, ports: &Negatable<Vec<PortRange>>) -> &'static str {
     match (of, ports) {
         (PortsOf::Source, Is(_)) => "`--sports`",
-        (PortsOf::Source, Not(_)) => "`! --sports`",
+        (PortsOf::Source, Not(_)) => "`--sports` with `!`",
         (PortsOf::Destination, Is(_)) => "`--dports`",
-        (PortsOf::Destination, Not(_)) => "`! --dports`",
+        (PortsOf::Destination, Not(_)) => "`--dports` with `!`",
         (PortsOf::Either, Is(_)) => "`--ports`",
-        (PortsOf::Either, Not(_)) => "`! --ports`",
+        (PortsOf::Either, Not(_)) => "`--ports` with `!`",
     }
 }
 

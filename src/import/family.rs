@@ -198,7 +198,7 @@ fn targets(prerouting: &[Met<'_>], routes: &KnownRoutes, sides: &SaidSides) -> B
     interfaces.cloned().collect()
 }
 
-impl<'r> FamilyReading<'r> {
+impl FamilyReading<'_> {
     /// Adds the forwards of a redirection, or says why there are none.
     fn add(&mut self, mut one: Redirect<'_>, names: &mut EntryNames) {
         let mut name = None;

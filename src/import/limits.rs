@@ -149,7 +149,8 @@ pub fn above_limit<'a, 'r>(
         }
         let hit = hit.filter(|_| fit == Fit::Whole && met.conditions.is_plain());
         match (verdict(met.rule), hit) {
-            (RuleVerdict::GoOn | RuleVerdict::Return, _) => {}
+            // A refusal by conditions leaves the others to the rules behind it.
+            (RuleVerdict::GoOn | RuleVerdict::Return, _) | (RuleVerdict::Refuse, None) => {}
             (RuleVerdict::Refuse, Some(hit)) => {
                 left.remove(&hit);
                 refusing.push(met);
@@ -158,8 +159,6 @@ pub fn above_limit<'a, 'r>(
                 left.remove(&hit);
                 accepted = true;
             }
-            // It refuses some of them, and the rules behind it decide about the others.
-            (RuleVerdict::Refuse, None) => {}
             (RuleVerdict::Accept | RuleVerdict::Other, _) => return AboveLimit::Unclear,
         }
     }

@@ -14,11 +14,9 @@ use super::met_rules::MetRules;
 use super::names::{EntryNames, description};
 use super::origin::{NewSource, changes_source, new_source};
 use super::outward_accept::{OutwardAccept, merged};
-use super::passing::Passing;
-use super::place::ImportedPlace;
+use super::place::{ImportedPlace, RuleWay};
 use super::remark::ImportRemark;
 use super::sides::{KnownRoutes, SaidSides};
-use super::taken::RuleWay;
 use super::walk::Met;
 use crate::forwards::{Nets, Outbound, Snat, Sources, not_internet_v4};
 use crate::net::{Family, Interface};
@@ -65,18 +63,10 @@ struct SourceRule<'a, 'r> {
 }
 
 impl SourceRule<'_, '_> {
-    /// Returns why the rule stays beside the entries that came of it, if it does.
-    fn needed_beside(&self, passings: &[Passing<'_, '_>]) -> Option<&'static str> {
-        let stays = |one: &Passing<'_, '_>| {
-            one.has_unsaid || one.accepts.iter().any(|accept| accept.place.is_none())
-        };
-        if passings.iter().any(stays) {
-            return Some("it rewrites the source of connections that other rules accept, too");
-        }
-        // MASQUERADE gives those the address that they have.
-        let is_for_own =
-            self.met.conditions.source.is_empty() && self.source.snat != Snat::Masquerade;
-        is_for_own.then_some("it rewrites the source of the machine's own connections, too")
+    /// Returns whether the rule changes the source of the machine's own connections, too. MASQUERADE gives those the address
+    /// that they have.
+    fn is_for_own(&self) -> bool {
+        self.met.conditions.source.is_empty() && self.source.snat != Snat::Masquerade
     }
 }
 
@@ -131,7 +121,11 @@ impl<'r> Outgoing<'_, 'r> {
             let why = "it is for connections that the spec cannot redirect";
             return Err(RuleFate::LeftAlone(why.to_owned()));
         }
-        let out = egress(conditions).or_else(|| self.routes.default_side(self.family).cloned());
+        let named = egress(conditions);
+        let out = named.or_else(|| {
+            let default = self.routes.default_side(self.family);
+            default.filter(|_| conditions.egress.is_empty()).cloned()
+        });
         let out = out.ok_or_else(|| {
             not_said(if conditions.egress.is_empty() {
                 "it names no interface by which the packets leave"
@@ -139,8 +133,18 @@ impl<'r> Outgoing<'_, 'r> {
                 "its -o stands for several interfaces; an outbound entry names one"
             })
         })?;
+        let (from, to) = (
+            conditions.sources(self.family),
+            conditions.destinations(self.family),
+        );
+        if to.are_within(&from) {
+            let why = "its destinations are its sources";
+            return Err(RuleFate::LeftAlone(why.to_owned()));
+        }
+        let ingresses = self.ingresses(&out, conditions);
+        let has_one_exit = !conditions.egress.is_empty() || self.has_one_exit(&out, &ingresses);
         let mut passings = Vec::new();
-        for ingress in self.ingresses(&out, conditions) {
+        for ingress in ingresses {
             passings.push(self.passing(&out, conditions, ingress));
         }
         let before = found.entries.len();
@@ -149,18 +153,29 @@ impl<'r> Outgoing<'_, 'r> {
             self.add(rule, &out, accept, names, found)?;
         }
         if found.entries.len() > before {
-            return match rule.needed_beside(&passings) {
-                Some(why) => Err(RuleFate::LeftAlone(why.to_owned())),
-                None => {
-                    found.ways.insert(rule.met.way());
-                    let entries = before..found.entries.len();
-                    let rules = entries.map(|entry| (rule.met.place.clone(), Part::Source, entry));
-                    found.rules.extend(rules);
-                    Ok(())
-                }
+            let stays = passings.iter().any(|one| one.has_unsaid)
+                || accepts.iter().any(|one| one.place.is_none());
+            let why = if stays {
+                "it rewrites the source of connections that other rules accept, too"
+            } else if rule.is_for_own() {
+                "it rewrites the source of the machine's own connections, too"
+            } else if !has_one_exit {
+                "it rewrites the source of what leaves by other interfaces, too"
+            } else {
+                found.ways.insert(rule.met.way());
+                let entries = before..found.entries.len();
+                let rules = entries.map(|entry| (rule.met.place.clone(), Part::Source, entry));
+                found.rules.extend(rules);
+                return Ok(());
             };
+            return Err(RuleFate::LeftAlone(why.to_owned()));
         }
-        Err(if passings.iter().any(|one| one.has_unsaid) {
+        let refusing = passings.iter().find_map(|one| one.refuses_some.as_ref());
+        Err(if let Some(by) = refusing {
+            not_said(&format!(
+                "{by} refuses some of its connections first, which a spec has no words for; an entry would let them out"
+            ))
+        } else if passings.iter().any(|one| one.has_unsaid) {
             not_said(
                 "the rules that accept its connections have conditions that a spec has no words for",
             )
@@ -177,6 +192,12 @@ impl<'r> Outgoing<'_, 'r> {
         } else {
             not_said("no rule names the networks that the connections come from")
         })
+    }
+
+    /// Returns whether routes lead by no interface but one, and those behind which the sources are.
+    fn has_one_exit(&self, out: &Interface, ingresses: &[Interface]) -> bool {
+        let mut sides = self.routes.0.iter().map(|(_, side)| side);
+        sides.all(|side| side == out || ingresses.contains(side))
     }
 
     /// Returns whether FORWARD accepts connections that leave by an interface.

@@ -8,6 +8,7 @@ use super::egress::egress;
 use super::exceptions::{Leaving, LeftClients};
 use super::outward::Outgoing;
 use super::outward_accept::OutwardAccept;
+use super::place::ImportedPlace;
 use super::sides::ingress_of;
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
@@ -24,6 +25,8 @@ pub struct Passing<'s, 'r> {
     pub accepts: Vec<OutwardAccept<'s, 'r>>,
     /// Whether some rule has conditions that a spec has no words for.
     pub has_unsaid: bool,
+    /// The first rule that refuses some of the connections that a later one accepts, in a way that a spec has no words for.
+    pub refuses_some: Option<ImportedPlace>,
 }
 
 impl<'r> Outgoing<'_, 'r> {
@@ -89,13 +92,19 @@ impl<'r> Outgoing<'_, 'r> {
         let mut left_way = LeftClients::new(self.family);
         let mut refused = Vec::new();
         let mut refusing = Vec::new();
+        let mut obstacles: Vec<&Met<'r>> = Vec::new();
+        let refused_by = |obstacles: &[&Met<'r>], accepted: &RuleConditions<'_>| {
+            let mut all = obstacles.iter();
+            let first = all.find(|one| one.conditions.meet_some_of(accepted, self.family));
+            first.map(|one| one.place.clone())
+        };
         for met in self.forward.from_sources_of(source) {
             let conditions = &met.conditions;
             let is_outward = conditions.leave_by(out)
                 && conditions.arrive_on(&ingress)
                 && conditions.redirected != Some(true)
                 && !conditions.for_replies
-                && !conditions.to_machine
+                && conditions.to_machine != Some(true)
                 && !self.taken.contains(&met.place)
                 && (egress(conditions).is_some()
                     || !is_to_sources(conditions, source, self.family));
@@ -137,8 +146,19 @@ impl<'r> Outgoing<'_, 'r> {
                         passing.has_unsaid = true;
                         continue;
                     }
+                    // nvactl's rules would accept before the refusal.
+                    if let Some(by) = refused_by(&obstacles, conditions) {
+                        passing.has_unsaid = true;
+                        passing.refuses_some.get_or_insert(by);
+                        if is_for_all {
+                            left.remove(&from);
+                        }
+                        continue;
+                    }
+                    let goes =
+                        is_for_outward(met, out) && is_covered(conditions, source, self.family);
                     passing.accepts.push(OutwardAccept {
-                        place: is_for_outward(met, out).then_some(met),
+                        place: goes.then_some(met),
                         conditions: conditions.clone(),
                         sources: if from == left {
                             conditions.sources(self.family).without(&kept_out)
@@ -157,6 +177,7 @@ impl<'r> Outgoing<'_, 'r> {
                 _ if verdict(met.rule) == RuleVerdict::Refuse => {
                     if !conditions.is_plain() || conditions.protocol.is_some() {
                         passing.has_unsaid |= is_for_outward(met, out);
+                        obstacles.push(met);
                     } else if is_for_all {
                         left.remove(&from);
                         kept_out.add(&from);
@@ -169,12 +190,17 @@ impl<'r> Outgoing<'_, 'r> {
                         }
                     } else {
                         passing.has_unsaid = true;
+                        obstacles.push(met);
                     }
                 }
                 _ => {}
             }
         }
-        if self.policy == Policy::Accept && !left.is_empty() {
+        let by_policy = self.policy == Policy::Accept && !left.is_empty();
+        if by_policy && let Some(by) = refused_by(&obstacles, source) {
+            passing.has_unsaid = true;
+            passing.refuses_some.get_or_insert(by);
+        } else if by_policy {
             passing.accepts.push(OutwardAccept {
                 place: None,
                 conditions: RuleConditions::default(),
@@ -194,6 +220,15 @@ fn is_for_outward(met: &Met<'_>, out: &Interface) -> bool {
     let conditions = &met.conditions;
     let names_sources = !conditions.source.is_empty() || ingress_of(conditions).is_some();
     met.program.is_none() && names_sources && egress(conditions).as_ref() == Some(out)
+}
+
+/// Returns whether a source rule is for all protocols, ports and destinations of an accept. Without the accept, nothing would
+/// accept the others.
+fn is_covered(accept: &RuleConditions<'_>, source: &RuleConditions<'_>, family: Family) -> bool {
+    let has_protocol = source.protocol.is_none() || source.protocol == accept.protocol;
+    let has_ports = source.ports.is_none() || source.ports == accept.ports;
+    let destinations = accept.destinations(family);
+    has_protocol && has_ports && destinations.are_within(&source.destinations(family))
 }
 
 /// Returns whether a rule is for packets to the hosts that a source rule is for.

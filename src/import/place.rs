@@ -30,3 +30,6 @@ impl fmt::Display for ImportedPlace {
         write!(f, "{table} {} rule {}", chain.as_str(), self.number())
     }
 }
+
+/// The jumps that lead to a rule from the built-in chain on, and the rule.
+pub type RuleWay = (Vec<ImportedPlace>, ImportedPlace);

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use super::addresses::Addresses;
 use super::conditions::{RuleConditions, Share};
-use super::place::ImportedPlace;
+use super::place::{ImportedPlace, RuleWay};
 use super::remark::ImportRemark;
-use super::taken::RuleWay;
 use super::walk::Met;
 use crate::forwards::{Destination, Listen, TargetPorts};
 use crate::net::{AddressRange, Family, Interface, Port, PortRange, Protocol};
@@ -136,13 +135,13 @@ pub fn redirect<'r>(met: &Met<'r>, family: Family) -> Result<Redirect<'r>, Strin
     if conditions.for_replies {
         return Err("no packet that opens a connection meets it".to_owned());
     }
-    if conditions.in_transit {
+    if conditions.to_machine == Some(false) {
         return Err("it redirects packets that only pass through the machine".to_owned());
     }
     let mut remarks = Vec::new();
     let mut remark = |one| remarks.push((met.place.clone(), one));
     let address = listen_address(conditions)?;
-    if address.is_none() && !conditions.to_machine {
+    if address.is_none() && conditions.to_machine != Some(true) {
         remark(ImportRemark::TakesTransit);
     }
     let ranges = match (&conditions.ports, address) {

@@ -89,7 +89,7 @@ impl Redirected<'_> {
         {
             return Fit::No;
         }
-        if conditions.to_machine {
+        if conditions.to_machine == Some(true) {
             // The target is another host.
             return Fit::No;
         }

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 
 use super::account::{Account, Part, RuleFate};
 use super::conditions::RuleConditions;
-use super::place::ImportedPlace;
+use super::place::{ImportedPlace, RuleWay};
 use super::sides::is_dnat;
-use super::taken::RuleWay;
 use super::walk::Met;
 use crate::net::Family;
 use crate::netfilter::matches::Match;

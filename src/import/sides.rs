@@ -304,13 +304,8 @@ mod tests {
         let [entry] = draft.set.outbound.as_slice() else {
             panic!("{draft:?}");
         };
-        let sources: Vec<String> = entry
-            .allow_from
-            .as_slice()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(sources, ["10.45.0.0/24"]);
+        let net: IpNet = "10.45.0.0/24".parse().expect("it is a network");
+        assert_eq!(entry.allow_from.as_slice(), [net]);
         // The interface behind which the sources are, and the way out, if the rules name neither.
         let draft = imported(
             "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -s 10.45.0.128/25 -o wan -j ACCEPT\nCOMMIT\n\
@@ -322,12 +317,30 @@ mod tests {
         };
         let sides = (entry.ingress[0].as_str(), entry.egress.as_str());
         assert_eq!(sides, ("dmz", "wan"));
-        // The default route is no side of a network.
-        let draft = imported(
-            "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -s 10.99.0.0/24 -o wan -j ACCEPT\nCOMMIT\n\
-             *nat\n-A POSTROUTING -s 10.99.0.0/24 -o wan -j MASQUERADE\nCOMMIT\n",
-            &ROUTES,
-        );
-        assert_eq!(draft.set.outbound, []);
+    }
+
+    #[test]
+    fn the_default_route_is_no_side_of_a_network() {
+        let routes = ROUTES.map(|(net, interface)| {
+            let net = net.parse().expect("it is a network");
+            (net, interface.parse().expect("it is a name"))
+        });
+        let routes = KnownRoutes(routes.to_vec());
+        let address = |text: &str| text.parse::<IpAddr>().expect("it is an address");
+        let name = |side: Option<&Interface>| side.map(|one| one.as_str().to_owned());
+        for (asked, side, of_network) in [
+            ("10.45.0.5", Some("lan"), Some("lan")),
+            ("10.45.0.200", Some("dmz"), Some("dmz")),
+            ("203.0.113.7", Some("wan"), None),
+            ("2001:db8::1", Some("lan"), Some("lan")),
+            ("2001:db9::1", None, None),
+        ] {
+            let side = side.map(str::to_owned);
+            let of_network = of_network.map(str::to_owned);
+            assert_eq!(name(routes.side(address(asked))), side, "{asked}");
+            let found = name(routes.side_of_network(address(asked)));
+            assert_eq!(found, of_network, "{asked}");
+        }
+        assert_eq!(name(routes.default_side(Family::V6)), None);
     }
 }

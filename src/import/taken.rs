@@ -8,16 +8,13 @@ use super::conditions::RuleConditions;
 use super::lookup::NetLookup;
 use super::met_rules::MetRules;
 use super::others::OtherRedirect;
-use super::place::ImportedPlace;
+use super::place::{ImportedPlace, RuleWay};
 use super::verdict::{RuleVerdict, verdict};
 use super::walk::Met;
 use crate::forwards::Name;
 use crate::net::Family;
 use crate::netfilter::names::Policy;
 use crate::netfilter::target::Target;
-
-/// The jumps that lead to a rule from the built-in chain on, and the rule.
-pub type RuleWay = (Vec<ImportedPlace>, ImportedPlace);
 
 /// The rules that entries take over.
 #[derive(Debug, Default)]

@@ -257,10 +257,7 @@ impl RedirectedWay {
 
     /// Adds what the rules do with connections to another target of the same listener.
     fn join(&mut self, other: Self) -> Result<(), RuleFate> {
-        let same = self.admission.sources == other.admission.sources
-            && self.origin.snat == other.origin.snat
-            && self.egress == other.egress;
-        if !same {
+        if !self.means_the_same(&other) {
             return Err(RuleFate::NotSaid(
                 "the rules treat its targets differently".to_owned(),
             ));
@@ -271,7 +268,6 @@ impl RedirectedWay {
         self.origin.rules.extend(other.origin.rules);
         self.origin.ways.extend(other.origin.ways);
         self.origin.remarks.extend(other.origin.remarks);
-        self.origin.hairpin |= other.origin.hairpin;
         Ok(())
     }
 }

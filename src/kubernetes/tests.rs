@@ -590,6 +590,8 @@ fn a_port_that_no_object_excludes_is_no_fault() {
             "{address} {port}"
         );
     }
+    let found = objects(&host.replace("hostIP", "other"));
+    assert_eq!(fault(&found, "10.224.0.4", TCP, "30888"), "");
     // The pods name the addresses of their nodes.
     let found = objects(&list(&[TMP_SHELL, silent]));
     assert_eq!(fault(&found, "10.224.0.4", TCP, "80"), "");

@@ -53,14 +53,16 @@ pub(super) fn named_connections(
         let conditions = NamedConditions::of(rule);
         let each = match purpose {
             Purpose::Redirected | Purpose::Accepted => asking.inward(&conditions, purpose),
-            Purpose::Outward | Purpose::Refused => asking.outward(&conditions, purpose),
+            Purpose::Outward | Purpose::Passing | Purpose::Refused => {
+                asking.outward(&conditions, purpose)
+            }
         };
         tests.extend(each.into_iter().filter(|test| {
             let what = AskedFor::of(test);
             let mut before = asked_before.get(&what).into_iter().flatten();
             let is_asked = match (purpose, conditions.source) {
                 (Purpose::Outward, Some(net)) => before.any(|from| net.contains(from)),
-                (Purpose::Refused, _) => before.any(|from| *from == test.from),
+                (Purpose::Passing | Purpose::Refused, _) => before.any(|from| *from == test.from),
                 _ => before.next().is_some(),
             };
             !is_asked && seen.insert((what, test.from))
@@ -157,8 +159,8 @@ impl Asking {
         all
     }
 
-    /// Returns connections from the network of a rule that decides about them, or rewrites their source. A rule that refuses
-    /// and names none may refuse the sources of outbound entries.
+    /// Returns connections from the network of a rule that decides about them, or rewrites their source. A filter
+    /// rule that names none may be for the sources of outbound entries.
     fn outward(&self, conditions: &NamedConditions, purpose: Purpose) -> Vec<PacketTest> {
         let to = match conditions.destination {
             None => Some(server(self.family)),
@@ -166,7 +168,7 @@ impl Asking {
         };
         let senders: Vec<IpAddr> = match (conditions.source, purpose) {
             (Some(net), _) => host_of(net).into_iter().collect(),
-            (None, Purpose::Refused) => self.senders.clone(),
+            (None, Purpose::Passing | Purpose::Refused) => self.senders.clone(),
             (None, _) => Vec::new(),
         };
         let Some(address) = to else {
@@ -250,6 +252,8 @@ enum Purpose {
     Accepted,
     /// It accepts them, or rewrites their source, and they come from a network.
     Outward,
+    /// It accepts them, whoever sends them.
+    Passing,
     /// It refuses them, perhaps before a rule that accepts more.
     Refused,
 }
@@ -268,7 +272,10 @@ fn purpose(table: TableName, chain: &ChainName, rule: &Rule) -> Option<Purpose> 
             if conditions.are_for_one_host() {
                 Some(Purpose::Accepted)
             } else {
-                conditions.source.map(|_| Purpose::Outward)
+                Some(match conditions.source {
+                    Some(_) => Purpose::Outward,
+                    None => Purpose::Passing,
+                })
             }
         }
         (TableName::Filter, "DROP" | "REJECT") => Some(Purpose::Refused),

@@ -181,3 +181,19 @@ fn the_article_is_the_same_as_commands_as_text_and_live(backend: Backend) {
         assert_eq!(import("live", ""), (spec, table), "live");
     }
 }
+
+lab_test!(either a_connection_that_cannot_be_opened_is_not_proven);
+fn a_connection_that_cannot_be_opened_is_not_proven(backend: Backend) {
+    let lab = lab(backend);
+    let host = &lab.firewall;
+    host.shell(FOR_SOME);
+    assert_eq!(import(&lab).code, 0);
+    host.run("rm /run/spec.yaml");
+    // No route leads to the clients.
+    host.run("ip route del default");
+    let said = import(&lab);
+    assert_eq!(said.code, 1, "{said:?}");
+    let reason = "\n  reason: no interface leads to the client 198.51.100.7\n";
+    assert!(said.stdout.contains(reason), "{said:?}");
+    assert!(said.stdout.contains(" not opened\n"), "{said:?}");
+}

@@ -204,11 +204,15 @@ fn rules_that_forward_already_are_named(backend: Backend) {
 }
 
 lab_test!(either outbound_rules_are_those_that_an_import_finds);
-/// The rules name no interface behind which the sources are: the machine's routes do.
+/// The rules name no sources: the machine's routes tell which are behind the interface.
 fn outbound_rules_are_those_that_an_import_finds(backend: Backend) {
     let lab = Lab::two_nics(backend);
-    lab.firewall
-        .run("iptables -t nat -A POSTROUTING -s 10.4.0.0/24 -o eth0 -j MASQUERADE");
+    lab.firewall.shell(
+        "iptables -P FORWARD DROP
+         iptables -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+         iptables -A FORWARD -i eth1 -o eth0 -j ACCEPT
+         iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE",
+    );
     let said = init(&lab.firewall);
     let imported = nvactl(&lab.firewall, &["import", "live", "--no-proof"], "");
     assert!(

@@ -53,7 +53,7 @@ pub fn test_ends(
     for (test, connection) in tests.iter().zip(connections) {
         let connection = match connection {
             _ if Instant::now() >= deadline => Err("the time limit was reached first".to_owned()),
-            connection => connection,
+            connection => connection.map_err(|error| error.to_string()),
         };
         let end = match connection {
             Err(why) => FoundEnd::NotOpened(why),

@@ -87,7 +87,7 @@ fn run_once<'t>(
     let each = tests.iter().zip(connections);
     let each = each.map(|(test, connection)| TestedPacket {
         test,
-        connection,
+        connection: connection.map_err(with_edit),
         targets: targets(test, sets),
         seen: BTreeSet::new(),
         outcome: TestOutcome::late(),
@@ -250,7 +250,7 @@ fn counted(twin: &mut Twin) -> Result<Vec<usize>, TwinError> {
 }
 
 /// Returns the connection of each test, or the reason why there is none.
-fn connections(twin: &Twin, tests: &[&PacketTest]) -> Vec<Result<Connection, String>> {
+fn connections(twin: &Twin, tests: &[&PacketTest]) -> Vec<Result<Connection, PlaceError>> {
     let sides = ClientSides::of(twin, tests.iter().map(|test| test.from));
     let connection = |test: &&PacketTest| -> Result<Connection, PlaceError> {
         let from = sides.place(test.from, test.ingress.as_ref())?;
@@ -268,14 +268,17 @@ fn connections(twin: &Twin, tests: &[&PacketTest]) -> Vec<Result<Connection, Str
             bytes: BYTES,
         })
     };
-    let each = tests.iter().map(connection);
-    let words = |error: PlaceError| match error {
+    tests.iter().map(connection).collect()
+}
+
+/// Returns the reason why a test of a spec has no connection, and the edit that gives it one.
+fn with_edit(error: PlaceError) -> String {
+    match error {
         PlaceError::NoSide { .. } => {
             format!("{error}; name the one by which it comes in, such as `in: eth0`")
         }
         error => error.to_string(),
-    };
-    each.map(|one| one.map_err(words)).collect()
+    }
 }
 
 /// Lets the worlds answer for all addresses of the tests.
