@@ -131,7 +131,7 @@ impl<'r> Outgoing<'_, 'r> {
             conditions.sources(self.family),
             conditions.destinations(self.family),
         );
-        if to.without(&from).is_empty() {
+        if !to.are_all() && to.without(&from).is_empty() {
             let why = "its destinations are its sources";
             return Err(RuleFate::LeftAlone(why.to_owned()));
         }
