@@ -660,3 +660,28 @@ fn jumps_that_multiply_make_no_entries() {
         assert!(why.contains("nvactl follows no more"), "{target}: {why}");
     }
 }
+
+/// The machine's own connections may need rules of forwards, and those that so many jumps lead to are not known.
+#[test]
+fn jumps_that_multiply_for_the_machine_make_no_entries() {
+    let chains: String = (0..15).map(|n| format!(":C{n} - [0:0]\n")).collect();
+    let jumps = (0..14).flat_map(|n| (0..3).map(move |_| format!("-A C{n} -j C{}\n", n + 1)));
+    let jumps: String = jumps.collect();
+    let text = format!(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{chains}\
+         -A PREROUTING -d 10.0.0.4 -i eth0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.1.0.5:80\n\
+         -A OUTPUT -j C0\n{jumps}-A C14 -p tcp -m tcp --dport 81 -j DNAT --to-destination 10.1.0.5:80\nCOMMIT\n\
+         *filter\n:FORWARD DROP [0:0]\n-A FORWARD -d 10.1.0.5 -p tcp -m tcp --dport 80 -j ACCEPT\nCOMMIT\n"
+    );
+    let rules = parse(&text).expect("they are readable");
+    let draft = import(&[(Family::V4, rules)], &KnownRoutes::default());
+    assert!(draft.set.forwards.is_empty(), "{:?}", draft.set);
+    let fate = draft.accounts.iter().find_map(|one| {
+        let is_redirect = one.place.chain.as_str() == "PREROUTING";
+        is_redirect.then_some(&one.fate)
+    });
+    let Some(RuleFate::NotSaid(why)) = fate else {
+        panic!("{fate:?}");
+    };
+    assert!(why.contains("nvactl follows no more"), "{why}");
+}

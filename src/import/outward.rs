@@ -137,7 +137,7 @@ impl<'r> Outgoing<'_, 'r> {
             conditions.sources(self.family),
             conditions.destinations(self.family),
         );
-        if to.are_within(&from) {
+        if !to.are_all() && to.are_within(&from) {
             let why = "its destinations are its sources";
             return Err(RuleFate::LeftAlone(why.to_owned()));
         }

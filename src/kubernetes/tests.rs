@@ -309,7 +309,10 @@ fn a_port_without_a_rule_of_the_load_balancer_is_left_out() {
         "the Service `default/istio` has not tcp/15021, but tcp/443, tcp/49180 (the annotation \
          `service.beta.kubernetes.io/port_15021_no_lb_rule` takes one from the load balancer)"
     );
-    assert_eq!(fault(&found, "10.0.14.2", TCP, "15021"), "");
+    assert_eq!(
+        fault(&found, "10.0.14.2", TCP, "15021"),
+        "in the cluster of default/istio, write 10.224.0.222"
+    );
     // Only Azure knows the annotation.
     let other = objects(&istio.replace("azure-load-balancer-internal", "other"));
     assert_eq!(fault(&other, "10.224.0.222", TCP, "15021"), "");

@@ -133,11 +133,11 @@ impl Proof {
         self.not_opened.is_empty() && self.unexplained().next().is_none()
     }
 
-    fn add(&mut self, outcome: Outcome) {
+    fn add(&mut self, outcome: ComparedEnds) {
         match outcome {
-            Outcome::NotOpened(one) => self.not_opened.push(one),
-            Outcome::Same => self.connections += 1,
-            Outcome::Differs(one) => {
+            ComparedEnds::NotOpened(one) => self.not_opened.push(one),
+            ComparedEnds::Same => self.connections += 1,
+            ComparedEnds::Differs(one) => {
                 self.connections += 1;
                 self.differences.push(one);
             }
@@ -146,15 +146,15 @@ impl Proof {
 }
 
 /// The comparison of one connection.
-enum Outcome {
+enum ComparedEnds {
     NotOpened(NotOpened),
     Same,
     Differs(ProofDifference),
 }
 
-impl Outcome {
+impl ComparedEnds {
     fn is_unexplained(&self) -> bool {
-        matches!(self, Outcome::Differs(one) if one.remarks.is_empty())
+        matches!(self, ComparedEnds::Differs(one) if one.remarks.is_empty())
     }
 }
 
@@ -215,7 +215,7 @@ impl BothSides<'_> {
         &mut self,
         machine: &Machine,
         tests: &[&PacketTest],
-    ) -> Result<Vec<Outcome>, TwinError> {
+    ) -> Result<Vec<ComparedEnds>, TwinError> {
         let mut outcomes = self.opened(machine, tests)?;
         let unexplained = outcomes.iter_mut().zip(tests);
         let unexplained = unexplained.filter(|(outcome, _)| outcome.is_unexplained());
@@ -231,7 +231,7 @@ impl BothSides<'_> {
         &mut self,
         machine: &Machine,
         tests: &[&PacketTest],
-    ) -> Result<Vec<Outcome>, TwinError> {
+    ) -> Result<Vec<ComparedEnds>, TwinError> {
         let before = self.before.ends(machine, tests, &mut self.doubts)?;
         let after = self.after.ends(machine, tests, &mut self.doubts)?;
         let routes = KnownRoutes(machine.networks().collect());
@@ -246,17 +246,17 @@ impl BothSides<'_> {
         before: FoundEnd,
         after: FoundEnd,
         routes: &KnownRoutes,
-    ) -> Outcome {
+    ) -> ComparedEnds {
         let why = [&before, &after].into_iter().find_map(|end| match end {
             FoundEnd::NotOpened(why) => Some(why.clone()),
             _ => None,
         });
         if let Some(why) = why {
             let test = test.clone();
-            return Outcome::NotOpened(NotOpened { test, why });
+            return ComparedEnds::NotOpened(NotOpened { test, why });
         }
         if before == after {
-            return Outcome::Same;
+            return ComparedEnds::Same;
         }
         let named = test.ingress.as_ref();
         let changed = ChangedEnd {
@@ -266,10 +266,10 @@ impl BothSides<'_> {
             after: &after,
         };
         if changed.is_other_source() && self.old.choose_from_one_range(&changed.all_sources()) {
-            return Outcome::Same;
+            return ComparedEnds::Same;
         }
         let remarks = explaining(&self.old, &changed);
-        Outcome::Differs(ProofDifference {
+        ComparedEnds::Differs(ProofDifference {
             remarks,
             test: test.clone(),
             before,

@@ -2,7 +2,7 @@
 
 use super::choose::{AdoptedRule, OtherMeaning};
 use super::put_back::of_family;
-use super::{LoadedRules, choose, removal, say, say_of_other_backend};
+use super::{ReadRules, choose, removal, say, say_of_other_backend};
 use crate::diff::foreign::{ForeignGoal, ForeignShift};
 use crate::forwards::ForwardSet;
 use crate::host::boot_text::boot_texts;
@@ -18,7 +18,7 @@ use crate::ops::remark::Remarks;
 pub struct Adoption {
     pub rules: Vec<AdoptedRule>,
     /// The rules among which they were found.
-    pub loaded: Option<LoadedRules>,
+    pub loaded: Option<ReadRules>,
     pub shift: PerFamily<ForeignShift>,
 }
 
@@ -33,7 +33,7 @@ impl Adoption {
         remarks: &mut Remarks,
     ) -> Result<Self, Error> {
         let live = found.before.map(|_, (live, _)| live);
-        let loaded = LoadedRules::read(&live).map_err(Error::Routes)?;
+        let loaded = ReadRules::read(&live).map_err(Error::Routes)?;
         let chosen = choose(&loaded.draft, &live, set, &boot_texts());
         if !chosen.mismatches.is_empty() {
             return Err(Refusal::DiffersFromRules {

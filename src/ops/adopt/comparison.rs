@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::LoadedRules;
+use super::ReadRules;
 use super::adoption::Adoption;
 use crate::diff::families::changes;
 use crate::host::iptables::Iptables;
@@ -85,7 +85,7 @@ fn told(proof: &Proof, remarks: &mut Remarks) -> Result<(), Refusal> {
 }
 
 fn proof(
-    loaded: &LoadedRules,
+    loaded: &ReadRules,
     adoption: &Adoption,
     live: &PerFamily<&Ruleset>,
     want: &PerFamily<Ruleset>,

@@ -47,12 +47,12 @@ use crate::twin::machine::Machine;
 
 /// Loaded rules, as an import reads them.
 #[derive(Debug)]
-pub struct LoadedRules {
+pub struct ReadRules {
     pub rules: Vec<(Family, Ruleset)>,
     pub draft: Draft,
 }
 
-impl LoadedRules {
+impl ReadRules {
     /// Reads rules with the routes of this machine, which tell which interface leads where.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ pub fn say_of_other_backend(
             },
         };
         let program = backend.program(family, "iptables");
-        let loaded = LoadedRules::read(&rules)?;
+        let loaded = ReadRules::read(&rules)?;
         let found = choose(&loaded.draft, &rules, set, &boot_texts()).adopted;
         remarks.warn_of_rules(found.iter().map(|one| {
             let KeptRule {
