@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
 use super::egress::egress;
-use super::exceptions::{Leaving, LeftClients};
 use super::outward::Outgoing;
 use super::outward_accept::OutwardAccept;
 use super::place::ImportedPlace;
@@ -89,7 +88,6 @@ impl<'r> Outgoing<'_, 'r> {
         let its_own = source.sources(self.family);
         let mut left = its_own.clone();
         let mut kept_out = Addresses::none(self.family);
-        let mut left_way = LeftClients::new(self.family);
         let mut refused = Vec::new();
         let mut refusing = Vec::new();
         let mut obstacles: Vec<&Met<'r>> = Vec::new();
@@ -108,29 +106,27 @@ impl<'r> Outgoing<'_, 'r> {
                 && !self.taken.contains(&met.place)
                 && (egress(conditions).is_some()
                     || !is_to_sources(conditions, source, self.family));
-            if !is_outward || !left.meet(&conditions.sources(self.family)) {
+            let mut from = conditions.sources(self.family);
+            if !is_outward || !left.meet(&from) {
                 continue;
             }
-            let from = left_way.without(
-                &conditions.exceptions,
-                left.common(&conditions.sources(self.family)),
-                |chain| (0..chain.rules.len()).collect(),
-                |gone| {
-                    let is_by_source =
-                        gone.is_plain() && gone.protocol.is_none() && gone.destination.is_empty();
-                    if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
-                        Leaving::Nothing
-                    } else if is_by_source {
-                        Leaving::Sources(gone.sources(self.family))
-                    } else {
-                        Leaving::PartOf(gone.sources(self.family))
-                    }
-                },
-            );
-            let Some(from) = from else {
-                passing.has_unsaid = true;
-                continue;
-            };
+            for (at, (_, gone)) in conditions.exceptions.iter().enumerate() {
+                if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
+                    continue;
+                }
+                let is_by_source = at == 0
+                    && gone.is_plain()
+                    && gone.protocol.is_none()
+                    && gone.destination.is_empty();
+                let sources = gone.sources(self.family);
+                if is_by_source {
+                    from.remove(&sources);
+                } else if from.meet(&sources) {
+                    passing.has_unsaid = true;
+                    from = Addresses::none(self.family);
+                }
+            }
+            let from = left.common(&from);
             if from.is_empty() {
                 continue;
             }
