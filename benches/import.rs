@@ -59,7 +59,7 @@ const KINDS: [(&str, Rules); 9] = [
     }),
     ("refused sources", |sources, nat, filter| {
         each_source(sources, |from| {
-            add(filter, &format!("FORWARD -s {from} -j DROP"))
+            add(filter, &format!("FORWARD -s {from} -j DROP"));
         });
         one_forward(nat, filter);
     }),
@@ -75,7 +75,7 @@ const KINDS: [(&str, Rules); 9] = [
     ("sources that return", |sources, nat, filter| {
         filter.push_str(":LIST - [0:0]\n-A FORWARD -i eth0 -j LIST\n");
         each_source(sources, |from| {
-            add(filter, &format!("LIST -s {from} -j RETURN"))
+            add(filter, &format!("LIST -s {from} -j RETURN"));
         });
         add(filter, "LIST -j DROP");
         one_forward(nat, filter);
@@ -99,13 +99,13 @@ const KINDS: [(&str, Rules); 9] = [
                 &format!(
                     "PREROUTING -s {from} -d 10.0.0.4 -p tcp -m tcp --dport 2000 -j DNAT --to-destination {TARGET}:80"
                 ),
-            )
+            );
         });
         one_forward(nat, filter);
     }),
     ("sources that are not redirected", |sources, nat, filter| {
         each_source(sources, |from| {
-            add(nat, &format!("PREROUTING -s {from} -j RETURN"))
+            add(nat, &format!("PREROUTING -s {from} -j RETURN"));
         });
         one_forward(nat, filter);
     }),

@@ -58,15 +58,9 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
             adopt: args.adopt,
         };
         let machine = on.machine_unless_dry(args.dry_run, args.lock_timeout.secs)?;
-        // Before they go, so that they are known even if the change is interrupted.
-        let show = |adopted: &[AdoptedRule]| {
-            let shown = shown(adopted, args.dry_run);
-            match args.format {
-                ApplyFormat::Text => console.print(&shown),
-                ApplyFormat::Json => console.tell(&shown),
-            }
-        };
-        let report = apply(&request, &machine, ahead, show)?;
+        let report = apply(&request, &machine, ahead, |rules| {
+            show(rules, args, console);
+        })?;
         Ok::<_, Error>((machine.state, report))
     })();
     // The lock is free by now: a slow terminal delays no other nvactl.
@@ -128,6 +122,15 @@ pub fn run(args: &Apply, on: HostAccess<'_>, console: &mut Console) -> Result<Ex
             ..
         } => confirm::ask(&state, &pending, console),
         _ => Ok(exit),
+    }
+}
+
+/// Lists the rules that are about to be adopted: they are known then even if the change is interrupted.
+fn show(adopted: &[AdoptedRule], args: &Apply, console: &mut Console) {
+    let shown = shown(adopted, args.dry_run);
+    match args.format {
+        ApplyFormat::Text => console.print(&shown),
+        ApplyFormat::Json => console.tell(&shown),
     }
 }
 

@@ -79,7 +79,7 @@ pub fn read(
         fates.extend(walk.left.clone());
     }
     let mut all = walks.into_iter().chain([&output]);
-    if let Some(why) = all.find_map(|walk| walk.why_unknown()) {
+    if let Some(why) = all.find_map(Walk::why_unknown) {
         return unknown(family, rules, fates, &walks, &why);
     }
     let sides = SaidSides::of(&[&prerouting.rules, &forward.rules, &postrouting.rules]);

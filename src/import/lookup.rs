@@ -45,7 +45,7 @@ impl Lookup {
                 }
             }
         }
-        found.sort();
+        found.sort_unstable();
         found.dedup();
         found
     }
@@ -75,7 +75,7 @@ impl RedirectedLookup {
     ) -> Vec<usize> {
         let mut found = self.by_target.find(Some(target), target_ports);
         found.extend(self.by_listener.find(Some(target), listen_ports));
-        found.sort();
+        found.sort_unstable();
         found
     }
 }
@@ -114,7 +114,7 @@ impl NetLookup {
                 found.extend(within.flat_map(|(_, numbers)| numbers));
             }
         }
-        found.sort();
+        found.sort_unstable();
         found.dedup();
         found
     }
@@ -136,7 +136,7 @@ impl PortLookup {
             self.any.push(number);
             return;
         };
-        for (first, last) in ports.iter().map(ends) {
+        for (first, last) in ports.iter().copied().map(ends) {
             let size = (last - first + 1).next_power_of_two().ilog2();
             let blocks = BTreeSet::from([first >> size, last >> size]);
             for block in blocks {
@@ -150,7 +150,7 @@ impl PortLookup {
         let Some((largest, _)) = self.blocks.last_key_value() else {
             return;
         };
-        for (first, last) in ports.iter().map(ends) {
+        for (first, last) in ports.iter().copied().map(ends) {
             for size in 0..=largest.0 {
                 let blocks = self
                     .blocks
@@ -161,7 +161,7 @@ impl PortLookup {
     }
 }
 
-fn ends(ports: &PortRange) -> (u32, u32) {
+fn ends(ports: PortRange) -> (u32, u32) {
     (ports.first().number().into(), ports.last().number().into())
 }
 

@@ -54,7 +54,7 @@ impl<'r> MetRules<'r> {
     }
 
     /// Returns the rules that packets with the sources of other conditions may meet, in order. Others are among them.
-    pub fn from_sources_of(&self, conditions: &RuleConditions<'_>) -> Vec<&'r Met<'r>> {
+    pub fn of_sources(&self, conditions: &RuleConditions<'_>) -> Vec<&'r Met<'r>> {
         let numbers = self.sources.find(conditions.source_net()).into_iter();
         numbers.map(|number| &self.all[number]).collect()
     }

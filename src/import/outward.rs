@@ -121,8 +121,7 @@ impl<'r> Outgoing<'_, 'r> {
             let why = "it is for connections that the spec cannot redirect";
             return Err(RuleFate::LeftAlone(why.to_owned()));
         }
-        let named = egress(conditions);
-        let out = named.or_else(|| {
+        let out = egress(conditions).or_else(|| {
             let default = self.routes.default_side(self.family);
             default.filter(|_| conditions.egress.is_empty()).cloned()
         });

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+
 use super::addresses::Addresses;
 use super::conditions::RuleConditions;
 use super::egress::egress;
@@ -84,22 +86,11 @@ impl<'r> Outgoing<'_, 'r> {
         source: &RuleConditions<'_>,
         ingress: Interface,
     ) -> Passing<'s, 'r> {
-        let mut passing = Passing::default();
-        let its_own = source.sources(self.family);
-        let mut left = its_own.clone();
-        let mut kept_out = Addresses::none(self.family);
-        let mut refused = Vec::new();
-        let mut refusing = Vec::new();
-        let mut obstacles: Vec<&Met<'r>> = Vec::new();
-        let refused_by = |obstacles: &[&Met<'r>], accepted: &RuleConditions<'_>| {
-            let mut all = obstacles.iter();
-            let first = all.find(|one| one.conditions.meet_some_of(accepted, self.family));
-            first.map(|one| one.place.clone())
-        };
-        for met in self.forward.from_sources_of(source) {
+        let mut way = WayThrough::of(self.family, source.sources(self.family), ingress);
+        for met in self.forward.of_sources(source) {
             let conditions = &met.conditions;
             let is_outward = conditions.leave_by(out)
-                && conditions.arrive_on(&ingress)
+                && conditions.arrive_on(&way.ingress)
                 && conditions.redirected != Some(true)
                 && !conditions.for_replies
                 && conditions.to_machine != Some(true)
@@ -107,11 +98,11 @@ impl<'r> Outgoing<'_, 'r> {
                 && (egress(conditions).is_some()
                     || !is_to_sources(conditions, source, self.family));
             let mut from = conditions.sources(self.family);
-            if !is_outward || !left.meet(&from) {
+            if !is_outward || !way.left.meet(&from) {
                 continue;
             }
             for (at, (_, gone)) in conditions.exceptions.iter().enumerate() {
-                if !gone.leave_by(out) || !gone.arrive_on(&ingress) || gone.for_replies {
+                if !gone.leave_by(out) || !gone.arrive_on(&way.ingress) || gone.for_replies {
                     continue;
                 }
                 let is_by_source = at == 0
@@ -122,93 +113,143 @@ impl<'r> Outgoing<'_, 'r> {
                 if is_by_source {
                     from.remove(&sources);
                 } else if from.meet(&sources) {
-                    passing.has_unsaid = true;
+                    way.found.has_unsaid = true;
                     from = Addresses::none(self.family);
                 }
             }
-            let from = left.common(&from);
+            let from = way.left.common(&from);
             if from.is_empty() {
                 continue;
             }
-            let is_for_all = conditions.protocol.is_none()
-                && conditions.ports.is_none()
-                && conditions.destination.is_empty();
             match &met.rule.target {
                 Some(Target::Accept) => {
-                    if !conditions.beyond.iter().all(|one| is_ping(one))
-                        || conditions.limit.is_some()
-                        || conditions.share.is_some()
-                    {
-                        passing.has_unsaid = true;
-                        continue;
-                    }
-                    // nvactl's rules would accept before the refusal.
-                    if let Some(by) = refused_by(&obstacles, conditions) {
-                        passing.has_unsaid = true;
-                        passing.refuses_some.get_or_insert(by);
-                        if is_for_all {
-                            left.remove(&from);
-                        }
-                        continue;
-                    }
                     let goes =
                         is_for_outward(met, out) && is_covered(conditions, source, self.family);
-                    passing.accepts.push(OutwardAccept {
-                        place: goes.then_some(met),
-                        conditions: conditions.clone(),
-                        sources: if from == left {
-                            conditions.sources(self.family).without(&kept_out)
-                        } else {
-                            from.clone()
-                        },
-                        kept_out: kept_out.clone(),
-                        ingress: vec![ingress.clone()],
-                        refused: refused.clone(),
-                        refusing: refusing.clone(),
-                    });
-                    if is_for_all {
-                        left.remove(&from);
-                    }
+                    way.accept(met, goes, &from);
                 }
                 _ if verdict(met.rule) == RuleVerdict::Refuse => {
-                    if !conditions.is_plain() || conditions.protocol.is_some() {
-                        passing.has_unsaid |= is_for_outward(met, out);
-                        obstacles.push(met);
-                    } else if is_for_all {
-                        left.remove(&from);
-                        kept_out.add(&from);
-                    } else if let [Is(net)] = conditions.destination.as_slice()
-                        && from == left
-                    {
-                        refused.push(*net);
-                        if is_for_outward(met, out) {
-                            refusing.push(met);
-                        }
-                    } else {
-                        passing.has_unsaid = true;
-                        obstacles.push(met);
-                    }
+                    way.refuse(met, is_for_outward(met, out), &from);
                 }
                 _ => {}
             }
         }
-        let by_policy = self.policy == Policy::Accept && !left.is_empty();
-        if by_policy && let Some(by) = refused_by(&obstacles, source) {
-            passing.has_unsaid = true;
-            passing.refuses_some.get_or_insert(by);
-        } else if by_policy {
-            passing.accepts.push(OutwardAccept {
-                place: None,
-                conditions: RuleConditions::default(),
-                sources: left,
-                kept_out,
-                ingress: vec![ingress],
-                refused,
-                refusing,
-            });
-        }
-        passing
+        way.end(self.policy, source)
     }
+}
+
+/// The sources of a rule on their way through FORWARD.
+struct WayThrough<'s, 'r> {
+    family: Family,
+    ingress: Interface,
+    /// The sources about which no rule has decided.
+    left: Addresses,
+    kept_out: Addresses,
+    refused: Vec<IpNet>,
+    refusing: Vec<&'s Met<'r>>,
+    /// The rules that refuse some connections in a way that a spec has no words for.
+    obstacles: Vec<&'s Met<'r>>,
+    found: Passing<'s, 'r>,
+}
+
+impl<'s, 'r> WayThrough<'s, 'r> {
+    fn of(family: Family, sources: Addresses, ingress: Interface) -> Self {
+        Self {
+            family,
+            ingress,
+            left: sources,
+            kept_out: Addresses::none(family),
+            refused: Vec::new(),
+            refusing: Vec::new(),
+            obstacles: Vec::new(),
+            found: Passing::default(),
+        }
+    }
+
+    /// Returns whether a rule before refuses some of the accepted connections. nvactl's rules would accept them first.
+    fn is_restricted(&mut self, accepted: &RuleConditions<'_>) -> bool {
+        let mut all = self.obstacles.iter();
+        let first = all.find(|one| one.conditions.meet_some_of(accepted, self.family));
+        let Some(by) = first else { return false };
+        self.found.has_unsaid = true;
+        self.found.refuses_some.get_or_insert(by.place.clone());
+        true
+    }
+
+    /// `goes`: whether the rule is for no other connections.
+    fn accept(&mut self, met: &'s Met<'r>, goes: bool, from: &Addresses) {
+        let conditions = &met.conditions;
+        if !conditions.beyond.iter().all(|one| is_ping(one))
+            || conditions.limit.is_some()
+            || conditions.share.is_some()
+        {
+            self.found.has_unsaid = true;
+            return;
+        }
+        if !self.is_restricted(conditions) {
+            let sources = if *from == self.left {
+                conditions.sources(self.family).without(&self.kept_out)
+            } else {
+                from.clone()
+            };
+            self.add(goes.then_some(met), conditions.clone(), sources);
+        }
+        if is_for_all(conditions) {
+            self.left.remove(from);
+        }
+    }
+
+    /// `goes`: whether the rule is for no other connections.
+    fn refuse(&mut self, met: &'s Met<'r>, goes: bool, from: &Addresses) {
+        let conditions = &met.conditions;
+        if !conditions.is_plain() || conditions.protocol.is_some() {
+            self.found.has_unsaid |= goes;
+            self.obstacles.push(met);
+        } else if is_for_all(conditions) {
+            self.left.remove(from);
+            self.kept_out.add(from);
+        } else if let [Is(net)] = conditions.destination.as_slice()
+            && *from == self.left
+        {
+            self.refused.push(*net);
+            if goes {
+                self.refusing.push(met);
+            }
+        } else {
+            self.found.has_unsaid = true;
+            self.obstacles.push(met);
+        }
+    }
+
+    fn add(
+        &mut self,
+        place: Option<&'s Met<'r>>,
+        conditions: RuleConditions<'r>,
+        sources: Addresses,
+    ) {
+        self.found.accepts.push(OutwardAccept {
+            place,
+            conditions,
+            sources,
+            kept_out: self.kept_out.clone(),
+            ingress: vec![self.ingress.clone()],
+            refused: self.refused.clone(),
+            refusing: self.refusing.clone(),
+        });
+    }
+
+    fn end(mut self, policy: Policy, source: &RuleConditions<'_>) -> Passing<'s, 'r> {
+        let is_accepted = policy == Policy::Accept && !self.left.is_empty();
+        if is_accepted && !self.is_restricted(source) {
+            let left = self.left.clone();
+            self.add(None, RuleConditions::default(), left);
+        }
+        self.found
+    }
+}
+
+/// Returns whether conditions are for all protocols, ports and destinations.
+fn is_for_all(conditions: &RuleConditions<'_>) -> bool {
+    conditions.protocol.is_none() && conditions.ports.is_none() && conditions.destination.is_empty()
 }
 
 /// Returns whether a rule is for connections that leave by an interface alone, and the user's.

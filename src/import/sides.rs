@@ -107,10 +107,9 @@ impl SaidSides {
             }
             if let (Some(out), Some(Target::Snat { addresses, .. })) =
                 (egress(conditions), &met.rule.target)
+                && let Some(net) = around(IpNet::from(addresses.first()))
             {
-                if let Some(net) = around(IpNet::from(addresses.first())) {
-                    said.around.add(net, &out);
-                }
+                said.around.add(net, &out);
             }
         }
         said

@@ -128,10 +128,10 @@ impl From<WrittenService> for KubeService {
             let value = annotations.and_then(|all| all.get(&no_rule_annotation(*port)));
             is_internal && value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
         };
-        let mut balanced: Vec<IpAddr> = Vec::new();
+        let mut reached_at: Vec<IpAddr> = Vec::new();
         for address in ingress.iter().filter_map(|one| one.ip) {
-            if !balanced.contains(&address) {
-                balanced.push(address);
+            if !reached_at.contains(&address) {
+                reached_at.push(address);
             }
         }
         let ranges = spec.load_balancer_source_ranges.unwrap_or_default();
@@ -157,7 +157,7 @@ impl From<WrittenService> for KubeService {
             name: name_of(metadata),
             kind,
             ports: ports.into_iter().map(KubePort::from).collect(),
-            ingress: balanced,
+            ingress: reached_at,
             hostnames: ingress.into_iter().filter_map(|one| one.hostname).collect(),
             cluster: addresses(cluster),
             external: addresses(spec.external_addresses.unwrap_or_default()),
