@@ -105,6 +105,7 @@ impl<'r> Outgoing<'_, 'r> {
                 if !gone.leave_by(out) || !gone.arrive_on(&way.ingress) || gone.for_replies {
                     continue;
                 }
+                // Some of those that meet a further exception left before.
                 let is_by_source = at == 0
                     && gone.is_plain()
                     && gone.protocol.is_none()
