@@ -14,6 +14,9 @@ use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 
+/// With even chances on both sides, one difference in 16,000 is left.
+const MOST_TRIES_BY_CHANCE: u32 = 14;
+
 /// The old rules, and their part in a draft.
 pub(super) struct OldRules<'r> {
     rules: &'r [(Family, Ruleset)],
@@ -104,6 +107,20 @@ impl<'r> OldRules<'r> {
         let mut rules = self.rules.iter();
         let (_, rules) = rules.find(|(family, _)| *family == place.family)?;
         rules.chain(place.table, &place.chain)?.rules.get(place.at)
+    }
+
+    /// Returns how often a difference without a reason is looked for again. A rule that decides by chance makes some, and so
+    /// does a limit, which counts the connections before.
+    pub(super) fn most_tries(&self) -> u32 {
+        let chains = self.rules.iter().flat_map(|(_, rules)| rules.chains());
+        let mut matches = chains
+            .flat_map(|(_, _, chain)| &chain.rules)
+            .flat_map(|rule| &rule.matches);
+        if matches.any(|one| one.name() == "statistic") {
+            MOST_TRIES_BY_CHANCE
+        } else {
+            1
+        }
     }
 
     /// Returns whether an address is a listener or a target of a forward.

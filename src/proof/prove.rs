@@ -209,8 +209,8 @@ struct BothSides<'r> {
 }
 
 impl BothSides<'_> {
-    /// Returns the comparisons of connections through copies of a machine. A difference without a reason may come from a
-    /// limit, which counted the connections before: it is looked for again through new copies.
+    /// Returns the comparisons of connections through copies of a machine. A difference without a reason is looked for
+    /// again through new copies.
     fn outcomes(
         &mut self,
         machine: &Machine,
@@ -220,8 +220,12 @@ impl BothSides<'_> {
         let unexplained = outcomes.iter_mut().zip(tests);
         let unexplained = unexplained.filter(|(outcome, _)| outcome.is_unexplained());
         for (outcome, test) in unexplained.take(MOST_AGAIN) {
-            if let Some(again) = self.opened(machine, &[test])?.pop() {
-                *outcome = again;
+            let mut tries = self.old.most_tries();
+            while tries > 0 && outcome.is_unexplained() {
+                tries -= 1;
+                if let Some(again) = self.opened(machine, &[test])?.pop() {
+                    *outcome = again;
+                }
             }
         }
         Ok(outcomes)
