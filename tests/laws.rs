@@ -497,6 +497,30 @@ fn every_form_that_iptables_save_prints_has_a_type_and_prints_the_same() {
 }
 
 /// In each hook the listeners for one address come first, and a list may have both kinds.
+/// A rule of a tree has the firewall's interfaces. In the other family most forwards have others here.
+#[test]
+fn importing_a_tree_beside_a_flat_family_gives_the_same_plan() {
+    let pods: Vec<String> = (1..=26)
+        .map(|n| format!("'[fd00:db8::{n:x}]:80'"))
+        .collect();
+    let ports = [1000, 1002, 1004, 1006, 1008];
+    let listen: Vec<String> = ports.map(|port| format!("'[fd00:3::5]:{port}'")).into();
+    let text = format!(
+        "firewall: {{interface: {{ingress: eth0, egress: eth1}}, snat: {{v6: 'fd00:3::4'}}}}\n\
+         forwards:\n\
+         - {{name: many, listen: [{}], target: {{pod: [{}]}}}}\n\
+         - {{name: one, listen: 80, target: {{pod: 10.224.0.5:80}}, interface: {{ingress: eth2, egress: eth1}}, snat: masquerade}}\n",
+        listen.join(", "),
+        pods.join(", ")
+    );
+    let set = yaml::read(text.as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned = Family::ALL.map(|family| (family, plan(&set, family)));
+    let draft = import(&planned, &KnownRoutes::default());
+    for (family, rules) in &planned {
+        assert_eq!(plan(&draft.set, *family).to_string(), rules.to_string());
+    }
+}
+
 #[test]
 fn a_list_with_and_without_an_address_is_read_back_in_its_place() {
     let all = [

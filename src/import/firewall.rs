@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::family::OfFamily;
 use super::sides::{KnownRoutes, entrance};
-use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Snat, Snats};
+use crate::forwards::{Firewall, Forward, ForwardPolicy, ForwardSet, Layout, Snat, Snats};
 use crate::net::{Family, Interface};
 use crate::netfilter::names::{ChainName, Policy, TableName};
 use crate::netfilter::ruleset::Ruleset;
@@ -18,9 +18,13 @@ pub fn firewall(
     notes: &mut Vec<String>,
 ) -> Firewall {
     let own = || own.iter().flatten().map(|set| &set.firewall);
-    // The rules of a tree say the firewall's interfaces only together with its `snat`.
+    // The rules of a tree say the firewall's interfaces only together with its `snat`. In the other layout each forward
+    // has its own, and the firewall's are those that most have.
     let says_sides = |firewall: &&Firewall| firewall.snat.v4.or(firewall.snat.v6).is_some();
-    if let Some(best) = own().find(says_sides).or_else(|| own().next()) {
+    let best = own()
+        .filter(says_sides)
+        .min_by_key(|firewall| firewall.layout != Some(Layout::Tree));
+    if let Some(best) = best.or_else(|| own().next()) {
         let mut firewall = best.clone();
         for other in own() {
             let Firewall { snat, mss, .. } = *other;
