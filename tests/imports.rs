@@ -111,7 +111,7 @@ fn one_account_each(folder: &Path, json: &str) {
     }
 }
 
-/// Where no copy of the machine can be made, nothing was compared, and the reports say so.
+/// Nothing is compared if no copy of the machine can be made, and the reports say so.
 #[test]
 fn each_difference_has_its_remark() {
     let mut wrong = Vec::new();

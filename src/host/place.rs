@@ -32,7 +32,7 @@ pub struct PathEnd {
     pub kind: Option<FileType>,
 }
 
-/// What becomes of a link that is the last component of a path.
+/// The treatment of a link that is the last component of a path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LastLink {
     Follow,

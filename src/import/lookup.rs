@@ -126,7 +126,7 @@ impl NetLookup {
 struct PortLookup {
     /// The rules for all ports.
     any: Vec<usize>,
-    /// By the logarithm of the size of a block, and its place among those of its size.
+    /// Each by the logarithm of the size of its block, and the place of the block among those of its size.
     blocks: BTreeMap<(u32, u32), Vec<usize>>,
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::net::Family;
 use crate::netfilter::names::{ChainName, TableName};
+use crate::netfilter::rule::Rule;
+use crate::netfilter::ruleset::Ruleset;
 
 /// The place of a rule in the rules that are imported.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,6 +18,12 @@ pub struct ImportedPlace {
 }
 
 impl ImportedPlace {
+    /// Returns the rule, if there is one. `rules` are those of the family.
+    #[must_use]
+    pub fn rule_in<'r>(&self, rules: &'r Ruleset) -> Option<&'r Rule> {
+        rules.chain(self.table, &self.chain)?.rules.get(self.at)
+    }
+
     /// Returns its number in the chain as iptables counts it, from 1.
     #[must_use]
     pub fn number(&self) -> usize {

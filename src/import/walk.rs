@@ -90,7 +90,7 @@ pub fn walk<'r>(
 /// The jumps on the way to a chain.
 #[derive(Debug, Clone, Default)]
 struct Path<'r> {
-    /// With the exceptions on the way to the chain.
+    /// They have the exceptions on the way to the chain.
     conditions: RuleConditions<'r>,
     via: Vec<ImportedPlace>,
     program: Option<&'static str>,

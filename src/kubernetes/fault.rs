@@ -61,7 +61,7 @@ impl KubeObjects {
         ports: &[PortRange],
     ) -> Option<TargetFault> {
         let Some(holders) = self.holders.get(&address) else {
-            // Without the nodes, the address of one is not known.
+            // The address of a node is not known without the nodes.
             let has_nodes = self.counts.contains_key(&KubeKind::Node);
             let missing = MissingPorts::of(&self.node_ports, protocols, ports);
             if !has_nodes && missing.count == 0 {

@@ -107,7 +107,7 @@ fn an_error_names_its_line_and_column() {
     });
     insta::assert_snapshot!(errors.concat());
     assert_eq!(read(b"\xff{}").map(|_| ()), Err(KubeError::NotUtf8));
-    // What PowerShell 5 writes with `>`.
+    // PowerShell 5 writes such text with `>`.
     for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
         let text = TMP_SHELL.encode_utf16();
         let text: Vec<u8> = [0xfeff].into_iter().chain(text).flat_map(bytes).collect();

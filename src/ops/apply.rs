@@ -37,7 +37,6 @@ use crate::host::survey::resolved;
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
 use crate::netfilter::conntrack::Flow;
-use crate::netfilter::counters::Counters;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
 use crate::twin::rule_change::RuleChange;
@@ -251,15 +250,9 @@ fn tried(
     let progress = Progress::new();
     progress.step("trying…");
     let live = found.before.map(|_, (live, _)| live);
-    let none = live.map(|_, _| Counters::default());
-    let goal = adoption.goal();
-    let changes = changes(&live, &found.want).with_foreign(&live, &goal);
-    let change = RuleChange {
-        iptables: machine.iptables,
-        scripts: changes.scripts(&none.as_ref()),
-        want: found.want.clone(),
-        foreign: goal.map(|_, goal| (*goal).clone()),
-    };
+    let goal = adoption.goal().map(|_, goal| (*goal).clone());
+    let change = RuleChange::from_live(machine.iptables, &live, found.want.clone(), goal);
+    let changes_nothing = change.is_empty();
     let snat = || foreign_snat(request.set, found);
     let has_tests = !request.set.tests.is_empty();
     let alone = if request.dry_run {
@@ -282,7 +275,7 @@ fn tried(
             why: "the new rules do not load in a copy of this machine".to_owned(),
         }
         .into()),
-        PacketTrial::Impossible(why) if changes.is_empty() => {
+        PacketTrial::Impossible(why) if changes_nothing => {
             remarks.warn(format_args!(
                 "the tests of the spec were not run, because no copy of this machine could be made: {why}"
             ));

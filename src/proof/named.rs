@@ -74,7 +74,7 @@ pub(super) fn named_connections(
     tests
 }
 
-/// What a connection asks for, whoever asks.
+/// The destination of a connection, whoever asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct AskedFor(OutboundProtocol, Option<IpAddr>, Option<Port>);
 
@@ -243,7 +243,7 @@ fn reaches(rules: &Ruleset) -> Reaches {
     Reaches::OneOf(targets.into_iter().take(MOST_TARGETS).collect())
 }
 
-/// What a rule does with the connections that it names.
+/// The effect of a rule on the connections that it names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     /// It redirects them.

@@ -14,7 +14,7 @@ use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::target::Target;
 
-/// With even chances on both sides, one difference in 16,000 is left.
+/// One difference in 16,000 is left with even chances on both sides.
 const MOST_TRIES_BY_CHANCE: u32 = 14;
 
 /// The old rules, and their part in a draft.
@@ -106,7 +106,7 @@ impl<'r> OldRules<'r> {
     fn rule(&self, place: &ImportedPlace) -> Option<&'r Rule> {
         let mut rules = self.rules.iter();
         let (_, rules) = rules.find(|(family, _)| *family == place.family)?;
-        rules.chain(place.table, &place.chain)?.rules.get(place.at)
+        place.rule_in(rules)
     }
 
     /// Returns how often a difference without a reason is looked for again. A rule that decides by chance makes some, and so

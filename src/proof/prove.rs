@@ -204,7 +204,7 @@ struct BothSides<'r> {
     old: OldRules<'r>,
     before: ProofSide,
     after: ProofSide,
-    /// What the copies lack.
+    /// The parts of the machine that the copies lack.
     doubts: BTreeSet<String>,
 }
 

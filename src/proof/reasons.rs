@@ -529,7 +529,7 @@ iptables -t nat -A POSTROUTING -s 10.9.0.0/24 -o eth0 -j SNAT --to-source 192.0.
                     "",
                 ),
                 ("tcp 10.9.0.7 eth1 10.200.0.7:443", "-", private, ""),
-                // By another interface, to the machine, to a listener, to a target.
+                // It comes by another interface, or asks for the machine, a listener or a target.
                 ("tcp 10.9.0.7 eth0 10.200.0.7:443", private, "-", ""),
                 ("tcp 10.9.0.7 eth1 443", "10.9.0.5:443<10.9.0.7", "-", ""),
                 (

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::diff;
+use crate::diff::families::changes;
 use crate::diff::foreign::ForeignGoal;
 use crate::host::child::{self, ChildError};
 use crate::host::iptables::{Iptables, IptablesError};
@@ -29,6 +30,25 @@ pub struct RuleChange {
 }
 
 impl RuleChange {
+    /// Returns the change from live rules to the wanted ones, with the foreign rules as a goal says.
+    #[must_use]
+    pub fn from_live(
+        iptables: Iptables,
+        live: &PerFamily<&Ruleset>,
+        want: PerFamily<Ruleset>,
+        foreign: PerFamily<ForeignGoal>,
+    ) -> Self {
+        let none = live.map(|_, _| Counters::default());
+        let changes = changes(live, &want).with_foreign(live, &foreign.as_ref());
+        let scripts = changes.scripts(&none.as_ref());
+        Self {
+            iptables,
+            scripts,
+            want,
+            foreign,
+        }
+    }
+
     /// Returns whether no rule changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -295,7 +295,7 @@ fn a_rule_whose_neighbours_are_gone_is_printed(backend: Backend) {
     let host = firewall(backend);
     typed(&host, AMONG_OTHERS);
     let accept = "-d 10.224.0.118/32 -p tcp -m tcp --dport 80 -m conntrack --ctstate NEW -j ACCEPT";
-    // Without its predecessor, a rule comes before its successor.
+    // A rule without its predecessor comes before its successor.
     assert_eq!(adopt(&host, POD).code, 0);
     host.run("iptables -D FORWARD -s 192.0.2.1 -p icmp -j DROP");
     let said = rollback(&host);
@@ -305,7 +305,7 @@ fn a_rule_whose_neighbours_are_gone_is_printed(backend: Backend) {
         [accept, "-s 192.0.2.2/32 -p icmp -j DROP"]
     );
 
-    // Without both, nobody knows its place.
+    // Nobody knows its place without both.
     host.run("iptables -I FORWARD 1 -s 192.0.2.1 -p icmp -j DROP");
     assert_eq!(adopt(&host, POD).code, 0);
     host.run("iptables -D FORWARD -s 192.0.2.1 -p icmp -j DROP");
@@ -423,7 +423,7 @@ fn adopted_rules_are_printed_if_the_rules_cannot_be_read(backend: Backend) {
         .map(|(_, command)| command)
         .collect();
     assert_eq!(commands.len(), 3, "{said:?}");
-    // With nothing changed meanwhile, the commands are the whole undo.
+    // The commands are the whole undo if nothing changed meanwhile.
     for command in commands {
         host.run(command);
     }
@@ -469,7 +469,7 @@ fn a_chain_of_ones_own_goes_with_its_jump(backend: Backend) {
     assert_eq!(rollback(&host).code, 0);
     assert_eq!(save(&host), before);
 
-    // With a rule that stays, the chain and its jump do.
+    // The chain and its jump stay with a rule that does.
     host.run("iptables -A PODS -s 192.0.2.5 -p icmp -j ACCEPT");
     let said = adopt(&host, POD);
     assert_eq!(said.code, 0, "{said:?}");
@@ -739,7 +739,7 @@ fn a_killed_adoption_can_be_rolled_back(backend: Backend) {
             assert_eq!(said.code, 0, "{said:?}");
             assert_eq!(save(&host), beside);
         } else {
-            // What was never made is no step.
+            // A change that was never made is no step.
             let said = rollback(&host);
             assert_eq!(said.code, 0, "{said:?}");
             assert_eq!(save(&host), before);

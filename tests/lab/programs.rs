@@ -242,7 +242,7 @@ fn each_rule_of_ferm_has_one_account(backend: Backend) {
     ] {
         assert_eq!(outcome(&live, words), ("taken over", part));
     }
-    // What ferm prints is in the spelling of commands.
+    // ferm prints its rules in the spelling of commands.
     let text = import(&host, &["/run/ferm.rules"], "");
     assert_eq!(accounts(&text), accounts(&live));
 }

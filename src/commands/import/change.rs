@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::diff::families::changes;
 use crate::diff::foreign::{ForeignGoal, GoalChain};
 use crate::host::iptables::Iptables;
 use crate::import::{Draft, ImportedPlace, RuleFate};
 use crate::net::Family;
 use crate::net::per_family::PerFamily;
-use crate::netfilter::counters::Counters;
 use crate::netfilter::names::{ChainName, TableName};
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::Ruleset;
@@ -22,14 +20,7 @@ pub(super) fn change(live: &PerFamily<&Ruleset>, draft: &Draft, iptables: Iptabl
     let taken: BTreeSet<&ImportedPlace> = taken.map(|one| &one.place).collect();
     let want = live.map(|family, _| plan(&draft.set, family));
     let foreign = live.map(|family, live| goal(family, live, &taken));
-    let none = live.map(|_, _| Counters::default());
-    let changes = changes(live, &want).with_foreign(live, &foreign.as_ref());
-    RuleChange {
-        iptables,
-        scripts: changes.scripts(&none.as_ref()),
-        want,
-        foreign,
-    }
+    RuleChange::from_live(iptables, live, want, foreign)
 }
 
 /// Returns the foreign rules of one family without those that were taken over.

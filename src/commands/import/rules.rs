@@ -177,15 +177,12 @@ impl ImportedRules {
 
     /// Returns the text of the rule that an account is about.
     pub(super) fn text(&self, account: &Account) -> String {
-        let ImportedPlace {
-            family,
-            table,
-            chain,
-            at,
-        } = &account.place;
-        let rules = self.rules.iter().find(|(one, _)| one == family);
-        let rule = rules.and_then(|(_, rules)| rules.chain(*table, chain)?.rules.get(*at));
-        rule.map_or(String::new(), |rule| Line::Append(chain, rule).to_string())
+        let place = &account.place;
+        let rules = self.rules.iter().find(|(one, _)| *one == place.family);
+        let rule = rules.and_then(|(_, rules)| place.rule_in(rules));
+        rule.map_or(String::new(), |rule| {
+            Line::Append(&place.chain, rule).to_string()
+        })
     }
 }
 

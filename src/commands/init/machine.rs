@@ -96,7 +96,7 @@ impl FoundRules {
             Some((family, live.ruleset.clone()))
         });
         let rules: Vec<(Family, Ruleset)> = rules.collect();
-        // Without routes, the rules alone say which interface leads where.
+        // The rules alone say which interface leads where if the routes are not known.
         let routes = live_networks().unwrap_or_default();
         let mut draft = import(&rules, &KnownRoutes(routes));
         let of_guests = entries_of_guests(&draft, &rules);
@@ -124,8 +124,7 @@ fn entries_of_guests(draft: &Draft, rules: &[(Family, Ruleset)]) -> BTreeSet<Nam
         };
         let place = &account.place;
         let (_, rules) = rules.iter().find(|(family, _)| *family == place.family)?;
-        let chain = rules.chain(place.table, &place.chain)?;
-        names_guests(chain.rules.get(place.at)?).then_some(entries)
+        names_guests(place.rule_in(rules)?).then_some(entries)
     });
     entries.flatten().cloned().collect()
 }

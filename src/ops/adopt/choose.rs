@@ -64,13 +64,8 @@ pub fn choose(
         .accounts
         .iter()
         .filter_map(|account| {
-            let ImportedPlace {
-                family,
-                table,
-                chain,
-                at,
-            } = &account.place;
-            let rule = rules.get(*family)?.chain(*table, chain)?.rules.get(*at)?;
+            let place = &account.place;
+            let rule = place.rule_in(rules.get(place.family)?)?;
             Some(Candidate { account, rule })
         })
         .collect();

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use super::ReadRules;
 use super::adoption::Adoption;
-use crate::diff::families::changes;
 use crate::host::iptables::Iptables;
 use crate::net::per_family::PerFamily;
 use crate::net::printable;
 use crate::net::words::{counted, with_causes};
-use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::ops::refusal::Refusal;
 use crate::ops::remark::Remarks;
@@ -40,7 +38,9 @@ pub fn compare(
     if adoption.rules.is_empty() {
         return Ok(());
     }
-    match proof(loaded, adoption, live, want, iptables) {
+    let to = |foreign| RuleChange::from_live(iptables, live, want.clone(), foreign);
+    let gone = adoption.goal().map(|_, goal| (*goal).clone());
+    match proof(loaded, to(PerFamily::default()), to(gone)) {
         Ok(proof) => told(&proof, remarks),
         Err(error) => {
             remarks.warn(format_args!(
@@ -84,26 +84,11 @@ fn told(proof: &Proof, remarks: &mut Remarks) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn proof(
-    loaded: &ReadRules,
-    adoption: &Adoption,
-    live: &PerFamily<&Ruleset>,
-    want: &PerFamily<Ruleset>,
-    iptables: Iptables,
-) -> Result<Proof, ProofError> {
+/// `beside` leaves all foreign rules where they are, and `gone` does not.
+fn proof(loaded: &ReadRules, beside: RuleChange, gone: RuleChange) -> Result<Proof, ProofError> {
     let tests = connections(&loaded.draft, &loaded.rules);
     let machine = Machine::read().map_err(TwinError::from)?;
-    let none = live.map(|_, _| Counters::default());
-    let beside = changes(live, want).scripts(&none.as_ref());
-    let goal = adoption.goal();
-    let gone = changes(live, want).with_foreign(live, &goal);
-    let copy = |scripts, foreign| -> Result<CopyRules, ProofError> {
-        let change = RuleChange {
-            iptables,
-            scripts,
-            want: want.clone(),
-            foreign,
-        };
+    let copy = |change: RuleChange| -> Result<CopyRules, ProofError> {
         Ok(CopyRules {
             filter: PacketFilter::read().map_err(TwinError::from)?,
             change: (!change.is_empty()).then_some(change),
@@ -114,11 +99,8 @@ fn proof(
         rules: &loaded.rules,
         machines: vec![(machine, (0..tests.len()).collect())],
         tests: &tests,
-        before: copy(beside, PerFamily::default())?,
-        after: copy(
-            gone.scripts(&none.as_ref()),
-            goal.map(|_, goal| (*goal).clone()),
-        )?,
+        before: copy(beside)?,
+        after: copy(gone)?,
     })
 }
 

@@ -426,7 +426,7 @@ mod tests {
                 (A, WhyLeft::PlaceGone)
             ]
         );
-        // With a rule that can come back, the chain does, and the jump to it.
+        // The chain comes back with a rule that can, and the jump to it.
         let second = in_chain("MINE", A);
         let back = put_back(&live(&[X]), &[&jump, &inner, &second]);
         assert_eq!(back.placed, [jump, second]);

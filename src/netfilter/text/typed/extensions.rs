@@ -122,7 +122,7 @@ const MATCHES: [(&str, &str); 49] = [
     ("dscp", "!dscp= !dscp-class="),
     ("ecn", "!ecn-tcp-cwr !ecn-tcp-ece !ecn-ip-ect="),
     ("esp", "!espspi="),
-    // Of xtables-addons.
+    // It is one of xtables-addons.
     (
         "geoip",
         "!src-cc|source-country= !dst-cc|destination-country=",
@@ -285,7 +285,7 @@ const TARGETS: [(&str, &str); 32] = [
     ),
     ("SNAT", "to-source= random random-fully persistent"),
     ("SYNPROXY", "sack-perm timestamp wscale= mss= ecn"),
-    // Of xtables-addons.
+    // It is one of xtables-addons.
     ("TARPIT", "tarpit honeypot reset"),
     ("TCPMSS", "set-mss= clamp-mss-to-pmtu"),
     ("TCPOPTSTRIP", "strip-options="),

@@ -13,7 +13,7 @@ pub(super) struct ShellCommand {
     pub line: usize,
     /// The command as it was typed.
     pub text: String,
-    /// Without their quotes, up to the problem if there is one.
+    /// They have no quotes, and end at the problem if there is one.
     pub words: Vec<String>,
     /// The reason why the words are not those that the command gets.
     pub problem: Option<TypedProblem>,

@@ -14,7 +14,7 @@ use crate::netfilter::text::typed::values::ports::Ports;
 pub enum Net {
     /// Every address: iptables-save leaves it out unless it is negated.
     All,
-    /// With its host bits.
+    /// It may have host bits.
     Of(IpNet),
     /// A mask that is no prefix.
     Masked(Ipv4Addr, Ipv4Addr),
