@@ -1,4 +1,4 @@
-//! README.md, `docs/` and CONTRIBUTING show commands, specs, tables and links: each is held against the
+//! README.md, `docs/`, CONTRIBUTING, SECURITY and the changelog show commands, specs, tables and links: each is held against the
 //! program. `tests/lab/walk.rs` runs README's walk.
 
 mod options;
@@ -17,7 +17,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// README, CONTRIBUTING and every page of the reference, by their paths from the root.
+/// README, CONTRIBUTING, SECURITY, the changelog and every page of the reference, by their paths from the root.
 fn pages() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<PathBuf> = fs::read_dir(root().join("docs"))
         .expect("docs can be listed")
@@ -25,8 +25,13 @@ fn pages() -> Vec<(PathBuf, String)> {
         .collect();
     paths.sort();
     assert!(paths.len() > 10, "{paths:?}");
-    paths.push("README.md".into());
-    paths.push(".github/CONTRIBUTING.md".into());
+    let others = [
+        "README.md",
+        "CHANGELOG.md",
+        ".github/CONTRIBUTING.md",
+        ".github/SECURITY.md",
+    ];
+    paths.extend(others.map(PathBuf::from));
     let read = |path: PathBuf| {
         let text = page(path.to_str().expect("it is UTF-8"));
         (path, text)

@@ -10,12 +10,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every workflow, the one that is there to be copied included.
+/// Every workflow, those that are there to be copied included.
 fn workflows() -> Vec<(PathBuf, String)> {
-    let mut found = vec![root().join("examples/github/forwards.yml")];
-    let own = fs::read_dir(root().join(".github/workflows")).expect("it can be listed");
-    found.extend(own.map(|entry| entry.expect("it can be listed").path()));
-    assert!(found.len() > 2, "{found:?}");
+    let mut found = Vec::new();
+    for folder in ["examples/github", ".github/workflows"] {
+        let files = fs::read_dir(root().join(folder)).expect("it can be listed");
+        found.extend(files.map(|entry| entry.expect("it can be listed").path()));
+    }
+    assert!(found.len() > 4, "{found:?}");
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).expect("it is text");
         (path, text)
@@ -88,6 +90,16 @@ fn a_workflow_may_write_only_what_it_is_for() {
         };
         assert_eq!(writes, needed, "{path:?}");
     }
+}
+
+#[test]
+fn the_changelog_has_the_version() {
+    let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let heading = format!("\n## [{}] - ", env!("CARGO_PKG_VERSION"));
+    assert!(
+        changelog.contains(&heading),
+        "CHANGELOG.md has no {heading}"
+    );
 }
 
 #[test]
@@ -164,22 +176,24 @@ impl Release {
 /// The step that installs nvactl takes what the release's checksum names, and nothing else.
 #[test]
 fn a_workflow_takes_only_the_release_that_it_names() {
-    let path = root().join("examples/github/forwards.yml");
-    let workflow: Value = serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let steps = workflow["jobs"]["review"]["steps"].as_sequence().unwrap();
-    let install = steps.iter().find(|step| step["name"] == "Install").unwrap();
-    let install = install["run"].as_str().unwrap();
-    let release = Release::new();
-    for another in ["", &"0".repeat(64)] {
-        let (installed, said) = release.run(install, another);
-        assert!(!installed, "{another:?} was taken: {said}");
-        let program = release.folder.path().join("machine/nvactl");
-        assert!(!program.exists(), "{another:?}");
+    for (file, job) in [("forwards.yml", "review"), ("rollout.yml", "rollout")] {
+        let path = root().join("examples/github").join(file);
+        let workflow: Value = serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        let steps = workflow["jobs"][job]["steps"].as_sequence().unwrap();
+        let install = steps.iter().find(|step| step["name"] == "Install").unwrap();
+        let install = install["run"].as_str().unwrap();
+        let release = Release::new();
+        for another in ["", &"0".repeat(64)] {
+            let (installed, said) = release.run(install, another);
+            assert!(!installed, "{file}: {another:?} was taken: {said}");
+            let program = release.folder.path().join("machine/nvactl");
+            assert!(!program.exists(), "{file}: {another:?}");
+        }
+        let (installed, said) = release.run(install, &release.checksum);
+        assert!(installed, "{file}: {said}");
+        let (_, said) = release.run("$(cat path)/nvactl", "");
+        assert_eq!(said, "as released\n", "{file}");
     }
-    let (installed, said) = release.run(install, &release.checksum);
-    assert!(installed, "{said}");
-    let (_, said) = release.run("$(cat path)/nvactl", "");
-    assert_eq!(said, "as released\n");
 }
 
 /// README's own commands, with another address.

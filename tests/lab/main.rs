@@ -79,6 +79,8 @@ mod fake;
 mod faults;
 mod files;
 mod firewall;
+mod fleet;
+mod fleet_cloud_init;
 mod flows;
 mod foreign;
 #[path = "../generate/mod.rs"]

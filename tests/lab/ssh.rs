@@ -34,12 +34,29 @@ pub fn serve(host: &Host) -> Running {
         .args(["-o", "HostKey=/run/ssh/host"])
         .args(["-o", "AuthorizedKeysFile=/run/ssh/user.pub"])
         .args(["-o", "StrictModes=no", "-o", "PidFile=none"])
+        .args(["-o", "Subsystem=sftp internal-sftp"])
         .stderr(Stdio::null());
     let sshd = Running(command.spawn().expect("it starts"));
     wait_for("sshd listens", || {
         host.run("ss -Htln sport = 22").contains(":22")
     });
     sshd
+}
+
+/// Makes the account `op`, which may do everything by sudo. `defaults` are more lines for sudo's rules.
+pub fn operator(host: &Host, defaults: &str) {
+    host.shell(&format!(
+        "echo 'op:x:4000:4000::/run/op:/bin/sh' >> /etc/passwd
+         echo 'op:x:4000:' >> /etc/group
+         echo 'op:*:19000:0:99999:7:::' >> /etc/shadow
+         install -d -o 4000 -g 4000 /run/op
+         cat > /etc/sudoers.d/op <<'END'
+Defaults secure_path=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin
+op ALL=(ALL) NOPASSWD: ALL
+{defaults}
+END
+         chmod 0440 /etc/sudoers.d/op"
+    ));
 }
 
 /// Returns a command line for a client that runs a command on the firewall.
@@ -65,18 +82,7 @@ impl Remote {
     fn new(backend: Backend, defaults: &str) -> Self {
         let lab = Lab::one_nic(backend);
         let sshd = serve(&lab.firewall);
-        lab.firewall.shell(&format!(
-            "echo 'op:x:4000:4000::/run/op:/bin/sh' >> /etc/passwd
-             echo 'op:x:4000:' >> /etc/group
-             echo 'op:*:19000:0:99999:7:::' >> /etc/shadow
-             install -d -o 4000 -g 4000 /run/op
-             cat > /etc/sudoers.d/op <<'END'
-Defaults secure_path=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin
-op ALL=(ALL) NOPASSWD: ALL
-{defaults}
-END
-             chmod 0440 /etc/sudoers.d/op"
-        ));
+        operator(&lab.firewall, defaults);
         let remote = Self { lab, _sshd: sshd };
         remote.write("spec.yaml", SPEC);
         remote
