@@ -40,6 +40,8 @@ struct Round {
     more: f64,
     /// `nvactl apply` into nothing.
     full: f64,
+    /// `nvactl apply` into nothing, where no copy of the machine can be made.
+    alone: f64,
     /// `iptables -A` for each rule.
     calls: Option<f64>,
     /// `ferm` into nothing.
@@ -55,12 +57,18 @@ struct Ratio {
     limits: [Option<f64>; 2],
 }
 
-const RATIOS: [Ratio; 7] = [
+const RATIOS: [Ratio; 8] = [
     Ratio {
         name: "from nothing, every forward tried / without a trial",
         of: |round| Some(round.full),
         to: |round| Some(round.nothing),
         limits: [Some(3.5), Some(5.5)],
+    },
+    Ratio {
+        name: "from nothing, one rule of each shape tried / without a trial",
+        of: |round| Some(round.alone),
+        to: |round| Some(round.nothing),
+        limits: [Some(1.4), Some(1.8)],
     },
     Ratio {
         name: "from nothing without a trial / iptables-restore of the flat plan",
@@ -266,6 +274,11 @@ impl<'a> Bench<'a> {
         let full = self.nvactl(&host, &["apply"], "spec.yaml");
         drop(host);
 
+        let host = self.host();
+        host.shell("printf '#!/bin/sh\\nexit 127\\n' > /run/bin/ip; chmod +x /run/bin/ip");
+        let alone = self.nvactl(&host, &["apply"], "spec.yaml");
+        drop(host);
+
         // Of what takes many times as long one round says enough.
         let once = |script: &Option<String>, program: &str, args: &[&str]| {
             let script = script
@@ -281,6 +294,7 @@ impl<'a> Bench<'a> {
             again,
             more,
             full,
+            alone,
             calls: once(&self.calls, "sh", &["-e"]),
             ferm: once(&self.ferm, "ferm", &["-"]),
         }

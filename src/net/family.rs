@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// An address family. Each family has its own iptables tables and its own programs that load them.
@@ -31,6 +31,15 @@ impl Family {
         match self {
             Family::V4 => "v4",
             Family::V6 => "v6",
+        }
+    }
+
+    /// Returns the network that has every address.
+    #[must_use]
+    pub fn everything(self) -> IpNet {
+        match self {
+            Family::V4 => IpNet::V4(Ipv4Net::default()),
+            Family::V6 => IpNet::V6(Ipv6Net::default()),
         }
     }
 

@@ -32,6 +32,7 @@ pub mod programs;
 pub mod protocol;
 pub mod rule;
 pub mod ruleset;
+pub mod shape;
 pub mod target;
 pub mod tcp_flags;
 pub mod text;

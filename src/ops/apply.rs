@@ -295,7 +295,7 @@ fn tried(
             remarks.warn(format_args!(
                 "connections were not tried, because no copy of this machine could be made: {why}{alone}"
             ));
-            Ok((TrialMode::Rules, Vec::new()))
+            Ok((TrialMode::Shapes, Vec::new()))
         }
     }
 }

@@ -1,13 +1,15 @@
 //! A change as text for a trial in an empty network namespace, and the search for its refused rule.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
-use crate::diff::{self, Changes};
+use crate::diff::{self, Changes, TableChanges};
 use crate::netfilter::names::ChainName;
 use crate::netfilter::rule::Rule;
 use crate::netfilter::ruleset::{Ruleset, Table};
+use crate::netfilter::shape::RuleShape;
 use crate::netfilter::target::Target;
-use crate::netfilter::text::line::{brings_rule, uncounted};
+use crate::netfilter::text::line::{brings_rule, place_and_rule, uncounted};
+use crate::netfilter::text::parse::rule_of;
 
 /// The two texts of a trial, loaded in this order.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +38,44 @@ impl LoadTrial {
         }
         Self {
             base: base.to_string(),
+            script,
+        }
+    }
+
+    /// Returns the trial with one rule of each shape in each chain. The kernel accepts the others as well, since they
+    /// differ only in values that it does not check. With 10,000 forwards that is a small part of the rules.
+    ///
+    /// Where the script counts positions, a rule without match and target takes the place of each other one.
+    #[must_use]
+    pub fn of_shapes(&self, changes: &Changes<'_>) -> Self {
+        let counted = changes.tables.iter().flat_map(TableChanges::in_place);
+        let counted: HashSet<&str> = counted.map(ChainName::as_str).collect();
+        let chains = self.text();
+        let chains = chains.lines().filter_map(chain_of).map(ChainName::from);
+        let chains: BTreeSet<ChainName> = chains.collect();
+        let mut seen = HashSet::new();
+        let mut table = "";
+        let mut script = String::new();
+        for line in self.script.lines() {
+            if line.starts_with('*') {
+                table = line;
+            }
+            let mut kept = line;
+            if let Some((place, rule)) = place_and_rule(line) {
+                let chain = place.split(' ').nth(1).unwrap_or_default();
+                let shape = RuleShape::of(&rule_of(rule, &chains));
+                if !seen.insert((table, chain, shape)) {
+                    if !counted.contains(chain) {
+                        continue;
+                    }
+                    kept = place;
+                }
+            }
+            script.push_str(kept);
+            script.push('\n');
+        }
+        Self {
+            base: self.base.clone(),
             script,
         }
     }
@@ -73,6 +113,11 @@ impl LoadTrial {
     pub fn rules(&self) -> usize {
         self.script.lines().filter(|line| brings_rule(line)).count()
     }
+}
+
+/// Returns the chain that a line declares.
+fn chain_of(line: &str) -> Option<&str> {
+    line.strip_prefix(':')?.split(' ').next()
 }
 
 /// Returns the outline of nvactl's part of a table. The chains in which `places` count keep their length.
@@ -191,6 +236,52 @@ mod tests {
             LoadTrial::new(&before, &changes, script).text(),
             "*filter\n:MINE - [0:0]\n-A FORWARD\n-A FORWARD -j MINE\n-A MINE\nCOMMIT\n\
              *filter\n-D FORWARD 2\n-F MINE\n-X MINE\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn one_rule_of_each_shape_is_left_in_each_chain() {
+        let dnat = |port: u16, more: &str| {
+            format!(
+                "-p tcp -m tcp --dport {port} {more}-m comment --comment f{port} -j DNAT --to-destination 10.0.0.{}:80",
+                port % 200
+            )
+        };
+        let before = format!(
+            "*nat\n:NVACTL-A - [0:0]\n-A NVACTL-A {}\nCOMMIT\n",
+            dnat(1, "")
+        );
+        let limited = "-m hashlimit --hashlimit-above 5/sec --hashlimit-name x ";
+        let lines: String = [
+            format!("-A NVACTL-A {}\n", dnat(2, "")),
+            format!("-A NVACTL-A {}\n", dnat(3, "")),
+            format!("-A NVACTL-A {}\n", dnat(1, "")),
+            format!("-A NVACTL-B {}\n", dnat(4, "")),
+            format!("-A NVACTL-B {}\n", dnat(5, limited)),
+            format!("-A NVACTL-B {}\n", dnat(6, "")),
+            "-A NVACTL-B -p tcp -j NVACTL-A\n".to_owned(),
+            "-A NVACTL-B -p tcp -j NVACTL-C\n".to_owned(),
+        ]
+        .concat();
+        let want = format!(
+            "*nat\n:NVACTL-A - [0:0]\n:NVACTL-B - [0:0]\n:NVACTL-C - [0:0]\n{lines}COMMIT\n"
+        );
+        let before = parse(&before).expect("it is readable");
+        let want = parse(&want).expect("it is readable");
+        let changes = diff::changes(&before, &want);
+        let script = changes.script(&Counters::default());
+        let trial = LoadTrial::new(&before, &changes, script).of_shapes(&changes);
+        // Places count in A alone.
+        assert_eq!(
+            trial.script,
+            format!(
+                "*nat\n:NVACTL-B - [0:0]\n:NVACTL-C - [0:0]\n-I NVACTL-A 1 {}\n-I NVACTL-A 2\n\
+                 -A NVACTL-B {}\n-A NVACTL-B {}\n-A NVACTL-B -p tcp -j NVACTL-A\n\
+                 -A NVACTL-B -p tcp -j NVACTL-C\nCOMMIT\n",
+                dnat(2, ""),
+                dnat(4, ""),
+                dnat(5, limited),
+            )
         );
     }
 

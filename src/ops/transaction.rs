@@ -170,8 +170,10 @@ pub struct Transaction<'a> {
 pub enum TrialMode {
     /// Try nothing.
     Nothing,
-    /// Try the rules alone, in an empty network namespace.
+    /// Try all rules alone, in an empty network namespace.
     Rules,
+    /// Try one rule of each shape, in an empty network namespace.
+    Shapes,
     /// The change was already tried in a copy of the machine.
     Past,
 }
@@ -501,13 +503,17 @@ impl Course<'_> {
     fn try_out(&mut self) -> StepOutcome {
         self.progress.step("trying…");
         let all = self.changes.iter();
-        let untried = all.filter(|_| self.change.trial == TrialMode::Rules);
+        let mode = self.change.trial;
+        let untried = all.filter(|_| matches!(mode, TrialMode::Rules | TrialMode::Shapes));
         for (family, changes) in untried {
             let before = self.change.before.get(family);
             let Some(((before, _), script)) = before.zip(self.scripts.get(family)) else {
                 continue;
             };
-            let trial = LoadTrial::new(before, changes, script.clone());
+            let mut trial = LoadTrial::new(before, changes, script.clone());
+            if mode == TrialMode::Shapes {
+                trial = trial.of_shapes(changes);
+            }
             if let Err(error) = self.change.try_out(family, &trial) {
                 self.found.stopped = Some(error);
                 return StepOutcome::Refused;

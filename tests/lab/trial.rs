@@ -2,6 +2,8 @@
 
 use std::net::TcpStream;
 
+use crate::fake::fake;
+use crate::faults::many;
 use crate::lab::{Backend, CLIENT, FIREWALL, Lab, OTHER, Said, save};
 use crate::traffic::{Outcome, answer, serve_tcp};
 
@@ -265,8 +267,7 @@ lab_test!(the_rules_are_tried_alone_without_a_twin);
 fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
     let lab = Lab::one_nic(backend);
     serve_tcp(&lab.pod, "pod", 80);
-    lab.firewall
-        .shell("printf '#!/bin/sh\\nexit 127\\n' > /run/bin/ip; chmod +x /run/bin/ip");
+    hide_ip(&lab);
     let said = lab.nvactl_with(&["-v", "apply", "-"], SPEC);
     assert_eq!(said.code, 0, "{said:?}");
     let words =
@@ -277,6 +278,56 @@ fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
     let said = apply(&lab, &SPEC.replace("shell", "console"), &["--no-trial"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert!(!said.stderr.contains(words), "{said:?}");
+}
+
+/// Without `ip` there is no copy of the machine.
+fn hide_ip(lab: &Lab) {
+    lab.firewall
+        .shell("printf '#!/bin/sh\\nexit 127\\n' > /run/bin/ip; chmod +x /run/bin/ip");
+}
+
+lab_test!(one_rule_of_each_shape_is_tried_without_a_twin);
+/// Thousands of forwards have some ten rules that the kernel could refuse.
+fn one_rule_of_each_shape_is_tried_without_a_twin(backend: Backend) {
+    let lab = Lab::one_nic(backend);
+    hide_ip(&lab);
+    // The rules of each load, and one kind that the kernel refuses while a file says so: DNAT in POSTROUTING.
+    fake(
+        &lab.firewall,
+        "iptables-restore",
+        "[ ! -e /run/refuse ] || broken='s/-j SNAT --to-source/-j DNAT --to-destination/'
+         sed \"$broken\" > /run/text.$$
+         grep -c '^-[AI]' /run/text.$$ >> /run/rules
+         real \"$@\" < /run/text.$$",
+    );
+    let rules = || -> Vec<u32> {
+        let counts = lab.firewall.run("cat /run/rules");
+        lab.firewall.run("rm /run/rules");
+        counts
+            .lines()
+            .map(|n| n.parse().expect("a number"))
+            .collect()
+    };
+    let said = apply(&lab, &many(400), &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let [tried, loaded] = rules()[..] else {
+        panic!("a trial and a load: {said:?}");
+    };
+    assert!(loaded >= 1_200 && tried * 4 < loaded, "{tried} of {loaded}");
+
+    // Most rules stay where they are, and their number counts.
+    let moved = many(400).replace("listen: 10200", "listen: 20200");
+    let moved = moved.replace("10.225.0.7:80", "10.225.0.7:81");
+    let before = save(&lab.firewall);
+    lab.firewall.run("touch /run/refuse");
+    let said = apply(&lab, &moved, &[]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("the kernel refuses"), "{said:?}");
+    assert_eq!(save(&lab.firewall), before);
+    lab.firewall.run("rm /run/refuse /run/rules");
+    let said = apply(&lab, &moved, &[]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(rules().len(), 2);
 }
 
 lab_test!(either a_change_to_the_dead_one_of_two_targets_is_not_made);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::claims::Claims;
 use super::numbered::shifted;
@@ -136,7 +136,7 @@ fn claims<'s>(set: &'s ForwardSet, own: &BTreeMap<IpAddr, &'s Interface>) -> Cla
         let clients = first.and_then(|forward| forward.ingress.first());
         let servers = set.outbound_of(family).next().map(|entry| &entry.egress);
         if let Some(by) = clients.or(servers) {
-            claims.add(everything(family), by);
+            claims.add(family.everything(), by);
         }
     }
     // Thousands of forwards may share one list.
@@ -195,16 +195,9 @@ fn by_ingress(set: &ForwardSet) -> BTreeMap<&Interface, Claims<'_>> {
 
 /// Returns the networks to which an entry leads. The IPv4 Internet is everything that no narrower network holds.
 fn destinations(entry: &Outbound) -> impl Iterator<Item = IpNet> {
-    let internet = entry.allow_to.internet.then(|| everything(entry.family));
+    let internet = entry.allow_to.internet.then(|| entry.family.everything());
     let nets = entry.allow_to.nets.as_slice().iter().copied();
     internet.into_iter().chain(nets)
-}
-
-fn everything(family: Family) -> IpNet {
-    match family {
-        Family::V4 => IpNet::V4(Ipv4Net::default()),
-        Family::V6 => IpNet::V6(Ipv6Net::default()),
-    }
 }
 
 /// Returns the interface if it is only one.

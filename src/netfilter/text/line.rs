@@ -117,6 +117,20 @@ pub fn brings_rule(line: &str) -> bool {
     line.starts_with("-A ") || line.starts_with("-I ")
 }
 
+/// Splits a line that adds a rule into the place, `-A CHAIN` or `-I CHAIN N`, and the rule. `None` for another line.
+#[must_use]
+pub fn place_and_rule(line: &str) -> Option<(&str, &str)> {
+    let line = uncounted(line);
+    let places = match line.get(..3)? {
+        "-A " => 2,
+        "-I " => 3,
+        _ => return None,
+    };
+    let mut blanks = line.match_indices(' ').map(|(at, _)| at);
+    let end = blanks.nth(places - 1).unwrap_or(line.len());
+    Some((&line[..end], line[end..].trim_start()))
+}
+
 /// Returns a line without its counters.
 #[must_use]
 pub fn uncounted(line: &str) -> &str {

@@ -105,7 +105,7 @@ impl MadeUp {
             sides.claim(*net, interface);
         }
         for (family, interface) in &outline.default {
-            sides.claim(spec::everything(*family), interface);
+            sides.claim(family.everything(), interface);
         }
         for (net, interface) in &outline.behind {
             sides.claim(*net, interface);

@@ -17,7 +17,6 @@ use super::iproute::{
 use super::links::OnLink;
 use super::outline::{Demand, End, Service};
 use super::sides::Sides;
-use super::spec::everything;
 use crate::forwards::internet_v6;
 use crate::net::{Family, Interface};
 
@@ -187,7 +186,7 @@ impl<'o> PathMaker<'o> {
         for (Reverse(length), detours) in by_length {
             // A route to a narrower network comes before a detour.
             let selector = Selector::of(came);
-            if length < everything(self.family).max_prefix_len() {
+            if length < self.family.everything().max_prefix_len() {
                 let rule = selector.narrow_rule(*priority, own, length);
                 paths.rules.push(rule);
                 *priority += 1;
@@ -207,7 +206,7 @@ impl<'o> PathMaker<'o> {
             let exit = u32::try_from(place).unwrap_or_default();
             let table = RoutingTable::Numbered(BY_EXIT + exit);
             if paths.exits.insert(exit) {
-                let everything = everything(self.family);
+                let everything = self.family.everything();
                 let route = by_router(everything, self.links[place], table);
                 paths.routes.push(route);
             }

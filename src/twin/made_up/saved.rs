@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 use super::outline::Outline;
 use super::sides::Sides;
-use super::spec::{MOST_OF_RANGE, everything};
+use super::spec::MOST_OF_RANGE;
 use crate::net::{Family, Interface};
 use crate::netfilter::interface::InterfacePattern;
 use crate::netfilter::matches::Match;
@@ -302,7 +302,7 @@ fn behind(
         }
     }
     behind.extend(guessed);
-    behind.retain(|(net, _)| *net != everything(family));
+    behind.retain(|(net, _)| *net != family.everything());
     behind
 }
 

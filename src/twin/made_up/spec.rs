@@ -184,14 +184,6 @@ fn addresses(set: &ForwardSet) -> Vec<(Interface, IpAddr)> {
     snat.chain(listeners).collect()
 }
 
-/// Returns the network of every address of a family.
-pub fn everything(family: Family) -> IpNet {
-    match family {
-        Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
-        Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
-    }
-}
-
 /// Adds the packets of a forward: those of its clients, and the targets' replies.
 fn forward_demands<'s>(
     forward: &'s Forward,
@@ -208,7 +200,7 @@ fn forward_demands<'s>(
         }));
     }
     // Clients of a list are among the networks that are contested, or have a route.
-    let clients = everything(forward.family());
+    let clients = forward.family().everything();
     let by = defaults.entrance(forward);
     let by = by.filter(|_| admits_everybody(forward));
     demands.extend(by.into_iter().flat_map(|by| replies(forward, clients, by)));
@@ -245,7 +237,7 @@ fn outbound_demands<'s>(entry: &'s Outbound, demands: &mut Vec<Demand<'s>>) {
 
 /// Returns the networks that an entry leads to. The Internet is everything that no other network claims.
 fn destinations(entry: &Outbound) -> Vec<IpNet> {
-    let internet = entry.allow_to.internet.then(|| everything(entry.family));
+    let internet = entry.allow_to.internet.then(|| entry.family.everything());
     let nets = entry.allow_to.nets.as_slice().iter().copied();
     internet.into_iter().chain(nets).collect()
 }
