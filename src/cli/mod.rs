@@ -120,12 +120,13 @@ Examples:
     /// Show what a spec would change, by forward.
     ///
     /// Compares with the live rules, which needs root, or with a file: another spec, or iptables-save text
-    /// such as a rules.v4. Ignores other programs' rules.
+    /// such as a rules.v4, which may hold both families. Ignores other programs' rules.
     #[command(after_help = "\
 Examples:
   sudo nvactl diff forward.yaml
   nvactl diff forward.yaml --against /etc/iptables/rules.v4 --rules
   nvactl diff forward.yaml --against old.yaml --format markdown
+  ssh fw 'sudo iptables-save && sudo ip6tables-save' | nvactl diff forward.yaml --against -
 
 Exit codes: 0 the same; 1 different; 2 an error.")]
     Diff(Diff),

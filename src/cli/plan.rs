@@ -101,8 +101,8 @@ pub struct Diff {
     #[command(flatten)]
     pub spec: SpecArg,
 
-    /// Compare with `live`, another spec, or a file with iptables-save text.
-    #[arg(long, value_name = "live|FILE", default_value = "live")]
+    /// Compare with `live`, or with a FILE: another spec, or text of iptables-save; - for standard input.
+    #[arg(long, value_name = "live|FILE|-", default_value = "live")]
     pub against: Against,
 
     /// Compare only one family [default: the family of the rules file, else both].
@@ -118,7 +118,7 @@ pub struct Diff {
     pub format: DiffFormat,
 }
 
-/// The value of `--against`. A file called `live` is `./live`.
+/// The value of `--against`. A file called `live` is `./live`. The path `-` is standard input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Against {
     Live,

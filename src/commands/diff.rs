@@ -23,10 +23,12 @@ use crate::diff::drift::{
     compare_specs, merged,
 };
 use crate::forwards::ForwardSet;
+use crate::host::file::FileContent;
+use crate::host::input::{self, NamedInput};
 use crate::host::iptables::Iptables;
 use crate::host::rehearsal::RehearsalError;
-use crate::host::spec_source::SpecSource;
-use crate::host::{self, file};
+use crate::host::spec_source::{SpecSource, is_stdin};
+use crate::host::{self, spec_source};
 use crate::net::Family;
 use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
@@ -40,6 +42,11 @@ use crate::plan::unplan::unplan;
 use crate::yaml::places::text_of;
 
 pub fn run(args: &Diff, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
+    let spec = spec_source::named(args.spec.spec.as_deref());
+    let against = matches!(&args.against, Against::File(path) if is_stdin(path));
+    if against && spec.is_some_and(|spec| is_stdin(&spec)) {
+        return Err(CommandRefusal::BothStdin.into());
+    }
     let (source, set) = load_spec(args.spec.spec.as_deref(), console)?;
     if args.spec.spec.is_none() && args.format == DiffFormat::Text {
         console.note(format_args!("reading {}", source.place()));
@@ -107,18 +114,23 @@ fn compared(
         Against::Live => return live(args, set, on, console),
         Against::File(path) => path,
     };
-    let against = printable::path(path);
     let iptables = on.iptables(READ_WAIT);
-    let (have, comparison) = match read_file(path, &against, args.family, &iptables, console)? {
-        ComparedContent::Rules(family, rules) => {
-            let left = Family::ALL.into_iter().find(|other| *other != family);
-            if let Some(left) = left.filter(|left| args.family.is_none() && set.has(*left)) {
-                console.note(format_args!(
-                    "{against} is read as {family} rules: the spec's {left} forwards are not compared"
-                ));
+    let (against, content) = read_file(path, args.family, &iptables, console)?;
+    let (have, comparison) = match content {
+        ComparedContent::Rules(have) => {
+            if let ([(family, _)], None) = (have.as_slice(), args.family) {
+                let left = Family::ALL.into_iter().find(|other| other != family);
+                if let Some(left) = left.filter(|left| set.has(*left)) {
+                    console.note(format_args!(
+                        "{against} is read as {family} rules: the spec's {left} forwards are not compared"
+                    ));
+                }
             }
-            let comparison = compare_family(&rules, set, family);
-            (vec![(family, rules)], comparison)
+            let each = have
+                .iter()
+                .map(|(family, have)| compare_family(have, set, *family));
+            let comparison = merged(each);
+            (have, comparison)
         }
         ComparedContent::Spec(old) => {
             let v6 = set.has(Family::V6) || old.has(Family::V6);
@@ -211,44 +223,71 @@ fn wanted(set: &ForwardSet, family: Family) -> Ruleset {
 }
 
 enum ComparedContent {
-    Rules(Family, Ruleset),
+    Rules(Vec<(Family, Ruleset)>),
     Spec(ForwardSet),
 }
 
-/// A limit above the rules of 500,000 forwards.
-const MOST_BYTES: usize = 256 << 20;
-
-/// Reads another spec, which may be a folder, or iptables-save text, which starts with a table or is empty.
+/// Reads another spec, which may be a folder, or iptables-save text, which starts with a table or is empty. Returns the
+/// name too.
 fn read_file(
     path: &Path,
-    name: &str,
     family: Option<Family>,
     iptables: &Iptables,
     console: &mut Console,
-) -> Result<ComparedContent> {
-    if path.is_dir() {
+) -> Result<(String, ComparedContent)> {
+    if !is_stdin(path) && path.is_dir() {
         let source = read_spec(Some(path))?;
-        return checked_spec(name, &source, console);
+        let name = printable::path(path);
+        let spec = checked_spec(&name, &source, console)?;
+        return Ok((name, spec));
     }
-    let content = file::read_content(path, MOST_BYTES)?;
-    let text = text_of(&content.bytes);
-    if parse::is_saved(&text) {
-        let (family, rules) =
-            rules(&content, family, iptables, console).map_err(|error| Error::RulesFile {
-                file: name.to_owned(),
-                source: Box::new(error),
-            })?;
-        return Ok(ComparedContent::Rules(family, rules));
+    let NamedInput { name, content } = input::read(path)?;
+    // The pipe hides the failure of the command before it, whose rules would all be reported as missing.
+    if is_stdin(path) && content.bytes.trim_ascii().is_empty() {
+        return Err(CommandRefusal::EmptyStdin.into());
+    }
+    if parse::is_saved(&text_of(&content.bytes)) {
+        let rules = rules_of_each(&content, family, iptables, console);
+        let rules = rules.map_err(|error| Error::RulesFile {
+            file: name.clone(),
+            source: Box::new(error),
+        })?;
+        return Ok((name, ComparedContent::Rules(rules)));
     }
     let source = with_networks(SpecSource::of_text(path, content.bytes));
-    checked_spec(name, &source, console)
+    let spec = checked_spec(&name, &source, console)?;
+    Ok((name, spec))
+}
+
+/// Returns the rules of a text of one family, or of both.
+fn rules_of_each(
+    content: &FileContent,
+    family: Option<Family>,
+    iptables: &Iptables,
+    console: &mut Console,
+) -> Result<Vec<(Family, Ruleset)>> {
+    let parts = parse::by_family(&parse::text_of(&content.bytes));
+    if let [] | [_] = parts.as_slice() {
+        let named = parts.first().map(|(named, _)| *named);
+        return Ok(vec![rules(content, family.or(named), iptables, console)?]);
+    }
+    let meant = |one: &Family| family.is_none_or(|family| family == *one);
+    let parts = parts.into_iter().filter(|(one, _)| meant(one));
+    let each = parts.map(|(family, text)| {
+        let content = FileContent {
+            bytes: text.into_bytes(),
+            by_root: content.by_root,
+        };
+        rules(&content, Some(family), iptables, console)
+    });
+    each.collect()
 }
 
 /// Returns the rules that iptables-restore loads from a file, and their family. A file that cannot be loaded
 /// in a network namespace is only parsed. So is a file that others than root may have written, since it may
 /// name a program for root to run (`--modprobe`, iptables(8)).
 fn rules(
-    content: &file::FileContent,
+    content: &FileContent,
     family: Option<Family>,
     iptables: &Iptables,
     console: &mut Console,

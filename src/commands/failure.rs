@@ -52,6 +52,10 @@ pub enum CommandRefusal {
     },
     #[error("the spec and the objects of Kubernetes cannot both come from standard input")]
     TwoInputs,
+    #[error("the spec and --against cannot both be standard input")]
+    BothStdin,
+    #[error("standard input is empty: the command before the pipe printed nothing")]
+    EmptyStdin,
     #[error("`{name}` is disabled in the spec (enabled: false)")]
     Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
@@ -75,7 +79,11 @@ impl CommandRefusal {
                 "for Services of a cluster: nvactl import --kubernetes {}",
                 shell_word(&named.to_string_lossy())
             )),
-            CommandRefusal::TwoInputs => Some("write one of the two to a file".to_owned()),
+            CommandRefusal::TwoInputs | CommandRefusal::BothStdin => Some("write one of the two to a file".to_owned()),
+            CommandRefusal::EmptyStdin => Some(
+                "run that command alone to see its error; iptables-save prints nothing either on a machine that has no table"
+                    .to_owned(),
+            ),
             CommandRefusal::NoTests { suggest, .. } => Some(format!(
                 "to print tests that hold what the spec does now: {suggest}"
             )),

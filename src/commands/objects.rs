@@ -19,7 +19,7 @@ pub(super) struct ReadObjects {
 /// If it cannot be read, or has no objects.
 pub(super) fn read_objects(path: &Path) -> Result<ReadObjects> {
     let input = input::read(path)?;
-    match kubernetes::read(&input.bytes) {
+    match kubernetes::read(&input.content.bytes) {
         Ok(objects) => Ok(ReadObjects {
             name: input.name,
             objects,

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::file::{self, FileError, MOST_BYTES};
+use super::file::{self, FileContent, FileError, MOST_BYTES};
+use super::spec_source::is_stdin;
 use crate::net::printable;
 
 /// The name of standard input in messages.
@@ -14,7 +15,7 @@ const STDIN: &str = "<stdin>";
 pub struct NamedInput {
     /// The path, or `<stdin>`.
     pub name: String,
-    pub bytes: Vec<u8>,
+    pub content: FileContent,
 }
 
 /// Reads a file, a pipe, or standard input for `-`.
@@ -22,10 +23,10 @@ pub struct NamedInput {
 /// # Errors
 /// If it cannot be read, or has more than [`MOST_BYTES`].
 pub fn read(path: &Path) -> Result<NamedInput, FileError> {
-    if path != Path::new("-") {
+    if !is_stdin(path) {
         return Ok(NamedInput {
             name: printable::path(path),
-            bytes: file::read_limited(path, MOST_BYTES)?,
+            content: file::read_content(path, MOST_BYTES)?,
         });
     }
     let read = file::read_at_most(io::stdin().lock(), MOST_BYTES);
@@ -33,7 +34,11 @@ pub fn read(path: &Path) -> Result<NamedInput, FileError> {
     match read {
         Ok((bytes, false)) => Ok(NamedInput {
             name: STDIN.to_owned(),
-            bytes,
+            // Nobody knows who writes to a pipe.
+            content: FileContent {
+                bytes,
+                by_root: false,
+            },
         }),
         Ok((_, true)) => Err(FileError::TooLarge {
             path: path(),

@@ -223,7 +223,9 @@ fn find() -> Option<PathBuf> {
     there.next().or_else(folder)
 }
 
-pub(super) fn is_stdin(path: &Path) -> bool {
+/// Whether a path is `-`, which stands for standard input.
+#[must_use]
+pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 

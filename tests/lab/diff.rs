@@ -2,6 +2,7 @@
 
 use crate::firewall::{SPEC, apply, firewall, load};
 use crate::foreign::FOREIGN;
+use crate::ipv6::BOTH;
 use crate::lab::{Backend, Said};
 use crate::namespace::Host;
 use crate::nvactl;
@@ -42,6 +43,34 @@ fn diff_shows_the_changes_that_apply_would_make(backend: Backend) {
     assert!(said.stdout.contains("listen 49182 → 49183"), "{said:?}");
     apply(&host, &other);
     assert_eq!(diff(&host, &other).code, 0);
+}
+
+lab_test!(either the_rules_of_another_machine_come_by_a_pipe);
+/// Real text of both programs, one behind the other.
+fn the_rules_of_another_machine_come_by_a_pipe(backend: Backend) {
+    let (here, other) = (firewall(backend), firewall(backend));
+    let written = here.feed("sh", &["-ec", "cat > /run/spec.yaml"], BOTH);
+    assert!(written.status.success(), "{written:?}");
+    let compare = || {
+        let saved = other.run("iptables-save && ip6tables-save");
+        let args = ["diff", "/run/spec.yaml", "--against", "-"];
+        nvactl(&here, &args, &saved)
+    };
+    other.run("iptables -A INPUT -p icmp -j ACCEPT");
+    let said = compare();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("+ web "), "{said:?}");
+
+    apply(&other, BOTH);
+    let said = compare();
+    let same = "/run/spec.yaml: the same as <stdin>\n";
+    assert_eq!((said.code, said.stdout.as_str()), (0, same), "{said:?}");
+    assert_eq!(said.stderr, "");
+
+    other.run("ip6tables -F NVACTL-FORWARD");
+    let said = compare();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.stdout.contains("missing, IPv6 filter: "), "{said:?}");
 }
 
 lab_test!(drift_is_named);

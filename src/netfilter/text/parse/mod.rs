@@ -4,6 +4,7 @@
 //! ([`Rule::unread`]). A line that is no iptables-save text is an error, unless the text comes from the
 //! kernel: then it belongs to the rule before it ([`Growing::of_kernel`]).
 
+mod families;
 mod lines;
 mod listed;
 mod matches;
@@ -15,6 +16,7 @@ mod untyped;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+pub use families::by_family;
 use lines::chain_at;
 pub use lines::{line_len, lines};
 pub use listed::parse_listed;
