@@ -50,8 +50,14 @@ impl FileError {
             )),
             FileError::Write { path, source } if source.kind() == io::ErrorKind::NotFound => {
                 let folder = path.parent()?;
+                // `sudo nvactl` got this far, and its user must be able to paste the line.
+                let sudo = if folder.starts_with("/etc") {
+                    "sudo "
+                } else {
+                    ""
+                };
                 Some(format!(
-                    "the folder is missing; to make it: mkdir -p {}",
+                    "the folder is missing; to make it: {sudo}mkdir -p {}",
                     shell_word(&folder.to_string_lossy())
                 ))
             }
