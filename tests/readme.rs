@@ -2,62 +2,26 @@
 //! program. `tests/lab/walk.rs` runs README's walk.
 
 mod options;
+#[expect(dead_code, reason = "`tests/blocks.rs` asks for every block")]
+mod pages;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nvactl::yaml::Code;
 use options::options;
+use pages::{block, page, pages, root};
 use serde_json::Value;
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// README, CONTRIBUTING, SECURITY, the changelog and every page of the reference, by their paths from the root.
-fn pages() -> Vec<(PathBuf, String)> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(root().join("docs"))
-        .expect("docs can be listed")
-        .map(|entry| Path::new("docs").join(entry.expect("it can be listed").file_name()))
-        .collect();
-    paths.sort();
-    assert!(paths.len() > 10, "{paths:?}");
-    let others = [
-        "README.md",
-        "CHANGELOG.md",
-        ".github/CONTRIBUTING.md",
-        ".github/SECURITY.md",
-    ];
-    paths.extend(others.map(PathBuf::from));
-    let read = |path: PathBuf| {
-        let text = page(path.to_str().expect("it is UTF-8"));
-        (path, text)
-    };
-    paths.into_iter().map(read).collect()
-}
-
-fn page(path: &str) -> String {
-    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
-
 /// The code blocks of a language.
-fn blocks<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
+fn in_language<'p>(page: &'p str, language: &str) -> Vec<&'p str> {
     let begin = format!("```{language}\n");
     let rest = page.split(begin.as_str()).skip(1);
     rest.map(|rest| rest.split_once("```").expect("the block ends").0)
         .collect()
-}
-
-/// The code block behind a marker.
-fn block<'p>(page: &'p str, marker: &str) -> &'p str {
-    let (_, rest) = page
-        .split_once(&format!("<!-- {marker} -->\n```"))
-        .expect(marker);
-    let (_, rest) = rest.split_once('\n').expect(marker);
-    rest.split_once("```").expect(marker).0
 }
 
 /// The rows of the table behind a marker, each as its cells.
@@ -124,7 +88,7 @@ fn the_console_blocks_are_true() {
 fn every_spec_of_a_page_is_valid() {
     let mut checked = 0;
     for (path, text) in pages() {
-        for block in blocks(&text, "yaml") {
+        for block in in_language(&text, "yaml") {
             let mut spec = block.to_owned();
             if !spec.contains("firewall:") {
                 spec.insert_str(0, "firewall: {interface: eth0, snat: 10.3.0.4}\n");
@@ -283,7 +247,7 @@ fn every_shown_command_exists() {
     let known = commands();
     let mut seen = 0;
     for (path, text) in pages() {
-        for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
+        for line in in_language(&text, "sh").into_iter().flat_map(str::lines) {
             let line = line.split(" #").next().unwrap_or_default();
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             let Some(at) = words.iter().position(|word| *word == "nvactl") else {
@@ -316,11 +280,11 @@ fn every_shown_command_exists() {
 #[test]
 fn the_metrics_recipes_replace_a_file_only_by_a_whole_one() {
     let text = page("docs/metrics.md");
-    for (heading, name, last_good) in [
-        ("## Status", "nvactl.prom", 0),
-        ("## Doctor", "nvactl-doctor.prom", 1),
+    for (marker, name, last_good) in [
+        ("metrics: status", "nvactl.prom", 0),
+        ("metrics: doctor", "nvactl-doctor.prom", 1),
     ] {
-        let recipe = blocks(section(&text, heading), "sh")[0];
+        let recipe = block(&text, marker);
         let folder = tempfile::tempdir().expect("there is a place for it");
         let at = folder.path();
         let recipe = recipe.replace("/var/lib/node_exporter", at.to_str().expect("it is UTF-8"));

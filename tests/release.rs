@@ -1,14 +1,14 @@
 //! A stranger's first commands: README's, `tests/run`, and those by which a release comes to a machine.
 
+#[expect(dead_code, reason = "`tests/blocks.rs` asks for every block")]
+mod pages;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use pages::{block, page, root};
 use serde_yaml::Value;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// Every workflow, those that are there to be copied included.
 fn workflows() -> Vec<(PathBuf, String)> {
@@ -199,23 +199,19 @@ fn a_workflow_takes_only_the_release_that_it_names() {
 /// README's own commands, with another address.
 #[test]
 fn readme_installs_what_the_checksums_name() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let readme = page("README.md");
     for (name, sent) in [
         (
-            "package",
+            "release: package",
             "sudo: apt-get install ./nvactl_1.2.3-1_amd64.deb\n",
         ),
         (
-            "tarball",
+            "release: tarball",
             "sudo: install nvactl-1.2.3-x86_64-linux/nvactl /usr/local/bin/\n",
         ),
     ] {
-        let (_, block) = readme
-            .split_once(&format!("<!-- release: {name} -->\n```sh\n"))
-            .expect(name);
-        let (block, _) = block.split_once("```").expect(name);
         let release = Release::new();
-        let block = block
+        let block = block(&readme, name)
             .replace("https://github.com/OWNER/nvactl", &release.address())
             .replace("0.1.0", "1.2.3");
         let machine = format!("cd machine\n{block}");

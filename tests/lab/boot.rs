@@ -11,10 +11,11 @@ const UNIT: &str = "/etc/systemd/system/nvactl.service";
 const RULES: &str = "/etc/iptables/rules.v4";
 
 /// Puts nvactl where a unit may run it, and systemd's folder, without links of this machine's.
-fn install(host: &Host) {
+pub fn install(host: &Host) {
     host.shell(&format!(
         "mkdir /run/local && cp {} /run/local/nvactl
          mount --bind /run/local /usr/local/bin
+         ln -sf /usr/local/bin/nvactl /run/bin/nvactl
          rm -rf /etc/systemd/system/*.wants /etc/systemd/system/nvactl.service /etc/ufw /etc/firewalld",
         env!("CARGO_BIN_EXE_nvactl")
     ));
@@ -52,7 +53,7 @@ fn run_unit(host: &Host) -> Said {
 }
 
 /// The same behind another boot: nothing of what ran before is known to be of this one.
-fn boot(host: &Host) -> Said {
+pub fn boot(host: &Host) -> Said {
     flush(host);
     host.shell("rm -f /var/lib/nvactl/booted-*");
     run_unit(host)

@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
+use crate::boot::{boot, install};
 use crate::lab::{Backend, Said, host_with, save};
 use crate::namespace::Host;
 use crate::nvactl;
+use crate::pages::{block, page, root};
 use crate::ssh::{Running, operator, serve};
 use crate::traffic::{answer, ask_tcp, serve_tcp};
 
@@ -23,14 +25,6 @@ const TARGET: &str = "10.3.0.99";
 
 /// A variable of the inventory.
 const PROBE: &str = "    nvactl_probe_via: \"{{ ansible_host }}\"\n";
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn page(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 /// Returns the path of `ansible-playbook`; `None` if it is not installed and need not be.
 fn ansible() -> Option<PathBuf> {
@@ -234,13 +228,9 @@ fn recap(said: &Said, name: &str) -> (u32, u32) {
     (number("changed="), number("failed="))
 }
 
-/// The code block of `docs/fleet.md` behind a marker.
-fn block(name: &str) -> String {
-    let text = page("docs/fleet.md");
-    let (_, rest) = text
-        .split_once(&format!("<!-- fleet: {name} -->\n```sh\n"))
-        .expect(name);
-    rest.split_once("```").expect(name).0.to_owned()
+/// Returns the code block of `docs/fleet.md` behind a marker.
+fn of_fleet(marker: &str) -> String {
+    block(&page("docs/fleet.md"), marker).to_owned()
 }
 
 lab_test!(either a_rollout_stops_at_the_first_firewall_that_fails);
@@ -262,6 +252,9 @@ fn a_rollout_stops_at_the_first_firewall_that_fails(backend: Backend) {
         fleet.controller.enter(move || ask_tcp(&to)),
         answer("web", "10.3.0.4")
     );
+
+    let kept = fleet.firewalls[0].run("cat /etc/iptables/rules.v4");
+    assert!(kept.contains("--dport 8081"), "{kept}");
 
     assert_eq!(after[1], before[1], "{said:?}");
     assert!(fleet.history(1).contains("it was cancelled"), "{said:?}");
@@ -343,11 +336,15 @@ fn a_new_firewall_gets_rules_and_then_nothing_changes(backend: Backend) {
     let Some(ansible) = ansible() else { return };
     let fleet = Fleet::new(backend, 1);
     let host = &fleet.firewalls[0];
-    // The spec is the example's own, and the target is its pod.
+    install(host);
+    // The spec is the example's own, and the target is its pod. The rules are kept as the role does by default.
     fleet.inventory(&[]);
+    fleet
+        .controller
+        .run("sed -i /nvactl_save/d /run/inventory.yml");
     fleet.target.run("ip address add 10.224.0.118/32 dev eth0");
     host.run("ip route add 10.224.0.0/16 via 10.3.0.99");
-    let commands = block("ansible").replace(
+    let commands = of_fleet("fleet: ansible").replace(
         "/usr/share/doc/nvactl",
         root().to_str().expect("it is UTF-8"),
     );
@@ -364,14 +361,21 @@ fn a_new_firewall_gets_rules_and_then_nothing_changes(backend: Backend) {
     let folder = Path::new("/run/home/ansible");
     let said = fleet.script(&ansible, folder, play);
     assert_eq!(said.code, 0, "{said:?}");
-    let to = format!("{}:49182", Fleet::address(0));
-    let asked = fleet.controller.enter(move || ask_tcp(&to));
-    assert_eq!(asked, answer("web", "10.3.0.4"));
-    let kept = "cat /etc/nvactl/forward.yaml /etc/sysctl.d/99-nvactl.conf /etc/iptables/rules.v4";
-    let kept = host.run(kept);
-    for part in ["reaches: ", "ip_forward = 1", "--dport 49182"] {
+    let is_forwarded = || {
+        let to = format!("{}:49182", Fleet::address(0));
+        let asked = fleet.controller.enter(move || ask_tcp(&to));
+        assert_eq!(asked, answer("web", "10.3.0.4"));
+    };
+    is_forwarded();
+    let kept = host.run("cat /etc/nvactl/forward.yaml /etc/sysctl.d/99-nvactl.conf");
+    for part in ["reaches: ", "ip_forward = 1"] {
         assert!(kept.contains(part), "{part}: {kept}");
     }
+    let unit = host.path("/etc/systemd/system/sysinit.target.wants/nvactl.service");
+    assert!(unit.symlink_metadata().is_ok(), "{said:?}");
+    let booted = boot(host);
+    assert_eq!(booted.code, 0, "{booted:?}");
+    is_forwarded();
     assert!(
         nvactl(host, &["confirm", "--status"], "")
             .stdout
@@ -435,7 +439,7 @@ fn a_pair_changes_one_after_the_other(backend: Backend) {
         Said::from(fleet.controller.feed("bash", &["-c", &script], ""))
     };
     write(&fleet.controller, "/run/home/forward.yaml", &spec(8081, ""));
-    let compare = block("compare");
+    let compare = of_fleet("fleet: compare");
     let said = run(&compare);
     assert_eq!(
         said.stdout.matches("listen 8080 → 8081").count(),
@@ -444,7 +448,7 @@ fn a_pair_changes_one_after_the_other(backend: Backend) {
     );
 
     fleet.target.run("iptables -A INPUT -s 10.3.0.5 -j DROP");
-    let said = run(&block("pair"));
+    let said = run(&of_fleet("fleet: pair"));
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
         said.stdout.contains("confirmed: apply <stdin> stays"),
@@ -457,7 +461,7 @@ fn a_pair_changes_one_after_the_other(backend: Backend) {
     assert_eq!(fleet.saved()[1], before[1]);
 
     fleet.target.run("iptables -F INPUT");
-    let said = run(&block("pair"));
+    let said = run(&of_fleet("fleet: pair"));
     assert_eq!(said.code, 0, "{said:?}");
     let said = run(&compare);
     let same = said.stdout.matches("the same as").count();

@@ -9,6 +9,7 @@ use crate::lab::{Backend, FIREWALL, Lab, example, save};
 use crate::long;
 use crate::namespace::Host;
 use crate::nvactl;
+use crate::pages::{block, page};
 use crate::traffic::{Outcome, answer, serve_tcp};
 
 lab_test!(the_kernel_returns_the_rendered_rules);
@@ -351,12 +352,8 @@ fn rules_typed_by_hand_are_named_with_their_removal(backend: Backend) {
     assert!(left.contains("--dport 50000"), "{left}");
     // Only nat's rules are named: an ACCEPT in FORWARD translates nothing. The page has the other commands.
     assert!(left.contains("-A FORWARD -p tcp"), "{left}");
-    let page = include_str!("../../docs/article.md");
-    let (_, commands) = page
-        .split_once("<!-- lab: accept rules -->\n```sh\n")
-        .expect("the page has them");
-    let (commands, _) = commands.split_once("\n```").expect("the block ends");
-    host.shell(&commands.replace("sudo ", ""));
+    let page = page("docs/article.md");
+    host.shell(&block(&page, "lab: accept rules").replace("sudo ", ""));
     let left = save(&host);
     let in_forward = left.lines().filter(|line| line.starts_with("-A FORWARD "));
     let in_forward: Vec<&str> = in_forward.collect();

@@ -64,6 +64,7 @@ mod ahead;
 #[path = "../asked/mod.rs"]
 mod asked;
 mod blackhole;
+mod blocks;
 mod boot;
 mod capacity;
 mod chance;
@@ -71,6 +72,7 @@ mod churn;
 mod confirm;
 mod counters;
 mod damage;
+mod desk;
 mod diff;
 mod doctor;
 mod entrances;
@@ -121,6 +123,9 @@ mod outbound_twin;
 mod overtaken;
 mod package;
 mod packet_tests;
+#[path = "../pages/mod.rs"]
+#[expect(dead_code, reason = "the lab asks for blocks by their markers")]
+mod pages;
 mod persistence;
 mod probe;
 mod programs;

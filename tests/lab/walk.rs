@@ -1,65 +1,40 @@
-//! README's walk through both scenarios, its own commands on a firewall of the lab.
+//! README's walk through both scenarios: its own commands, typed by an operator at a desk and on a firewall of the lab.
 
-use crate::lab::{Backend, FIREWALL, Lab};
+use crate::desk::Desk;
+use crate::lab::{Backend, FIREWALL};
+use crate::pages::{block, page};
 use crate::traffic::serve_tcp;
-
-/// The public address that README uses.
-const FRONT_END: &str = "203.0.113.7";
-
-/// The code block behind a marker.
-fn block(name: &str) -> &'static str {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme
-        .split_once(&format!("<!-- walk: {name} -->\n"))
-        .expect(name);
-    let (_, rest) = rest.split_once('\n').expect(name);
-    rest.split_once("\n```").expect(name).0
-}
 
 lab_test!(the_walk_of_readme_works);
 fn the_walk_of_readme_works(backend: Backend) {
-    let lab = Lab::one_nic(backend);
+    let readme = page("README.md");
+    let desk = Desk::new(backend);
+    let lab = &desk.lab;
     serve_tcp(&lab.ilb, "ilb", 49180);
     serve_tcp(&lab.pod, "pod", 80);
-    lab.firewall.shell(&format!(
-        "ln -s {} /run/bin/nvactl
-         printf '#!/bin/sh\\nexec \"$@\"\\n' > /run/bin/sudo
-         chmod +x /run/bin/sudo
-         mkdir -p /run/home /etc/nvactl
-         cat > /etc/nvactl/forward.yaml <<'END'\n{}\nEND",
-        env!("CARGO_BIN_EXE_nvactl"),
-        block("forward.yaml"),
-    ));
-    for (n, command) in block("commands").lines().enumerate() {
-        // The second one reports by its exit code that something would change.
-        let expected = i32::from(n == 1);
-        lab.firewall.shell(&format!(
-            "cd /run/home; code=0; {{ {command}\n}} || code=$?; test $code = {expected}"
-        ));
-    }
-    // `ssh` shows what a new session proves; here the same command runs without one.
-    let confirm = block("confirm").strip_prefix("ssh -t -S none fw ");
-    let confirm = confirm.and_then(|command| command.strip_suffix(" --new-session"));
-    lab.firewall.shell(confirm.expect("it runs over ssh"));
-    lab.firewall.shell(block("forwarding"));
-    // Azure translates the public address to the firewall's.
-    let answers: Vec<String> = block("client")
-        .lines()
-        .map(|command| {
-            let command = command.replace(FRONT_END, FIREWALL);
-            lab.client
-                .shell(&format!("{command} --silent --max-time 5"))
-        })
-        .collect();
-    assert_eq!(
-        answers,
-        [format!("ilb {FIREWALL}"), format!("pod {FIREWALL}")]
+    desk.write(
+        "/etc/nvactl/forward.yaml",
+        block(&readme, "walk: forward.yaml"),
     );
-    for command in [block("keep"), block("look")]
-        .into_iter()
-        .flat_map(str::lines)
-    {
-        lab.firewall.shell(&format!("cd /run/home; {command}"));
+    let run = |line: &str, code: i32| {
+        let said = desk.on_firewall(line);
+        assert_eq!(said.code, code, "{line}: {said:?}");
+    };
+    for (n, line) in block(&readme, "walk: commands").lines().enumerate() {
+        // The second one reports by its exit code that something would change.
+        run(line, i32::from(n == 1));
+    }
+    let said = desk.here(block(&readme, "walk: confirm"));
+    assert_eq!(said.code, 0, "{said:?}");
+    run(block(&readme, "walk: forwarding"), 0);
+    let answers: Vec<String> = block(&readme, "walk: client")
+        .lines()
+        .map(|line| desk.here(&format!("{line} --silent --max-time 5")).stdout)
+        .collect();
+    let expected = [format!("ilb {FIREWALL}"), format!("pod {FIREWALL}")];
+    assert_eq!(answers, expected);
+    for marker in ["walk: keep", "walk: look"] {
+        run(block(&readme, marker), 0);
     }
     let kept = lab
         .firewall
