@@ -15,6 +15,7 @@ pub fn install(host: &Host) {
     host.shell(&format!(
         "mkdir /run/local && cp {} /run/local/nvactl
          mount --bind /run/local /usr/local/bin
+         umount /run/bin/nvactl 2> /dev/null || true
          ln -sf /usr/local/bin/nvactl /run/bin/nvactl
          rm -rf /etc/systemd/system/*.wants /etc/systemd/system/nvactl.service /etc/ufw /etc/firewalld",
         env!("CARGO_BIN_EXE_nvactl")
