@@ -91,6 +91,8 @@ struct Typing<'c> {
     positionals: usize,
     /// `--` was read: no option follows.
     no_options: bool,
+    /// A word was read that fits nowhere.
+    is_lost: bool,
 }
 
 /// The options and arguments of a command line, with their values.
@@ -104,6 +106,7 @@ impl<'c> Typing<'c> {
             given: HashMap::new(),
             positionals: 0,
             no_options: false,
+            is_lost: false,
         }
     }
 
@@ -133,6 +136,8 @@ impl<'c> Typing<'c> {
         } else if let Some(argument) = self.positional() {
             self.positionals += 1;
             self.given.insert(argument.get_id(), Some(word.to_owned()));
+        } else {
+            self.is_lost = true;
         }
     }
 
@@ -175,6 +180,9 @@ impl<'c> Typing<'c> {
     /// Returns the words that may follow, of those that begin with `typed`.
     fn offers(&self, typed: &str, whole: &GivenArguments<'_>) -> Completion {
         let mut found = Completion::default();
+        if self.is_lost {
+            return found;
+        }
         if let Some(option) = self.awaits {
             self.values(option, "", typed, whole, &mut found);
         } else if let Some((name, value)) = self.attached(typed) {
@@ -353,6 +361,7 @@ mod tests {
             ("nvactl remove --forward-policy ", &["accept"]),
             ("nvactl probe --count ", &[]),
             ("nvactl nonsense ", &[]),
+            ("nvactl history x --", &[]),
         ] {
             assert_eq!(words(line), wanted, "{line}");
         }

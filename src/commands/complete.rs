@@ -16,6 +16,7 @@ use super::spec::{examine, kept_source, with_networks};
 use crate::cli::{Cli, CompleteArgs, OfferedWord, PathKind, SpecNames, complete};
 use crate::host::spec_source::{self, SpecSource};
 use crate::net::printable;
+use crate::ops::history::LastLoaded;
 
 pub fn run(args: &CompleteArgs, on: HostAccess<'_>, console: &mut Console) -> Exit {
     let found = complete(&Cli::command(), &args.words, args.at);
@@ -71,7 +72,7 @@ fn source(wanted: &SpecNames, on: HostAccess<'_>) -> Option<SpecSource> {
         ..on
     };
     let applied = match wanted.command.as_str() {
-        "doctor" => on.last_loaded().ok().flatten().and_then(|last| last.spec()),
+        "doctor" => on.last_loaded().ok().flatten().and_then(LastLoaded::spec),
         _ => None,
     };
     match applied {
