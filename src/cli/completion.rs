@@ -371,12 +371,12 @@ mod tests {
             ("nvactl render -", "-o"),
             ("nvactl check --deny x --", "--deny"),
             ("nvactl check --deny ", "all"),
-            ("nvactl check --deny o", "overlapping-listen"),
+            ("nvactl check --deny unu", "unused-network"),
         ] {
             assert!(words(line).contains(&wanted.to_owned()), "{line}");
         }
         // Only a warning can be denied.
-        assert_eq!(words("nvactl check --deny missing"), [""; 0]);
+        assert_eq!(words("nvactl check --deny synt"), [""; 0]);
         let all = words("nvactl ");
         assert!(
             all.len() > 15 && !all.contains(&"watchdog".to_owned()),
