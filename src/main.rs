@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use nvactl::cli::Cli;
+use nvactl::cli::{self, Cli};
 use nvactl::commands::{self, Console};
 use nvactl::host;
 use nvactl::net::printable::EscapedLog;
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         if error.use_stderr() && host::asked_to_render() {
             commands::warn_of_emptied_output(&mut console);
+        }
+        if let Some(message) = cli::meant(&error) {
+            console.tell(message);
+            std::process::exit(error.exit_code());
         }
         if error.use_stderr() && !host::arguments_are_printable() {
             // Without its colours, which could not be told from those of an argument.

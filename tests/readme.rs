@@ -276,6 +276,19 @@ fn every_shown_command_exists() {
     assert!(seen > 15, "{seen} commands");
 }
 
+/// The shell opens the file of a `>`, and the shell is the user's.
+#[test]
+fn no_shown_command_has_root_write_by_a_redirection() {
+    for (path, text) in pages() {
+        for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
+            let line = line.split(" #").next().unwrap_or_default();
+            let behind = line.split_once("sudo ").map_or("", |(_, rest)| rest);
+            let redirected = behind.replace("> /dev/null", "").contains('>');
+            assert!(!redirected, "{path:?}: {line}");
+        }
+    }
+}
+
 /// A command that fails leaves the metrics as they were, so that their age shows the fault.
 #[test]
 fn the_metrics_recipes_replace_a_file_only_by_a_whole_one() {

@@ -136,6 +136,7 @@ impl Release {
              cd releases/download/v1.2.3
              tar -C ../../../made -czf nvactl-1.2.3-x86_64-linux.tar.gz nvactl-1.2.3-x86_64-linux
              echo a package > nvactl_1.2.3-1_amd64.deb
+             echo a package > nvactl-1.2.3-1.x86_64.rpm
              sha256sum * > SHA256SUMS
              cat SHA256SUMS",
             "",
@@ -205,6 +206,7 @@ fn readme_installs_what_the_checksums_name() {
             "release: package",
             "sudo: apt-get install ./nvactl_1.2.3-1_amd64.deb\n",
         ),
+        ("rpm", "sudo: dnf install ./nvactl-1.2.3-1.x86_64.rpm\n"),
         (
             "release: tarball",
             "sudo: install nvactl-1.2.3-x86_64-linux/nvactl /usr/local/bin/\n",
@@ -219,6 +221,7 @@ fn readme_installs_what_the_checksums_name() {
         assert!(done && said.ends_with(sent), "{name}: {said}");
         release.run("echo more >> \"$(ls releases/download/v1.2.3/*.deb)\"", "");
         release.run("echo more >> \"$(ls releases/download/v1.2.3/*.gz)\"", "");
+        release.run("echo more >> \"$(ls releases/download/v1.2.3/*.rpm)\"", "");
         let (done, said) = release.run(&machine, "");
         assert!(!done && !said.contains("sudo:"), "{name}: {said}");
     }

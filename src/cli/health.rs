@@ -79,7 +79,7 @@ pub struct Probe {
 
     /// The expected answer: tcp for a connection, http for a status below 400, 'http 200' for this status.
     /// Ignored for UDP.
-    #[arg(long, value_name = "WHAT", default_value = "tcp")]
+    #[arg(long, value_name = "tcp|http|'http 200'", default_value = "tcp")]
     pub expect: Expect,
 
     /// How long each try may take: `0.5`, `30s`, `1m`.

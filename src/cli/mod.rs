@@ -1,8 +1,9 @@
 //! The command line, as types. The doc comments are the help text; parsing has no side effects.
 //!
 //! Each group of commands has a file: `plan` reads a spec and changes nothing, `change` changes the rules,
-//! `health` reports, `proof` tries rules in a copy, `boot` is about the next boot. `values` holds the values of several
-//! groups.
+//! `health` reports, `proof` tries rules in a copy, `boot` is about the next boot, `shells` prints what shells and `man`
+//! read. `values` holds the values of several groups. `completion` finds the words that may follow, and `misnamed` the
+//! command that a wrong word stands for.
 //!
 //! The room must not know how a command works.
 //!
@@ -11,11 +12,15 @@
 
 mod boot;
 mod change;
+mod completion;
 mod health;
 mod import;
+mod misnamed;
 mod plan;
 mod proof;
+mod shells;
 mod values;
+mod version;
 
 use std::path::PathBuf;
 
@@ -23,14 +28,18 @@ use clap::{Parser, Subcommand};
 
 pub use boot::{BootAction, EnableSysctl, Ipv6, Persist, SetSysctl, Sysctl};
 pub use change::{Apply, ApplyFormat, Confirm, Remove, RemovedPolicy, Rollback};
+pub use completion::{Completion, OfferedWord, PathKind, SpecNames, complete};
 pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, StatusArgs, StatusFormat};
 pub use import::{ImportArgs, ImportFormat, InitArgs};
+pub use misnamed::meant;
 pub use plan::{
     Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
     Render,
 };
 pub use proof::{ClientArg, DestinationArg, TestArgs, TestFormat, TraceArgs, TraceFormat};
+pub use shells::{CompleteArgs, CompletionsArgs, Shell};
 pub use values::SpecArg;
+pub use version::VERSION;
 
 use crate::netfilter::backend::Backend;
 
@@ -42,7 +51,7 @@ use crate::netfilter::backend::Backend;
 #[derive(Debug, Parser)]
 #[command(
     name = "nvactl",
-    version,
+    version = VERSION,
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
@@ -69,12 +78,12 @@ pub struct Cli {
     )]
     pub state_dir: Option<PathBuf>,
 
-    /// The iptables to call: nft, legacy, or auto for the plain names on PATH.
+    /// The iptables to call; auto is that of the plain names on PATH.
     #[arg(
         long,
         global = true,
         default_value = "auto",
-        value_name = "BACKEND",
+        value_name = "nft|legacy|auto",
         help_heading = "Global options"
     )]
     pub backend: Backend,
@@ -104,8 +113,8 @@ Exit codes: 0 valid; 1 a denied warning; 2 an error.")]
     #[command(after_help = "\
 Examples:
   nvactl render forward.yaml
-  nvactl render forward.yaml -o /etc/iptables/rules.v4
-  nvactl render forward.yaml --family v6 -o /etc/iptables/rules.v6")]
+  nvactl render forward.yaml --family v6 -o rules.v6
+  sudo nvactl render forward.yaml -o /etc/iptables/rules.v4")]
     Render(Render),
     /// Load the plan into the kernel, beside other programs' rules.
     ///
@@ -124,7 +133,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   sudo nvactl diff forward.yaml
-  nvactl diff forward.yaml --against /etc/iptables/rules.v4 --rules
+  nvactl diff forward.yaml --against rules.v4 --rules
   nvactl diff forward.yaml --against old.yaml --format markdown
   ssh fw 'sudo iptables-save && sudo ip6tables-save' | nvactl diff forward.yaml --against -
 
@@ -143,7 +152,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   sudo nvactl import live -o forward.yaml
-  nvactl import /etc/iptables/rules.v4 -o forward.yaml
+  nvactl import rules.v4 -o forward.yaml
   nvactl import commands.sh --strict --format json
   kubectl get services --all-namespaces -o json | nvactl import --kubernetes - -o forward.yaml
 
@@ -217,7 +226,7 @@ Examples:
 Examples:
   sudo nvactl status forward.yaml
   sudo nvactl status --check
-  sudo nvactl status --format prometheus > /var/lib/node_exporter/nvactl.prom
+  sudo nvactl status --format prometheus
 
 Exit codes: 0 reported; 1 with --check, not in sync; 2 an error.")]
     Status(StatusArgs),
@@ -292,6 +301,24 @@ Examples:
   sudo nvactl persist forward.yaml
   sudo nvactl persist --family v4 --output rules.v4")]
     Persist(Persist),
+    /// Print the script by which a shell completes nvactl's commands, options, specs and names of forwards.
+    ///
+    /// The script asks nvactl for the words. The packages have the scripts installed.
+    #[command(after_help = "\
+Examples:
+  nvactl completions bash > ~/.local/share/bash-completion/completions/nvactl
+  nvactl completions zsh > ~/.zfunc/_nvactl
+  nvactl completions fish > ~/.config/fish/completions/nvactl.fish")]
+    Completions(CompletionsArgs),
+    /// Print the words that may follow on a command line, for the scripts of completions.
+    #[command(hide = true)]
+    Complete(CompleteArgs),
+    /// Print the manual page, with every command and option.
+    #[command(after_help = "\
+Examples:
+  nvactl man | man -l -
+  nvactl man > nvactl.8")]
+    Man,
 }
 
 impl Command {
@@ -308,6 +335,9 @@ impl Command {
             | Command::Doctor(_)
             | Command::Probe(_)
             | Command::Trace(_)
+            | Command::Completions(_)
+            | Command::Complete(_)
+            | Command::Man
             | Command::Sysctl {
                 action: Sysctl::Status(_),
             }

@@ -23,8 +23,8 @@ pub struct TraceArgs {
     #[arg(long, value_name = "[IP:]PORT", value_parser = destination)]
     pub to: DestinationArg,
 
-    /// The protocol: tcp, udp or ping.
-    #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
+    /// The protocol.
+    #[arg(long, value_name = "tcp|udp|ping", default_value = "tcp")]
     pub protocol: OutboundProtocol,
 
     /// The interface by which the client comes in [default: the one by which the machine would answer it].

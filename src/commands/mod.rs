@@ -14,6 +14,8 @@ mod adopted;
 mod apply;
 mod boot;
 mod check;
+mod complete;
+mod completions;
 mod confirm;
 mod console;
 mod copy_source;
@@ -29,6 +31,7 @@ mod history;
 mod host;
 mod import;
 mod init;
+mod man;
 mod markdown;
 mod objects;
 mod persist;
@@ -94,6 +97,9 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Trace(args) => trace::run(&args, host, console),
         Command::Boot { action } => boot::run(&action, host, console),
         Command::Persist(args) => persist::run(&args, host, console),
+        Command::Completions(args) => Ok(completions::run(&args, console)),
+        Command::Complete(args) => Ok(complete::run(&args, host, console)),
+        Command::Man => man::run(console),
     }
     .map_err(|error| error.of_command(name))?;
     match console.finish() {
@@ -132,6 +138,9 @@ fn name(command: &Command) -> &'static str {
         | Command::Init(_)
         | Command::Rollback(_)
         | Command::Sysctl { .. }
-        | Command::Boot { .. } => "",
+        | Command::Boot { .. }
+        | Command::Completions(_)
+        | Command::Complete(_)
+        | Command::Man => "",
     }
 }

@@ -122,14 +122,19 @@ pub(super) fn load_applied_spec(
         && let Some(kept) = last.spec()
     {
         let changed = changed(&kept);
-        let [files, networks] = [kept.files, kept.networks]
-            .map(|files| files.into_iter().map(|file| (file.name, file.text)));
-        let source = SpecSource::kept(kept.name, files, networks);
+        let source = kept_source(kept);
         console.note(format_args!("the spec is {} {since}{changed}", source.name));
         let set = spec_of(&source, examine(&source), console)?;
         return Ok((source, set));
     }
     load_spec(named, console)
+}
+
+/// Returns a spec from its record.
+pub(super) fn kept_source(kept: KeptSpec) -> SpecSource {
+    let [files, networks] = [kept.files, kept.networks]
+        .map(|files| files.into_iter().map(|file| (file.name, file.text)));
+    SpecSource::kept(kept.name, files, networks)
 }
 
 /// Says that a recorded spec is another one on disk now. The commands that are suggested read it from there.

@@ -1,5 +1,10 @@
 //! `--help` and `--version`.
 
+use std::path::Path;
+
+use clap::{CommandFactory as _, Parser as _};
+use nvactl::cli::{Against, Cli, Command, Sysctl, VERSION};
+
 use crate::{folder, nvactl, said};
 
 #[test]
@@ -26,6 +31,8 @@ fn every_subcommand_s_help_has_an_example() {
         "sysctl status",
         "sysctl enable",
         "sysctl disable",
+        "completions",
+        "man",
     ] {
         let args = command.split(' ').chain(["--help"]);
         let run = said(nvactl(folder().path()).args(args));
@@ -35,13 +42,111 @@ fn every_subcommand_s_help_has_an_example() {
     }
 }
 
+/// The lines of examples in the help of a command and of those below it.
+fn examples(command: &clap::Command, found: &mut Vec<String>) {
+    let after = command.get_after_help().map(ToString::to_string);
+    let after = after.unwrap_or_default();
+    let lines = after.lines().filter_map(|line| line.strip_prefix("  "));
+    found.extend(lines.map(str::to_owned));
+    for below in command.get_subcommands() {
+        examples(below, found);
+    }
+}
+
+/// The words of the nvactl command in a line, which a pipe or a redirection ends.
+fn words(line: &str) -> Vec<String> {
+    let at = line.find("nvactl ").expect(line);
+    let line = line[at..].split(['|', '>', '<']).next().expect(line);
+    // Every second part stands between quotes.
+    let mut words = Vec::new();
+    for (n, part) in line.split('\'').enumerate() {
+        if n % 2 == 0 {
+            words.extend(part.split_ascii_whitespace().map(str::to_owned));
+        } else {
+            words.push(part.to_owned());
+        }
+    }
+    words
+}
+
+/// Whether only root can run a command; `None` if it does more as root.
+fn needs_root(command: &Command) -> Option<bool> {
+    Some(match command {
+        Command::Apply(_)
+        | Command::Boot { .. }
+        | Command::Confirm(_)
+        | Command::Doctor(_)
+        | Command::History
+        | Command::Persist(_)
+        | Command::Remove(_)
+        | Command::Rollback(_)
+        | Command::Status(_)
+        | Command::Watchdog { .. } => true,
+        Command::Sysctl { action } => !matches!(action, Sysctl::Status(_)),
+        Command::Render(args) => args
+            .output
+            .as_ref()
+            .is_some_and(|path| path.starts_with("/etc")),
+        Command::Diff(args) => args.against == Against::Live,
+        Command::Import(args) => args.kubernetes.is_none() && args.rules == Path::new("live"),
+        Command::Test(args) => args.live,
+        Command::Trace(args) => args.subject.as_deref() == Some(Path::new("live")),
+        Command::Init(_) => return None,
+        Command::Check(_)
+        | Command::Complete(_)
+        | Command::Completions(_)
+        | Command::Explain(_)
+        | Command::Man
+        | Command::Probe(_) => false,
+    })
+}
+
+/// An example can be pasted by an ordinary user. The shell opens the file of a `>` before `sudo` starts.
+#[test]
+fn every_example_is_a_command_line_for_an_ordinary_user() {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut lines = Vec::new();
+    examples(&cli, &mut lines);
+    assert!(lines.len() > 40, "{lines:?}");
+    for line in &lines {
+        let parsed = Cli::try_parse_from(words(line));
+        let parsed = parsed.unwrap_or_else(|error| panic!("{line}: {error}"));
+        let by_root = line.contains("sudo nvactl");
+        if let Some(needed) = needs_root(&parsed.command) {
+            assert_eq!(by_root, needed, "{line}");
+        }
+        assert!(
+            !(by_root && line.contains('>')),
+            "the user opens the file: {line}"
+        );
+        // Files of the system belong to root.
+        let touches_etc = line.contains("/etc/");
+        assert!(by_root || !touches_etc, "{line}");
+    }
+}
+
 #[test]
 fn the_version_is_the_package_s() {
     let run = said(nvactl(folder().path()).arg("--version"));
-    assert_eq!(
-        run,
-        format!("exit 0\n--- stdout\nnvactl {}\n", env!("CARGO_PKG_VERSION"))
+    assert_eq!(run, format!("exit 0\n--- stdout\nnvactl {VERSION}\n"));
+    let (version, commit) = VERSION.split_once(' ').unwrap_or((VERSION, "(x)"));
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    assert!(
+        commit.starts_with('(') && commit.ends_with(')'),
+        "{VERSION}"
     );
+}
+
+/// The words of other programs: one line says what was meant, and nothing is done.
+#[test]
+fn a_word_of_another_program_is_answered_in_a_line() {
+    let run = said(nvactl(folder().path()).arg("version"));
+    let error = "error: nvactl has no command `version`\nhint: nvactl --version\n";
+    assert_eq!(run, format!("exit 2\n--- stderr\n{error}"));
+    // A slip is clap's to answer.
+    let run = said(nvactl(folder().path()).arg("aply"));
+    assert!(run.contains("tip: ") && run.contains("'apply'"), "{run}");
 }
 
 #[test]
