@@ -176,7 +176,7 @@ fn the_workflow_checks_a_pull_request_and_says_what_it_changes() {
     let (code, annotations) = bash(&step("Check"));
     assert_eq!(code, Some(2));
     assert!(
-        annotations.starts_with("::error file=forward.yaml,line=7,col=13"),
+        annotations.starts_with("::error file=forward.yaml,line=8,col=13"),
         "{annotations}"
     );
     assert_ne!(bash(&step("Diff")).0, Some(0), "an error is no difference");

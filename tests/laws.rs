@@ -6,8 +6,10 @@ mod matcher;
 mod oracle;
 mod rules;
 mod tree;
+mod validator;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use generate::{any_spec, two_specs};
 use nvactl::diff;
@@ -30,6 +32,7 @@ use nvactl::yaml::{self, Comments, NetworkFile, spec_text};
 use oracle::{Networks, Spec};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use serde_json::Value;
 
 fn read(spec: &Spec) -> ForwardSet {
     let text = serde_yaml::to_string(spec).expect("it can be written");
@@ -81,7 +84,34 @@ fn read_as_typed(families: [(Family, Ruleset); 2]) -> Result<(), TestCaseError> 
     Ok(())
 }
 
+static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(validator::validator);
+
+/// Returns a value with its numbers and truth values as text.
+fn quoted(value: Value) -> Value {
+    match value {
+        Value::Bool(value) => value.to_string().into(),
+        Value::Number(value) => value.to_string().into(),
+        Value::Array(values) => values.into_iter().map(quoted).collect(),
+        Value::Object(entries) => {
+            let entries = entries.into_iter();
+            entries.map(|(key, value)| (key, quoted(value))).collect()
+        }
+        value => value,
+    }
+}
+
 proptest! {
+    /// nvactl reads a value from its text, so quotes make no difference.
+    #[test]
+    fn a_valid_spec_validates_against_the_schema(spec in any_spec()) {
+        let value = serde_json::to_value(&spec).expect("it can be written");
+        prop_assert_eq!(validator::errors(&SCHEMA, &value), Vec::<String>::new());
+        let quoted = quoted(value);
+        prop_assert_eq!(validator::errors(&SCHEMA, &quoted), Vec::<String>::new());
+        let text = serde_yaml::to_string(&quoted).expect("it can be written");
+        prop_assert_eq!(yaml::read(text.as_bytes()), Ok(read(&spec)), "{}", text);
+    }
+
     #[test]
     fn nvactl_and_serde_read_a_spec_alike(spec in any_spec()) {
         let text = serde_yaml::to_string(&spec).expect("it can be written");

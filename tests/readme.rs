@@ -280,7 +280,7 @@ fn every_shown_command_exists() {
 #[test]
 fn no_shown_command_has_root_write_by_a_redirection() {
     for (path, text) in pages() {
-        for line in blocks(&text, "sh").into_iter().flat_map(str::lines) {
+        for line in in_language(&text, "sh").into_iter().flat_map(str::lines) {
             let line = line.split(" #").next().unwrap_or_default();
             let behind = line.split_once("sudo ").map_or("", |(_, rest)| rest);
             let redirected = behind.replace("> /dev/null", "").contains('>');

@@ -167,6 +167,15 @@ Examples:
   sudo nvactl init -o forward.yaml
   nvactl init")]
     Init(InitArgs),
+    /// Print the JSON Schema of a spec, for editors.
+    ///
+    /// An editor with a YAML language server then completes keys, explains them, and marks mistakes as they are typed. A
+    /// comment in the first line of a spec names the file of the schema. `nvactl check` finds more: it compares entries.
+    #[command(after_help = "\
+Examples:
+  nvactl schema > forward.schema.json
+  sed -i '1i # yaml-language-server: $schema=forward.schema.json' forward.yaml")]
+    Schema,
     /// Open the connections of a spec's tests in a copy of a machine, where the kernel answers.
     ///
     /// The machine is made up from the spec, so that a pipeline can ask before anything is loaded. Needs iptables and
@@ -331,6 +340,7 @@ impl Command {
             | Command::Explain(_)
             | Command::Test(_)
             | Command::History
+            | Command::Schema
             | Command::Status(_)
             | Command::Doctor(_)
             | Command::Probe(_)

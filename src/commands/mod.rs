@@ -38,6 +38,7 @@ mod persist;
 mod probe;
 mod remove;
 mod render;
+mod schema;
 mod spec;
 mod status;
 mod sysctl;
@@ -81,6 +82,7 @@ pub fn run(cli: Cli, console: &mut Console) -> Result<Exit> {
         Command::Explain(args) => explain::run(&args, console),
         Command::Import(args) => import::run(&args, host, console),
         Command::Init(args) => init::run(&args, host, console),
+        Command::Schema => schema::run(console),
         Command::Test(args) => test::run(&args, host, console),
         Command::Remove(args) => remove::run(&args, host, console),
         Command::Confirm(args) => confirm::run(&args, host, console),
@@ -136,6 +138,7 @@ fn name(command: &Command) -> &'static str {
         | Command::History
         | Command::Import(_)
         | Command::Init(_)
+        | Command::Schema
         | Command::Rollback(_)
         | Command::Sysctl { .. }
         | Command::Boot { .. }

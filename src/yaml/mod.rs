@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Start here:
-//! - a new option of a forward: its key in `options`; its limits in `check`; advice in `warn`; its value in
-//!   `resolve`;
+//! - a new option of a forward: its key in `options` and in [`form`]; its limits in `check`; advice in `warn`; its
+//!   value in `resolve`;
 //! - a new problem: an entry in `problem/table.rs`;
 //! - the layout of a report: [`page`] for people, [`annotation`] for programs.
 
@@ -25,6 +25,7 @@ mod decode;
 mod description;
 mod endpoint;
 mod fields;
+pub mod form;
 mod load;
 mod nets;
 mod network_file;

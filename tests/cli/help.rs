@@ -20,6 +20,7 @@ fn every_subcommand_s_help_has_an_example() {
         "explain",
         "import",
         "init",
+        "schema",
         "confirm",
         "history",
         "rollback",

@@ -11,9 +11,10 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use crate::oracle::{
-    Balance, Firewall, Forward, How, Interface, Limits, Log, Mss, Networks, Options, Outbound,
-    PacketTest, Port, Protocol, Several, Snat, Spec, Target, destination, destinations, everybody,
-    first_host, named, outbound_without_names, ranges, text_of,
+    AsList, Balance, BothSides, ByFamily, Firewall, Forward, How, Inherit, Interface, Limits, Log,
+    Mss, Networks, OneOrMany, Options, Outbound, PacketTest, Port, Protocol, Snat, Spec, Target,
+    TargetHosts, TestFamily, destination, destinations, everybody, first_host, named,
+    outbound_without_names, ranges, text_of,
 };
 
 const INTERFACES: [&str; 4] = ["eth0", "eth1", "ens5.100", "br-1a_b"];
@@ -59,13 +60,14 @@ prop_compose! {
             description,
             firewall: Firewall {
                 interface,
-                snat,
+                snat: Some(snat),
                 mss,
                 forward_policy: policy.map(str::to_owned),
                 layout: layout.map(str::to_owned),
             },
             networks,
             defaults,
+            silence: None,
             forwards,
             outbound: (0..).zip(outbound).map(|(n, entry)| Outbound {
                 name: format!("out-{n}-{}", entry.name),
@@ -338,12 +340,12 @@ fn made_valid_outbound(
         && entry
             .interface
             .as_ref()
-            .and_then(Interface::egress)
+            .and_then(BothSides::egress)
             .is_none()
     {
         entry.interface = Some(Interface::Both("eth1".into()));
     }
-    let protocols = entry.protocol.as_ref().map(Several::to_vec);
+    let protocols = entry.protocol.as_ref().map(AsList::to_vec);
     if protocols.is_none_or(|all| all.contains(&"ping".to_owned())) {
         entry.ports = None;
     }
@@ -373,10 +375,10 @@ fn outbound() -> BoxedStrategy<Outbound> {
         to
     });
     let protocol = select(vec![
-        Several::One("tcp".to_owned()),
-        Several::One("ping".to_owned()),
-        Several::List(vec!["udp".to_owned(), "tcp".to_owned()]),
-        Several::List(vec!["ping".to_owned(), "udp".to_owned()]),
+        OneOrMany::One("tcp".to_owned()),
+        OneOrMany::One("ping".to_owned()),
+        OneOrMany::Many(vec!["udp".to_owned(), "tcp".to_owned()]),
+        OneOrMany::Many(vec!["ping".to_owned(), "udp".to_owned()]),
     ]);
     let ports = vec((1..60_000u16, 0..3u16), 1..20).prop_map(|ports| {
         let each = ports.into_iter().map(|(first, more)| match more {
@@ -424,6 +426,7 @@ fn outbound() -> BoxedStrategy<Outbound> {
                     name,
                     description,
                     enabled,
+                    silence: None,
                     allow_from,
                     allow_to,
                     deny_from,
@@ -448,16 +451,16 @@ prop_compose! {
         enabled in option::weighted(SELDOM, any::<bool>()),
         (listen, target) in prop_oneof![
             3 => (
-                listen(v6, 1000 + n * 10 + first, more).prop_map(Several::One),
+                listen(v6, 1000 + n * 10 + first, more).prop_map(OneOrMany::One),
                 target(v6, more, false),
             ),
-            1 => (listens(v6, 1000 + n * 10).prop_map(Several::List), target(v6, 0, true)),
+            1 => (listens(v6, 1000 + n * 10).prop_map(OneOrMany::Many), target(v6, 0, true)),
         ].boxed(),
         options in options(),
     ) -> Forward {
         // The number makes the name unique.
         let name = format!("{name}-{n}");
-        Forward { name, description, enabled, listen, target, options }
+        Forward { name, description, enabled, listen, target, options, silence: None }
     }
 }
 
@@ -470,10 +473,10 @@ fn sibling(forward: &Forward, options: Options) -> Forward {
         format!("{on}:{}", text.rsplit(':').next().unwrap_or_default())
     };
     let listen = match &forward.listen {
-        Several::One(one) => Several::One(Port::Text(moved(one))),
-        Several::List(list) => {
+        OneOrMany::One(one) => OneOrMany::One(Port::Text(moved(one))),
+        OneOrMany::Many(list) => {
             let different: BTreeSet<String> = list.iter().map(moved).collect();
-            Several::List(different.into_iter().map(Port::Text).collect())
+            OneOrMany::Many(different.into_iter().map(Port::Text).collect())
         }
     };
     Forward {
@@ -534,7 +537,7 @@ fn target(v6: bool, more: u16, is_list: bool) -> impl Strategy<Value = Target> {
         let pod = (address(v6), ports(more), kept);
         pod.prop_map(|(address, ports, kept)| if kept { address } else { address + &ports })
     };
-    let one = pod().prop_map(Several::One);
+    let one = pod().prop_map(OneOrMany::One);
     let several = prop_oneof![9 => 1..5usize, 1 => 30..=32usize];
     let several = several.prop_flat_map(move |count| vec(pod(), count));
     let several = several.prop_map(|pods| {
@@ -545,7 +548,7 @@ fn target(v6: bool, more: u16, is_list: bool) -> impl Strategy<Value = Target> {
                 different.push(pod);
             }
         }
-        Several::List(different)
+        OneOrMany::Many(different)
     });
     let pods = prop_oneof![one, several];
     prop_oneof![
@@ -627,14 +630,14 @@ fn options() -> BoxedStrategy<Options> {
         .boxed()
 }
 
-fn protocols() -> impl Strategy<Value = Several<Protocol>> {
+fn protocols() -> impl Strategy<Value = OneOrMany<Protocol>> {
     use Protocol::{Tcp, Udp};
     select(vec![
-        Several::One(Tcp),
-        Several::One(Udp),
-        Several::List(vec![Udp]),
-        Several::List(vec![Tcp, Udp]),
-        Several::List(vec![Udp, Tcp]),
+        OneOrMany::One(Tcp),
+        OneOrMany::One(Udp),
+        OneOrMany::Many(vec![Udp]),
+        OneOrMany::Many(vec![Tcp, Udp]),
+        OneOrMany::Many(vec![Udp, Tcp]),
     ])
 }
 
@@ -657,11 +660,11 @@ fn interface() -> impl Strategy<Value = String> {
     select(INTERFACES.map(str::to_owned).to_vec())
 }
 
-fn ingress() -> impl Strategy<Value = Several<String>> {
+fn ingress() -> impl Strategy<Value = OneOrMany<String>> {
     let list = subsequence(INTERFACES.map(str::to_owned).to_vec(), 1..=3).prop_shuffle();
     prop_oneof![
-        interface().prop_map(Several::One),
-        list.prop_map(Several::List)
+        interface().prop_map(OneOrMany::One),
+        list.prop_map(OneOrMany::Many)
     ]
 }
 

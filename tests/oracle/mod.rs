@@ -1,263 +1,65 @@
-//! The spec as plain serde types, read and written by another YAML library. Tests compare nvactl's own reader
+//! The spec as the types of its form, read and written by another YAML library. Tests compare nvactl's own reader
 //! with it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nvactl::forwards::{self, ForwardSet, Nets};
 use nvactl::netfilter::target;
-use serde::{Deserialize, Serialize};
+pub use nvactl::yaml::form::{
+    BalanceForm as Balance, FirewallForm as Firewall, ForwardForm as Forward,
+    InterfaceForm as Interface, LimitsForm as Limits, LogDetailsForm as How, LogForm as Log,
+    MssForm as Mss, NetworksForm as Networks, OneOrMany, OptionsForm as Options,
+    OutboundForm as Outbound, PortForm as Port, ProtocolForm as Protocol, SnatForm as Snat,
+    SpecForm as Spec, TargetForm as Target, TestForm as PacketTest,
+};
 
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Spec {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    pub firewall: Firewall,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub networks: Option<BTreeMap<String, Networks>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub defaults: Option<Options>,
-    pub forwards: Vec<Forward>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outbound: Vec<Outbound>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tests: Vec<PacketTest>,
+/// A list, or a single value, as a list.
+pub trait AsList<T> {
+    fn to_vec(&self) -> Vec<T>;
 }
 
-/// A failed test prints the spec as YAML, so that it can be tried by hand.
-impl fmt::Debug for Spec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "\n{}",
-            serde_yaml::to_string(self).map_err(|_| fmt::Error)?
-        )
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Firewall {
-    pub interface: Interface,
-    pub snat: Snat,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mss: Option<Mss>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub forward_policy: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layout: Option<String>,
-}
-
-/// `clamp`, or a number of bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Mss {
-    Word(String),
-    Bytes(u16),
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Forward {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    pub listen: Several<Port>,
-    pub target: Target,
-    #[serde(flatten)]
-    pub options: Options,
-}
-
-/// The options of a forward, and of `defaults` for forwards that do not set their own.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Options {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Several<Protocol>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub balance: Option<Balance>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<Interface>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snat: Option<Snat>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow_from: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deny_from: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<Limits>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<Log>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hairpin: Option<bool>,
-}
-
-/// The networks of a name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum Networks {
-    List(Vec<String>),
-    File { file: String },
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Outbound {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    pub allow_from: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow_to: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deny_from: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deny_to: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<Several<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ports: Option<Vec<Port>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface: Option<Interface>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snat: Option<Snat>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<Limits>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<Log>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PacketTest {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    pub from: String,
-    pub to: Port,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
-    #[serde(default, rename = "in", skip_serializing_if = "Option::is_none")]
-    pub ingress: Option<String>,
-    pub reaches: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snat: Option<String>,
-}
-
-/// A list, or a single value without brackets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Several<T> {
-    One(T),
-    List(Vec<T>),
-}
-
-impl<T: Clone> Several<T> {
-    pub fn to_vec(&self) -> Vec<T> {
+impl<T: Clone> AsList<T> for OneOrMany<T> {
+    fn to_vec(&self) -> Vec<T> {
         match self {
-            Several::One(one) => vec![one.clone()],
-            Several::List(list) => list.clone(),
+            OneOrMany::One(one) => vec![one.clone()],
+            OneOrMany::Many(list) => list.clone(),
         }
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum Interface {
-    Both(String),
-    Sides {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        ingress: Option<Several<String>>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        egress: Option<String>,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum Snat {
-    Any(String),
-    ByFamily {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        v4: Option<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        v6: Option<String>,
-    },
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Port {
-    Number(u16),
-    Text(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    Tcp,
-    Udp,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Balance {
-    Random,
-    Client,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ilb: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<Several<String>>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_per_second: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub burst: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_connections: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reject: Option<bool>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Log {
-    Usual(bool),
-    How(How),
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct How {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prefix: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub level: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_minute: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connections: Option<String>,
-}
-
-impl Options {
+/// Options that a forward takes from `defaults`.
+pub trait Inherit {
     /// Returns the options with those of `defaults` for the ones that are not set.
-    pub fn or(&self, defaults: &Options) -> Options {
+    fn or(&self, defaults: &Options) -> Options;
+}
+
+/// The interfaces of both sides.
+pub trait BothSides {
+    fn ingress(&self) -> Option<Vec<String>>;
+    fn egress(&self) -> Option<String>;
+}
+
+/// A value for each family.
+pub trait ByFamily {
+    /// Returns the value for IPv6 if `v6` is set, else the value for IPv4.
+    fn of(&self, v6: bool) -> Option<String>;
+}
+
+/// The hosts of a target.
+pub trait TargetHosts {
+    fn destinations(&self) -> Vec<String>;
+    fn is_v6(&self) -> bool;
+}
+
+/// The family of a test.
+pub trait TestFamily {
+    /// Returns the family, if an address other than the client's tells.
+    fn is_v6(&self) -> Option<bool>;
+}
+
+impl Inherit for Options {
+    fn or(&self, defaults: &Options) -> Options {
         fn either<T: Clone>(own: Option<&T>, default: Option<&T>) -> Option<T> {
             own.or(default).cloned()
         }
@@ -275,15 +77,15 @@ impl Options {
     }
 }
 
-impl Interface {
-    pub fn ingress(&self) -> Option<Vec<String>> {
+impl BothSides for Interface {
+    fn ingress(&self) -> Option<Vec<String>> {
         match self {
             Interface::Both(name) => Some(vec![name.clone()]),
-            Interface::Sides { ingress, .. } => ingress.as_ref().map(Several::to_vec),
+            Interface::Sides { ingress, .. } => ingress.as_ref().map(AsList::to_vec),
         }
     }
 
-    pub fn egress(&self) -> Option<String> {
+    fn egress(&self) -> Option<String> {
         match self {
             Interface::Both(name) => Some(name.clone()),
             Interface::Sides { egress, .. } => egress.clone(),
@@ -291,9 +93,8 @@ impl Interface {
     }
 }
 
-impl Snat {
-    /// Returns the value for IPv6 if `v6` is set, else the value for IPv4.
-    pub fn of(&self, v6: bool) -> Option<String> {
+impl ByFamily for Snat {
+    fn of(&self, v6: bool) -> Option<String> {
         match self {
             Snat::Any(text) => {
                 let word = matches!(text.as_str(), "masquerade" | "none");
@@ -304,9 +105,15 @@ impl Snat {
     }
 }
 
-impl Target {
-    pub fn destinations(&self) -> Vec<String> {
-        let pods = self.pod.as_ref().map(Several::to_vec);
+impl ByFamily for Option<Snat> {
+    fn of(&self, v6: bool) -> Option<String> {
+        self.as_ref()?.of(v6)
+    }
+}
+
+impl TargetHosts for Target {
+    fn destinations(&self) -> Vec<String> {
+        let pods = self.pod.as_ref().map(AsList::to_vec);
         self.ilb
             .iter()
             .cloned()
@@ -314,7 +121,7 @@ impl Target {
             .collect()
     }
 
-    pub fn is_v6(&self) -> bool {
+    fn is_v6(&self) -> bool {
         self.destinations()[0].starts_with('[')
     }
 }
@@ -383,6 +190,7 @@ pub fn normal(spec: Spec) -> Spec {
     let firewall = &spec.firewall;
     Spec {
         version: None,
+        silence: None,
         networks: None,
         description: spec.description,
         defaults: None,
@@ -391,13 +199,13 @@ pub fn normal(spec: Spec) -> Spec {
         tests,
         firewall: Firewall {
             interface: Interface::Sides {
-                ingress: firewall.interface.ingress().map(Several::List),
+                ingress: firewall.interface.ingress().map(OneOrMany::Many),
                 egress: firewall.interface.egress(),
             },
-            snat: Snat::ByFamily {
+            snat: Some(Snat::ByFamily {
                 v4: firewall.snat.of(false),
                 v6: firewall.snat.of(true),
-            },
+            }),
             mss: firewall.mss.clone(),
             forward_policy: Some(firewall.forward_policy.clone().unwrap_or("drop".into())),
             layout: Some(firewall.layout.clone().unwrap_or("auto".into())),
@@ -457,9 +265,8 @@ pub fn first_host(nets: &[String], v6: bool) -> Option<String> {
     }
 }
 
-impl PacketTest {
-    /// Returns the family, if an address other than the client's tells.
-    pub fn is_v6(&self) -> Option<bool> {
+impl TestFamily for PacketTest {
+    fn is_v6(&self) -> Option<bool> {
         let to = text_of(&self.to);
         let mut told = [Some(to.as_str()), Some(&self.reaches), self.snat.as_deref()]
             .into_iter()
@@ -498,9 +305,9 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
     let v6 = forward.target.is_v6();
     let own = options.interface.as_ref();
     let inherited = "the firewall has both";
-    let egress = own.and_then(Interface::egress);
+    let egress = own.and_then(BothSides::egress);
     let egress = egress.or(firewall.interface.egress()).expect(inherited);
-    let ingress = own.and_then(Interface::ingress);
+    let ingress = own.and_then(BothSides::ingress);
     let mut ingress = ingress.or(firewall.interface.ingress()).expect(inherited);
     let hairpin = options.hairpin.unwrap_or(false);
     // The egress interface is not an ingress of clients: `hairpin` admits the hosts there.
@@ -516,13 +323,12 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
     let log = options
         .log
         .and_then(|log| said(log, &forward.name, refuses));
-    let target =
-        Target {
-            ilb: forward.target.ilb.as_ref().map(|one| destination(one)),
-            pod: forward.target.pod.as_ref().map(|pods| {
-                Several::List(pods.to_vec().iter().map(|one| destination(one)).collect())
-            }),
-        };
+    let target = Target {
+        ilb: forward.target.ilb.as_ref().map(|one| destination(one)),
+        pod: forward.target.pod.as_ref().map(|pods| {
+            OneOrMany::Many(pods.to_vec().iter().map(|one| destination(one)).collect())
+        }),
+    };
     let several = target.destinations().len() > 1;
     let mut protocols = options
         .protocol
@@ -534,10 +340,11 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
         name: forward.name.clone(),
         description: forward.description.clone(),
         enabled: None,
-        listen: Several::One(Port::Text(listen.clone())),
+        silence: None,
+        listen: OneOrMany::One(Port::Text(listen.clone())),
         target: target.clone(),
         options: Options {
-            protocol: Some(Several::One(protocol)),
+            protocol: Some(OneOrMany::One(protocol)),
             balance: Some(
                 options
                     .balance
@@ -545,7 +352,7 @@ fn resolved(forward: &Forward, defaults: &Options, firewall: &Firewall) -> Vec<F
                     .unwrap_or(Balance::Random),
             ),
             interface: Some(Interface::Sides {
-                ingress: Some(Several::List(ingress.clone())),
+                ingress: Some(OneOrMany::Many(ingress.clone())),
                 egress: Some(egress.clone()),
             }),
             snat: options
@@ -617,27 +424,25 @@ fn outward(entry: &Outbound, v6: bool, firewall: &Firewall) -> Option<Outbound> 
     let limits = entry.limits.clone().and_then(in_full);
     let refuses = guarded || !deny_from.is_empty() || !deny_to.is_empty() || limits.is_some();
     let all = ["ping", "tcp", "udp"].map(str::to_owned);
-    let mut protocols = entry
-        .protocol
-        .as_ref()
-        .map_or(all.to_vec(), Several::to_vec);
+    let mut protocols = entry.protocol.as_ref().map_or(all.to_vec(), AsList::to_vec);
     protocols.sort_unstable();
     let own = entry.interface.as_ref();
-    let ingress = own.and_then(Interface::ingress);
-    let egress = own.and_then(Interface::egress);
+    let ingress = own.and_then(BothSides::ingress);
+    let egress = own.and_then(BothSides::egress);
     let outer = firewall.interface.ingress().expect("the firewall has one");
     Some(Outbound {
         name: format!("{} {}", entry.name, if v6 { "v6" } else { "v4" }),
         description: entry.description.clone(),
         enabled: None,
+        silence: None,
         allow_from,
         allow_to: Some(allow_to),
         deny_from: Some(deny_from),
         deny_to: Some(deny_to),
-        protocol: Some(Several::List(protocols)),
+        protocol: Some(OneOrMany::Many(protocols)),
         ports: Some(numbers(entry.ports.as_deref().unwrap_or_default())),
         interface: Some(Interface::Sides {
-            ingress: Some(Several::List(ingress.unwrap_or_else(|| {
+            ingress: Some(OneOrMany::Many(ingress.unwrap_or_else(|| {
                 vec![firewall.interface.egress().expect("it has one")]
             }))),
             egress: egress.or_else(|| outer.first().cloned()),
@@ -712,13 +517,14 @@ pub fn of(set: &ForwardSet) -> Spec {
     let firewall = &set.firewall;
     Spec {
         version: None,
+        silence: None,
         description: set.description.as_ref().map(ToString::to_string),
         firewall: Firewall {
             interface: interface(&firewall.ingress, &firewall.egress),
-            snat: Snat::ByFamily {
+            snat: Some(Snat::ByFamily {
                 v4: firewall.snat.v4.map(|snat| snat.to_string()),
                 v6: firewall.snat.v6.map(|snat| snat.to_string()),
-            },
+            }),
             mss: firewall.mss.map(|mss| match mss {
                 target::Mss::Clamp => Mss::Word(mss.to_string()),
                 target::Mss::Bytes(bytes) => Mss::Bytes(bytes),
@@ -771,11 +577,12 @@ fn outbound(entry: &forwards::Outbound) -> Outbound {
         name: format!("{} {}", entry.name, entry.family.as_str()),
         description: entry.description.as_ref().map(ToString::to_string),
         enabled: None,
+        silence: None,
         allow_from: held(&entry.allow_from),
         allow_to: Some(to.collect()),
         deny_from: Some(held(&entry.deny_from)),
         deny_to: Some(held(&entry.deny_to)),
-        protocol: Some(Several::List(protocols)),
+        protocol: Some(OneOrMany::Many(protocols)),
         ports: Some(numbers(&ports.collect::<Vec<_>>())),
         interface: Some(interface(&entry.ingress, &entry.egress)),
         snat: Some(Snat::Any(entry.snat.to_string())),
@@ -786,7 +593,7 @@ fn outbound(entry: &forwards::Outbound) -> Outbound {
 
 fn interface(ingress: &[nvactl::net::Interface], egress: &nvactl::net::Interface) -> Interface {
     Interface::Sides {
-        ingress: Some(Several::List(
+        ingress: Some(OneOrMany::Many(
             ingress.iter().map(ToString::to_string).collect(),
         )),
         egress: Some(egress.to_string()),
@@ -803,7 +610,7 @@ fn forward(forward: &forwards::Forward) -> Forward {
         },
         forwards::TargetKind::Pod => Target {
             ilb: None,
-            pod: Some(Several::List(each.collect())),
+            pod: Some(OneOrMany::Many(each.collect())),
         },
     };
     let v6 = target.is_v6();
@@ -816,10 +623,11 @@ fn forward(forward: &forwards::Forward) -> Forward {
         name: forward.name.to_string(),
         description: forward.description.as_ref().map(ToString::to_string),
         enabled: None,
-        listen: Several::One(Port::Text(forward.listen.to_string())),
+        silence: None,
+        listen: OneOrMany::One(Port::Text(forward.listen.to_string())),
         target,
         options: Options {
-            protocol: Some(Several::One(match forward.protocol {
+            protocol: Some(OneOrMany::One(match forward.protocol {
                 nvactl::net::Protocol::Tcp => Protocol::Tcp,
                 nvactl::net::Protocol::Udp => Protocol::Udp,
             })),

@@ -2,12 +2,10 @@
 
 use crate::forwards::{Limits, Per, Rate};
 use crate::netfilter::limit::PerSecond;
+use crate::yaml::bounds::MOST_CONNECTIONS;
 use crate::yaml::fields::{Fields, number, one_of_words, yes_or_no};
 use crate::yaml::load::Node;
 use crate::yaml::problem::{Problem, ProblemKind};
-
-/// More connections than a machine can track.
-const MOST_CONNECTIONS: u32 = 10_000_000;
 
 /// Reads the limits. A mapping without a rate and a number of connections sets none, which overrides the
 /// defaults.
