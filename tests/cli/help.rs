@@ -98,7 +98,8 @@ fn needs_root(command: &Command) -> Option<bool> {
         | Command::Completions(_)
         | Command::Explain(_)
         | Command::Man
-        | Command::Probe(_) => false,
+        | Command::Probe(_)
+        | Command::Schema => false,
     })
 }
 
