@@ -206,7 +206,10 @@ fn readme_installs_what_the_checksums_name() {
             "release: package",
             "sudo: apt-get install ./nvactl_1.2.3-1_amd64.deb\n",
         ),
-        ("rpm", "sudo: dnf install ./nvactl-1.2.3-1.x86_64.rpm\n"),
+        (
+            "release: rpm",
+            "sudo: dnf install ./nvactl-1.2.3-1.x86_64.rpm\n",
+        ),
         (
             "release: tarball",
             "sudo: install nvactl-1.2.3-x86_64-linux/nvactl /usr/local/bin/\n",

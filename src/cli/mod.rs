@@ -169,12 +169,10 @@ Examples:
     Init(InitArgs),
     /// Print the JSON Schema of a spec, for editors.
     ///
-    /// An editor with a YAML language server then completes keys, explains them, and marks mistakes as they are typed. A
-    /// comment in the first line of a spec names the file of the schema. `nvactl check` finds more: it compares entries.
-    #[command(after_help = "\
-Examples:
-  nvactl schema > forward.schema.json
-  sed -i '1i # yaml-language-server: $schema=forward.schema.json' forward.yaml")]
+    /// An editor with a YAML language server then completes keys, explains them, and marks mistakes as they are typed. The
+    /// first line of the spec names the file: `# yaml-language-server: $schema=forward.schema.json`. `nvactl check` finds
+    /// more: it compares entries.
+    #[command(after_help = "Example:\n  nvactl schema > forward.schema.json")]
     Schema,
     /// Open the connections of a spec's tests in a copy of a machine, where the kernel answers.
     ///

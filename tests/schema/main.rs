@@ -1,6 +1,9 @@
 //! `nvactl schema` against nvactl's own reader, by an independent validator.
 
 mod mistakes;
+#[path = "../pages/mod.rs"]
+#[expect(dead_code, reason = "`tests/blocks.rs` asks for every block")]
+mod pages;
 #[path = "../validator/mod.rs"]
 mod validator;
 
@@ -11,12 +14,9 @@ use std::process::Command;
 
 use nvactl::yaml::form::schema;
 use nvactl::yaml::{self, Code, NetworkFile, ProblemKind, Severity, TestFile};
+use pages::{block, page, root};
 use serde_json::{Value, json};
 use validator::{errors, validator};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// Reads YAML as a validator gets it. `None` if it is no YAML for the other reader.
 fn read(text: &[u8]) -> Option<Value> {
@@ -383,4 +383,28 @@ fn every_key_has_a_description_and_valid_examples() {
         keys > 80 && examples > 60,
         "{keys} keys, {examples} examples"
     );
+}
+
+/// An editor finds the schema where the page puts it.
+#[test]
+fn the_page_puts_the_schema_where_its_modeline_looks() {
+    let text = page("docs/spec.md");
+    let folder = tempfile::tempdir().expect("it can be made");
+    let program = Path::new(env!("CARGO_BIN_EXE_nvactl"));
+    let bin = program.parent().expect("it has one").display();
+    let path = std::env::var("PATH").expect("there is one");
+    let written = Command::new("sh")
+        .args(["-euc", block(&text, "schema: write")])
+        .current_dir(folder.path())
+        .env("PATH", format!("{bin}:{path}"))
+        .status();
+    assert!(written.expect("it runs").success());
+    let spec = block(&text, "schema: modeline");
+    let modeline = spec.lines().next().expect("it has a line");
+    let (_, named) = modeline.split_once("$schema=").expect("it is a modeline");
+    let found = fs::read(folder.path().join(named)).expect("it is there");
+    let found: Value = serde_json::from_slice(&found).expect("it is JSON");
+    let validator = jsonschema::draft7::new(&found).expect("it is a schema");
+    let spec = read(spec.as_bytes()).expect("it is YAML");
+    assert_eq!(errors(&validator, &spec), [""; 0]);
 }

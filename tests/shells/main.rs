@@ -2,12 +2,17 @@
 //!
 //! `typed.py` types into a shell. A shell that is not installed is left out, unless `NVACTL_LAB=required`.
 
+#[path = "../pages/mod.rs"]
+#[expect(dead_code, reason = "`tests/blocks.rs` asks for every block")]
+mod pages;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
+use pages::{block, page};
 
 /// A folder with specs, in which a shell runs.
 struct Folder(tempfile::TempDir);
@@ -341,6 +346,27 @@ fn a_pipe_is_not_read() {
         assert_eq!(output.status.code(), Some(0), "{spec}");
         assert_eq!(String::from_utf8_lossy(&output.stdout), "-\n", "{spec}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{spec}");
+    }
+}
+
+/// The page's lines put each script where its shell reads it.
+#[test]
+fn the_page_says_how_to_install_the_scripts() {
+    let folder = Folder::new();
+    for made in [".config/fish/completions/.keep", ".zfunc/.keep"] {
+        folder.write(made, "");
+    }
+    let text = page("docs/commands.md");
+    let shown = format!("{}\ncomplete -p nvactl\n", block(&text, "shells: install"));
+    let output = folder.run("bash", &["--norc", "-euc", &shown], "");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    for (shell, path) in [
+        ("fish", ".config/fish/completions/nvactl.fish"),
+        ("zsh", ".zfunc/_nvactl"),
+    ] {
+        let read = |path: &str| fs::read_to_string(folder.path().join(path)).expect(path);
+        assert_eq!(read(path), read(shell), "{shell}");
     }
 }
 
