@@ -117,13 +117,24 @@ fn compared(
     let iptables = on.iptables(READ_WAIT);
     let (against, content) = read_file(path, args.family, &iptables, console)?;
     let (have, comparison) = match content {
-        ComparedContent::Rules(have) => {
+        ComparedContent::Rules(mut have) => {
             if let ([(family, _)], None) = (have.as_slice(), args.family) {
-                let left = Family::ALL.into_iter().find(|other| other != family);
+                let family = *family;
+                let left = Family::ALL.into_iter().find(|other| *other != family);
                 if let Some(left) = left.filter(|left| set.has(*left)) {
-                    console.note(format_args!(
-                        "{against} is read as {family} rules: the spec's {left} forwards are not compared"
-                    ));
+                    if is_stdin(path) {
+                        // Each program prints nothing on a machine that has no table of its family.
+                        have.push((left, Ruleset::default()));
+                        have.sort_by_key(|(family, _)| *family);
+                        console.note(format_args!(
+                            "{against} has {family} rules alone, so there are no {left} rules; to compare {family} alone, add: --family {}",
+                            family.as_str()
+                        ));
+                    } else {
+                        console.note(format_args!(
+                            "{against} is read as {family} rules: the spec's {left} forwards are not compared"
+                        ));
+                    }
                 }
             }
             let each = have
@@ -269,6 +280,11 @@ fn rules_of_each(
     let parts = parse::by_family(&parse::text_of(&content.bytes));
     if let [] | [_] = parts.as_slice() {
         let named = parts.first().map(|(named, _)| *named);
+        if let (Some(named), Some(family)) = (named, family)
+            && named != family
+        {
+            return Err(CommandRefusal::OtherFamily { named, family }.into());
+        }
         return Ok(vec![rules(content, family.or(named), iptables, console)?]);
     }
     let meant = |one: &Family| family.is_none_or(|family| family == *one);

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::console::Console;
 use crate::host;
 use crate::kubernetes::KubeName;
+use crate::net::Family;
 use crate::net::words::{counted, quoted};
 use crate::netfilter::token::shell_word;
 
@@ -56,6 +57,8 @@ pub enum CommandRefusal {
     BothStdin,
     #[error("standard input is empty: the command before the pipe printed nothing")]
     EmptyStdin,
+    #[error("the text has {named} rules, and --family asks for {family}")]
+    OtherFamily { named: Family, family: Family },
     #[error("`{name}` is disabled in the spec (enabled: false)")]
     Disabled { name: String },
     #[error("the plan has no such rule; its rules are numbered 1 to {count}")]
@@ -84,6 +87,9 @@ impl CommandRefusal {
                 "run that command alone to see its error; iptables-save prints nothing either on a machine that has no table"
                     .to_owned(),
             ),
+            CommandRefusal::OtherFamily { named, .. } => {
+                Some(format!("use --family {}, or leave it out", named.as_str()))
+            }
             CommandRefusal::NoTests { suggest, .. } => Some(format!(
                 "to print tests that hold what the spec does now: {suggest}"
             )),

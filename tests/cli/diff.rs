@@ -226,11 +226,21 @@ fn a_pipe_may_bring_rules_of_both_families_or_a_spec() {
         .position(|line| line == "COMMAND");
     let named = format!("`<stdin>`: line {}: ", line.unwrap() + 1);
     assert!(run.starts_with("exit 2\n") && run.contains(&named), "{run}");
-    // A text of one family is one, as in a file.
+    // The other program has printed nothing, so that machine has no such rules.
     let run = diff(&v6, &[]);
+    assert!(run.starts_with("exit 1\n") && run.contains("\n+ web "), "{run}");
     assert!(
-        run.ends_with("<stdin> is read as IPv6 rules: the spec's IPv4 forwards are not compared\n"),
+        run.ends_with(
+            "note: <stdin> has IPv6 rules alone, so there are no IPv4 rules; to compare IPv6 alone, add: --family v6\n"
+        ),
         "{run}"
+    );
+    assert_eq!(diff(&v6, &["--family", "v6"]), same);
+    let run = diff(&v6, &["--family", "v4"]);
+    assert_eq!(
+        run,
+        "exit 2\n--- stderr\nerror: `<stdin>`: the text has IPv6 rules, and --family asks for IPv4\n\
+         hint: use --family v6, or leave it out\n"
     );
     // A file of this name still has one.
     fs::write(folder.path().join("-"), BOTH).unwrap();
