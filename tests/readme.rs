@@ -316,10 +316,7 @@ fn every_shown_command_exists() {
 #[test]
 fn the_metrics_recipes_replace_a_file_only_by_a_whole_one() {
     let text = page("docs/metrics.md");
-    for (heading, name, last_good) in [
-        ("## Status", "nvactl.prom", 0),
-        ("## Doctor", "nvactl-doctor.prom", 1),
-    ] {
+    for (heading, name, last_good) in [("## Doctor", "nvactl-doctor.prom", 1)] {
         let recipe = blocks(section(&text, heading), "sh")[0];
         let folder = tempfile::tempdir().expect("there is a place for it");
         let at = folder.path();
