@@ -1,6 +1,7 @@
 //! The commands that report the state of forwards.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -16,9 +17,32 @@ pub struct StatusArgs {
     #[arg(long)]
     pub check: bool,
 
+    /// First load the saved rules again if nvactl's rules are gone, at most three times an hour.
+    ///
+    /// Rules are gone if another program has removed or emptied nvactl's chains, or removed the jumps to them. Other
+    /// differences are only reported. The saved rules are those of `boot enable` and `persist`.
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Also write the metrics to FILE for the textfile collector of `node_exporter`, atomically.
+    ///
+    /// The name must end in .prom. If the folder does not exist, nothing is written. If the status cannot be read, FILE
+    /// has `nvactl_up 0`.
+    #[arg(long, value_name = "FILE", overrides_with = "textfile", value_parser = textfile)]
+    pub textfile: Option<PathBuf>,
+
     /// Output format.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: StatusFormat,
+}
+
+/// Reads the path of a file that the collector reads.
+fn textfile(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let is_read = path.extension().is_some_and(|end| end == "prom");
+    is_read
+        .then_some(path)
+        .ok_or_else(|| "the collector reads only names that end in .prom".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -234,8 +234,10 @@ Examples:
   sudo nvactl status forward.yaml
   sudo nvactl status --check
   sudo nvactl status --format prometheus
+  sudo nvactl status --check --repair
+  sudo nvactl status --textfile /var/lib/prometheus/node-exporter/nvactl.prom
 
-Exit codes: 0 reported; 1 with --check, not in sync; 2 an error.")]
+Exit codes: 0 reported; 1 with --check, not in sync; with --repair, rules are gone and stay so; 2 an error.")]
     Status(StatusArgs),
     /// Find out why a forward does not work, and name the first hop that fails.
     ///
@@ -339,7 +341,6 @@ impl Command {
             | Command::Test(_)
             | Command::History
             | Command::Schema
-            | Command::Status(_)
             | Command::Doctor(_)
             | Command::Probe(_)
             | Command::Trace(_)
@@ -355,6 +356,7 @@ impl Command {
             Command::Render(args) => args.output.is_none(),
             Command::Import(args) => args.output().is_none(),
             Command::Init(args) => args.output().is_none(),
+            Command::Status(args) => !args.repair && args.textfile.is_none(),
             Command::Apply(args) => args.dry_run,
             Command::Remove(args) => args.dry_run,
             Command::Rollback(args) => args.dry_run,

@@ -42,6 +42,12 @@ pub fn run(action: &BootAction, on: HostAccess<'_>, console: &mut Console) -> Re
         BootAction::Disable(lock_timeout) => {
             host::require_root("boot disable")?;
             let disabled = boot::disable(&on.machine(lock_timeout.secs)?)?;
+            if let Some(command) = boot_unit::stops_checks() {
+                console.note(format_args!(
+                    "nvactl-check.timer still checks the rules every minute, and has no saved rules for a repair; to \
+                     stop it: {command}"
+                ));
+            }
             if !disabled.was_enabled {
                 console.say("nvactl.service was not enabled");
                 return Ok(Exit::Done);

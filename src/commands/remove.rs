@@ -5,7 +5,7 @@ use super::error::Result;
 use super::exit::Exit;
 use super::host::HostAccess;
 use crate::cli::Remove;
-use crate::host;
+use crate::host::{self, boot_unit};
 use crate::net::words::counted;
 use crate::ops::ChangeOutcome;
 use crate::ops::remove::{RemoveRequest, remove};
@@ -30,6 +30,13 @@ pub fn run(args: &Remove, on: HostAccess<'_>, console: &mut Console) -> Result<E
         }
     }
     console.remarks(&report.after);
+    if let ChangeOutcome::Made { .. } = report.outcome
+        && let Some(command) = boot_unit::stops_checks()
+    {
+        console.note(format_args!(
+            "nvactl-check.timer still checks the rules every minute, and loads none; to stop it: {command}"
+        ));
+    }
     Ok(match report.outcome {
         ChangeOutcome::Would(_) => Exit::Differs,
         _ if report.partly => Exit::Uncertain,

@@ -10,12 +10,13 @@
 //! Start here:
 //! - the lines of a script and their order: `script`; counters that a rule keeps: `carry`;
 //! - a new option of a forward in a comparison: `drift::fields`;
-//! - another kind of drift: [`drift`].
+//! - another kind of drift: [`drift`]; rules that are gone altogether: [`flushed`].
 
 mod carry;
 pub mod drift;
 mod edit;
 pub mod families;
+pub mod flushed;
 pub mod foreign;
 mod script;
 

@@ -22,6 +22,16 @@ use crate::netfilter::token::shell_word;
 /// The name of the unit.
 pub const NAME: &str = "nvactl.service";
 
+/// The timer that checks the loaded rules, which the operator enables.
+const CHECK_TIMER: &str = "nvactl-check.timer";
+
+/// Returns the command that stops the timer, if it is enabled.
+#[must_use]
+pub fn stops_checks() -> Option<String> {
+    let enabled = units::starts_at_boot(CHECK_TIMER);
+    enabled.then(|| format!("sudo systemctl disable --now {CHECK_TIMER}"))
+}
+
 /// The text of the unit in the package.
 const TEXT: &str = include_str!("../../packaging/nvactl.service");
 /// The program that [`TEXT`] runs, and its state folder.

@@ -225,6 +225,27 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     prepare(path, bytes, mode)?.commit()
 }
 
+/// Replaces or creates a file atomically as [`replace`] does, but replaces a link and not the file that it leads to.
+///
+/// # Errors
+/// If it cannot be written, or is neither a regular file nor a link. The old file stays.
+pub fn replace_name(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
+    let failed = |source| FileError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let end = PathEnd::find_name(path);
+    let end = end.map_err(|unresolved| of_unresolved(path, unresolved, failed))?;
+    let replaced = |kind: FileType| kind.is_file() || kind.is_symlink();
+    if !end.kind.is_none_or(replaced) {
+        return Err(FileError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let prepared = write_beside(path, end, (bytes, mode)).map_err(failed)?;
+    prepared.commit()
+}
+
 /// A file's new content, on disk beside the old file. It is removed if it is dropped without a commit.
 #[derive(Debug)]
 pub struct Prepared {

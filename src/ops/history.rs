@@ -18,6 +18,7 @@ use crate::net::words::counted;
 use crate::netfilter::names::Policy;
 use crate::netfilter::ruleset::Ruleset;
 use crate::netfilter::text::parse;
+use crate::plan::digest::Digest;
 
 /// The facts about a change in the history, beside the rules from before it.
 #[derive(Debug, Default)]
@@ -291,6 +292,21 @@ impl LastLoaded {
                 rules
                     .and_then(Result::ok)
                     .map_or(0, |rules| rules.rule_count())
+            }
+        }
+    }
+
+    /// Returns the digest of nvactl's rules of a family, if it is known.
+    #[must_use]
+    pub fn digest(&self, family: Family) -> Option<Digest> {
+        match (self, family) {
+            (LastLoaded::Change(change), Family::V4) => change.loaded,
+            (LastLoaded::Change(change), Family::V6) => change.loaded_v6,
+            (LastLoaded::Saved(saved), _) => {
+                let owned = saved.owned();
+                let owned = owned.get(family)?;
+                let rules = owned.ruleset().ok()?;
+                Some(owned_digest(&rules, owned.sets_policy))
             }
         }
     }

@@ -7,6 +7,7 @@
 //!            apply, rollback, remove, confirm    the changes of the loaded rules
 //!            trial, packets, flows               connections with the new rules, and connections that exist
 //!            persist, saved, boot, next_boot     the rules of the next boot
+//!            repair                              the saved rules again, after others have flushed them
 //!            adopt                               foreign rules that a change takes out, and their way back
 //!            history                             the changes made so far
 //!            interrupted                         a change whose nvactl was killed
@@ -49,6 +50,7 @@ pub mod records;
 mod refusal;
 mod remark;
 pub mod remove;
+pub mod repair;
 pub mod rollback;
 pub mod saved;
 pub mod splice;

@@ -281,6 +281,19 @@ pub enum Brought {
     Closed,
 }
 
+/// The repairs of rules that other programs took away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repairs {
+    #[serde(default)]
+    pub version: u32,
+    /// How often saved rules were loaded again.
+    pub total: u64,
+    /// When the last repairs began, in seconds since 1970, those that failed included.
+    pub tries: Vec<u64>,
+    /// Whether the last run found rules gone and did not repair them, because there were too many repairs.
+    pub braked: bool,
+}
+
 /// The undo of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Undone {

@@ -94,6 +94,21 @@ pub enum Refusal {
         missing: usize,
         loaded: usize,
     },
+    #[error(
+        "the saved rules cannot be read, so they cannot be loaded again if the loaded rules are gone: {why}"
+    )]
+    UnreadableSaved {
+        /// The fault of the record.
+        why: String,
+    },
+    #[error(
+        "the saved rules were not loaded again, because the record of earlier repairs cannot be read: {why}"
+    )]
+    UnreadableRepairs {
+        /// The fault of the record.
+        why: String,
+        file: String,
+    },
     #[error("no rules are saved for the next boot")]
     NothingSaved,
     #[error("the saved rules were not tested, because no network namespace can be made: {reason}")]
@@ -263,6 +278,13 @@ impl Refusal {
             Refusal::NothingSaved | Refusal::BesideManager { .. } => {
                 Some("to load nvactl's rules at boot: sudo nvactl boot enable".to_owned())
             }
+            Refusal::UnreadableSaved { .. } => {
+                Some("to save the loaded rules: sudo nvactl persist".to_owned())
+            }
+            Refusal::UnreadableRepairs { file, .. } => Some(format!(
+                "to start a new record: sudo rm {}",
+                shell_word(file)
+            )),
             Refusal::NoNamespace { .. } | Refusal::NoChangeYet => None,
             Refusal::Uneditable { file, .. } => Some(format!(
                 "delete the lines that name NVACTL, then run the command again: sudoedit {}",

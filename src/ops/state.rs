@@ -10,7 +10,8 @@ use thiserror::Error;
 use tracing::debug;
 
 use super::records::{
-    Begun, Booted, Change, Decision, LastDecision, Pending, SavedState, VERSION_WITH_FOREIGN,
+    Begun, Booted, Change, Decision, LastDecision, Pending, Repairs, SavedState, VERSION,
+    VERSION_WITH_FOREIGN,
 };
 use crate::host::file::{self, FileError};
 use crate::host::folder::{self, FolderError};
@@ -177,7 +178,7 @@ impl State {
     }
 
     /// Returns every file and folder of this namespace alone.
-    fn records(&self) -> [PathBuf; 8] {
+    fn records(&self) -> [PathBuf; 9] {
         [
             self.history(),
             self.pending_file(),
@@ -187,6 +188,7 @@ impl State {
             self.saved_file(),
             self.saved_before_file(),
             self.booted_file(),
+            self.repairs_file(),
         ]
     }
 
@@ -295,6 +297,12 @@ impl State {
 
     fn booted_file(&self) -> PathBuf {
         self.folder.join(format!("booted-{}.json", self.key))
+    }
+
+    /// Returns the path of the record of repairs.
+    #[must_use]
+    pub fn repairs_file(&self) -> PathBuf {
+        self.folder.join(format!("repairs-{}.json", self.key))
     }
 
     fn history(&self) -> PathBuf {
@@ -445,6 +453,26 @@ impl State {
     /// When it cannot be written.
     pub fn set_booted(&self, booted: &Booted) -> Result<(), StateError> {
         write_json(&self.booted_file(), booted)
+    }
+
+    /// Reads the record of repairs; an empty one if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn repairs(&self) -> Result<Repairs, StateError> {
+        Ok(read_json(&self.repairs_file())?.unwrap_or_default())
+    }
+
+    /// Writes the record of repairs.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_repairs(&self, repairs: &Repairs) -> Result<(), StateError> {
+        let repairs = Repairs {
+            version: VERSION,
+            ..repairs.clone()
+        };
+        write_json(&self.repairs_file(), &repairs)
     }
 
     /// Whether this namespace has no history.

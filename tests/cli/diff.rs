@@ -228,7 +228,10 @@ fn a_pipe_may_bring_rules_of_both_families_or_a_spec() {
     assert!(run.starts_with("exit 2\n") && run.contains(&named), "{run}");
     // The other program has printed nothing, so that machine has no such rules.
     let run = diff(&v6, &[]);
-    assert!(run.starts_with("exit 1\n") && run.contains("\n+ web "), "{run}");
+    assert!(
+        run.starts_with("exit 1\n") && run.contains("\n+ web "),
+        "{run}"
+    );
     assert!(
         run.ends_with(
             "note: <stdin> has IPv6 rules alone, so there are no IPv4 rules; to compare IPv6 alone, add: --family v6\n"

@@ -52,7 +52,7 @@ fn the_rules_of_another_machine_come_by_a_pipe(backend: Backend) {
     let written = here.feed("sh", &["-ec", "cat > /run/spec.yaml"], BOTH);
     assert!(written.status.success(), "{written:?}");
     let compare = || {
-        let saved = other.run("iptables-save && ip6tables-save");
+        let saved = other.shell("iptables-save && ip6tables-save");
         let args = ["diff", "/run/spec.yaml", "--against", "-"];
         nvactl(&here, &args, &saved)
     };
@@ -70,7 +70,10 @@ fn the_rules_of_another_machine_come_by_a_pipe(backend: Backend) {
     other.run("ip6tables -F NVACTL-FORWARD");
     let said = compare();
     assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.stdout.contains("missing, IPv6 filter: "), "{said:?}");
+    assert!(
+        said.stdout.contains("missing, ip6tables filter: "),
+        "{said:?}"
+    );
 }
 
 lab_test!(drift_is_named);

@@ -133,6 +133,7 @@ mod random_machine;
 mod random_specs;
 mod reach;
 mod rehearsal;
+mod repair;
 mod report;
 mod round_trip;
 #[path = "../rules/mod.rs"]
@@ -150,6 +151,7 @@ mod suggested;
 mod survey;
 mod sysctl;
 mod takeover;
+mod textfile;
 mod trace;
 mod traffic;
 mod transaction;

@@ -37,7 +37,7 @@ fn a_removal_is_refused_while_a_change_waits(backend: Backend) {
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.stderr.starts_with(refused), "{said:?}");
 
-    host.shell("echo garbage > /var/lib/nvactl/pending-*.json");
+    host.shell("for file in /var/lib/nvactl/pending-*.json; do echo garbage > $file; done");
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
@@ -58,7 +58,9 @@ fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) {
     assert_eq!(nvactl(&host, &["persist"], "").code, 0);
     host.shell(
         "mkdir -p /etc/systemd/system/sysinit.target.wants
-         ln -s /usr/lib/systemd/system/nvactl.service /etc/systemd/system/sysinit.target.wants",
+         ln -s /usr/lib/systemd/system/nvactl.service /etc/systemd/system/sysinit.target.wants
+         mkdir -p /etc/systemd/system/timers.target.wants
+         ln -s /usr/lib/systemd/system/nvactl-check.timer /etc/systemd/system/timers.target.wants",
     );
     let said = script(&host, "prerm", "remove");
     assert_eq!(said.code, 0, "{said:?}");
@@ -67,6 +69,7 @@ fn a_removal_leaves_the_rules_and_says_how_to_remove_them(backend: Backend) {
         "nvactl:   nvactl remove\n",
         "nvactl: the files in /etc/iptables hold rules of nvactl",
         "nvactl: nvactl.service was enabled: nothing loads the rules at the next boot",
+        "nvactl: nvactl-check.timer was enabled: nothing checks the rules, and nvactl.prom becomes old",
     ] {
         assert!(said.stderr.contains(told), "{told}: {said:?}");
     }
@@ -97,12 +100,14 @@ fn a_purge_deletes_all_but_the_specs(backend: Backend) {
         0
     );
     host.shell(
-        "mkdir -p /etc/nvactl /etc/systemd/system/sysinit.target.wants
+        "mkdir -p /etc/nvactl /etc/systemd/system/sysinit.target.wants /etc/systemd/system/timers.target.wants
          touch /etc/nvactl/forward.yaml
+         echo NVACTL_CHECK=--repair > /etc/nvactl/check.env
+         ln -s /usr/lib/systemd/system/nvactl-check.timer /etc/systemd/system/timers.target.wants
          ln -s /usr/lib/systemd/system/nvactl.service /etc/systemd/system/sysinit.target.wants",
     );
     let files = "find /var/lib/nvactl /etc/sysctl.d/99-nvactl.conf /etc/nvactl /etc/systemd \
-                 -name '*nvactl*' -o -name forward.yaml 2>/dev/null || true";
+                 -name '*nvactl*' -o -name forward.yaml -o -name check.env 2>/dev/null || true";
     let before = host.shell(files);
     assert_eq!(script(&host, "postrm", "remove").code, 0);
     assert_eq!(host.shell(files), before);

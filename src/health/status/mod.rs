@@ -3,7 +3,7 @@
 
 mod cut_off;
 mod jumps;
-mod prometheus;
+pub mod prometheus;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +47,8 @@ pub struct StatusReport {
     pub ipv6: Option<MachineStatus>,
     /// A change that waits for its confirmation, in words.
     pub pending: Option<String>,
+    /// The repairs of rules that other programs took away; `None` if their number cannot be read.
+    pub repairs: Option<RepairCount>,
     pub conntrack: Option<Tracked>,
     /// The ports in use of each source address; `None` if conntrack entries cannot be listed.
     pub snat: Option<Vec<SnatPorts>>,
@@ -60,6 +62,15 @@ pub struct StatusReport {
     pub firewall: Vec<FieldChange>,
     pub drift: Vec<Drift>,
     pub before_jumps: Vec<BeforeJump>,
+}
+
+/// The repairs of rules that other programs took away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RepairCount {
+    /// How often saved rules were loaded again.
+    pub total: u64,
+    /// Whether rules are gone and stay so, because there were too many repairs.
+    pub braked: bool,
 }
 
 /// The machine's settings for one family.

@@ -9,7 +9,7 @@ use rows::{
     PER_FORWARD, PER_OUTBOUND, PER_SOURCE, labels, number, outbound_labels, write_each, write_state,
 };
 
-use super::{MachineStatus, Row, StatusReport};
+use super::{MachineStatus, RepairCount, Row, StatusReport};
 use crate::health::rules_file::RulesFile;
 use crate::net::Family;
 use crate::netfilter::names::{Policy, TableName};
@@ -22,25 +22,65 @@ struct Metric {
     value: Option<u64>,
 }
 
+impl Metric {
+    /// Formats the metric with its HELP and TYPE line; nothing if it has no value.
+    fn text(&self) -> String {
+        let Metric {
+            name,
+            kind,
+            help,
+            value,
+        } = self;
+        value.map_or_else(String::new, |value| {
+            format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+        })
+    }
+}
+
+fn up(value: u64) -> Metric {
+    Metric {
+        name: "nvactl_up",
+        kind: "gauge",
+        help: "Whether the other metrics could be read.",
+        value: Some(value),
+    }
+}
+
+/// Returns the metrics of repairs, without a value if they are not known.
+fn repairs(count: Option<RepairCount>) -> [Metric; 2] {
+    [
+        Metric {
+            name: "nvactl_repairs_total",
+            kind: "counter",
+            help: "How often the saved rules were loaded again, because nvactl's rules were gone.",
+            value: count.map(|count| count.total),
+        },
+        Metric {
+            name: "nvactl_repair_braked",
+            kind: "gauge",
+            help: "Whether nvactl's rules are gone and are not loaded again, because that happened too often.",
+            value: count.map(|count| u64::from(count.braked)),
+        },
+    ]
+}
+
+/// Returns the metrics when the status cannot be read.
+#[must_use]
+pub fn down(count: Option<RepairCount>) -> String {
+    let [total, braked] = repairs(count);
+    [up(0), total, braked].iter().map(Metric::text).collect()
+}
+
 impl StatusReport {
     /// Returns all metrics, each with its HELP and TYPE line.
     #[must_use]
     pub fn prometheus(&self) -> String {
-        let mut out = String::new();
+        let mut out = up(1).text();
         let of_machine = [self.machine(), self.conntrack(), self.ipv6()];
-        for metric in of_machine.into_iter().flatten() {
-            let Metric {
-                name,
-                kind,
-                help,
-                value,
-            } = metric;
-            if let Some(value) = value {
-                let _ = writeln!(
-                    out,
-                    "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-                );
-            }
+        let of_machine = of_machine.iter().flatten();
+        let repairs = repairs(self.repairs);
+        for metric in of_machine.chain(&repairs) {
+            out.push_str(&metric.text());
         }
         self.write_before_jumps(&mut out);
         write_each(
@@ -320,6 +360,10 @@ mod tests {
             machine: machine(),
             ipv6: None,
             pending: None,
+            repairs: Some(RepairCount {
+                total: 14,
+                braked: false,
+            }),
             conntrack: Some(Tracked {
                 entries: 1,
                 limit: 2,
@@ -416,7 +460,7 @@ mod tests {
             assert!(!samples.contains(&sample), "{sample} twice");
             samples.push(sample);
         }
-        assert_eq!(kinds.len(), 33);
+        assert_eq!(kinds.len(), 36);
         let live = |line: &&str| line.contains("_live_") && !line.starts_with('#');
         assert_eq!(text.lines().filter(live).count(), 4);
         for line in [
@@ -444,6 +488,30 @@ mod tests {
         ] {
             assert!(text.lines().any(|one| one == line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_status_that_cannot_be_read_has_metrics_of_its_own() {
+        let names = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_owned).collect()
+        };
+        let count = RepairCount {
+            total: 2,
+            braked: true,
+        };
+        assert_eq!(
+            names(&down(Some(count))),
+            [
+                "nvactl_up 0",
+                "nvactl_repairs_total 2",
+                "nvactl_repair_braked 1"
+            ]
+        );
+        assert_eq!(names(&down(None)), ["nvactl_up 0"]);
+        let text = status().prometheus();
+        assert!(text.contains("\nnvactl_up 1\n"), "{text}");
+        assert!(text.contains("\nnvactl_repairs_total 14\n"), "{text}");
     }
 
     #[test]

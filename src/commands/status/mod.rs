@@ -1,10 +1,13 @@
 //! `nvactl status`: the state of each forward, and of the machine around it.
 
+mod repair;
+mod textfile;
+
 use std::fmt::Write as _;
 
 use super::console::Console;
 use super::disabled::{disabled, disabled_words};
-use super::error::{Error, Result};
+use super::error::{Error, Result, fail};
 use super::exit::Exit;
 use super::families::{prefix, warn_of_unread_v6};
 use super::host::{HostAccess, READ_WAIT};
@@ -17,8 +20,8 @@ use crate::health::counts;
 use crate::health::rules_file::RulesFile;
 use crate::health::snat_ports::snat_ports;
 use crate::health::status::{
-    BeforeJump, ForwardState, LiveRules, MachineStatus, OutboundRow, Row, StatusReport, Tracked,
-    before_jumps, drift, outbound_rows, rows,
+    BeforeJump, ForwardState, LiveRules, MachineStatus, OutboundRow, RepairCount, Row,
+    StatusReport, Tracked, before_jumps, drift, outbound_rows, rows,
 };
 use crate::host::iptables::{self, Iptables};
 use crate::host::survey;
@@ -34,7 +37,51 @@ use crate::ops::next_boot::{look, unit_fault};
 use crate::ops::{families, name_interrupted};
 use crate::plan::MARKED;
 
+/// Repairs the rules, reports the status, and writes the metrics, as far as each was asked for. A step that fails does
+/// not stop the steps behind it.
 pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
+    if args.repair || args.textfile.is_some() {
+        host::require_root("status")?;
+    }
+    let repaired = if args.repair {
+        repair::run(on, console)
+    } else {
+        Ok(Exit::Done)
+    };
+    let reported = report(args, on, console);
+    let written = args.textfile.as_deref().map_or(Ok(()), |file| {
+        textfile::write(file, reported.as_ref().ok(), on, console)
+    });
+    let checked = reported.map(|status| {
+        if args.check && !status.in_sync {
+            Exit::Differs
+        } else {
+            Exit::Done
+        }
+    });
+    worst([repaired, checked, written.map(|()| Exit::Done)], console)
+}
+
+/// Returns the result with the highest exit code, and prints the errors of the others.
+fn worst(results: [Result<Exit>; 3], console: &mut Console) -> Result<Exit> {
+    let code = |result: &Result<Exit>| match result {
+        Ok(exit) => exit.code(),
+        Err(error) => error.exit_code(),
+    };
+    let mut worst = Ok(Exit::Done);
+    for mut result in results {
+        if code(&result) > code(&worst) {
+            std::mem::swap(&mut result, &mut worst);
+        }
+        if let Err(error) = result {
+            fail(&error.of_command("status"), console);
+        }
+    }
+    worst
+}
+
+/// Reads the status and prints it.
+fn report(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<StatusReport> {
     let (source, set) = load_applied_spec(args.spec.spec.as_deref(), on, console)?;
     host::require_root("status")?;
     let iptables = on.iptables(READ_WAIT);
@@ -101,6 +148,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         machine: around.v4,
         ipv6: around.v6,
         pending: told_of(state.as_ref())?,
+        repairs: repair::count(state.as_ref()),
         conntrack: network::tracked().map(|(entries, limit)| Tracked {
             entries,
             limit,
@@ -126,11 +174,7 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
         StatusFormat::Json => console.say_json(&status)?,
         StatusFormat::Prometheus => console.print_exact(&status.prometheus()),
     }
-    Ok(if args.check && !in_sync {
-        Exit::Differs
-    } else {
-        Exit::Done
-    })
+    Ok(status)
 }
 
 /// Reads the connections of the families. `None` with a warning if they cannot be listed.
@@ -209,6 +253,9 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
     if let Some(pending) = &status.pending {
         line("pending", pending.clone());
     }
+    if let Some(words) = status.repairs.and_then(repairs_words) {
+        line("repairs", words);
+    }
     if !status.forwards.is_empty() || status.outbound.is_empty() {
         let rows = status.forwards.iter();
         let described = rows.clone().any(|row| row.description.is_some());
@@ -245,6 +292,19 @@ fn text(status: &StatusReport, disabled: &[Name], apply: &str, doctor: &str) -> 
         out.push_str(&before_jump(chain, doctor));
     }
     out
+}
+
+/// Describes the repairs so far; nothing if there was none.
+fn repairs_words(repairs: RepairCount) -> Option<String> {
+    let RepairCount { total, braked } = repairs;
+    let words = match (total, braked) {
+        (0, false) => return None,
+        (_, false) => format!("{total}"),
+        (_, true) => {
+            format!("{total}; rules are gone and stay so, after too many repairs within an hour")
+        }
+    };
+    Some(words)
 }
 
 /// Describes the connection table. The fix stands last, so that it can be pasted.
