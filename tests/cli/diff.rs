@@ -242,7 +242,7 @@ fn a_pipe_may_bring_rules_of_both_families_or_a_spec() {
     let run = diff(&v6, &["--family", "v4"]);
     assert_eq!(
         run,
-        "exit 2\n--- stderr\nerror: `<stdin>`: the text has IPv6 rules, and --family asks for IPv4\n\
+        "exit 2\n--- stderr\nerror: cannot read the rules in `<stdin>`: the text has IPv6 rules, and --family asks for IPv4\n\
          hint: use --family v6, or leave it out\n"
     );
     // A file of this name still has one.
