@@ -1,7 +1,26 @@
 # Completes nvactl in bash 4.4 and later. nvactl itself prints the words, and bash completes paths.
+
+# Sets `plain` to a word without its quotes.
+_nvactl_unquote() {
+  local word=$1 quote='' c i
+  plain=''
+  for ((i = 0; i < ${#word}; i++)); do
+    c=${word:i:1}
+    if [[ $c == \\ && -z $quote ]] || [[ $quote == \" && ${word:i:2} == \\[\"\\\$\`] ]]; then
+      i=$((i + 1)) plain+=${word:i:1}
+    elif [[ -z $quote && $c == [\"\'] ]]; then
+      quote=$c
+    elif [[ -n $quote && $c == "$quote" ]]; then
+      quote=''
+    else
+      plain+=$c
+    fi
+  done
+}
+
 _nvactl() {
   local -a words=() lines=()
-  local word at=0 i rest=$COMP_LINE current='' paths last=${COMP_WORDS[COMP_CWORD]}
+  local word plain at=0 i rest=$COMP_LINE current='' paths last=${COMP_WORDS[COMP_CWORD]}
   COMPREPLY=()
   # bash splits words at `=` and `:`. One that has no blank before it belongs to the word before.
   for ((i = 0; i <= COMP_CWORD || i < ${#COMP_WORDS[@]}; i++)); do
@@ -18,7 +37,8 @@ _nvactl() {
   # The word at the cursor ends there.
   words[at]=$current
   for i in "${!words[@]}"; do
-    word=${words[i]//[\\\"\']/}
+    _nvactl_unquote "${words[i]}"
+    word=$plain
     # shellcheck disable=SC2088 # bash has not expanded it.
     [[ $word == '~/'* ]] && word=$HOME/${word#'~/'}
     words[i]=$word

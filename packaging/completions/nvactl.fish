@@ -14,15 +14,17 @@ function __nvactl_words
     string join \n -- $lines[2..-1]
     set -l option (string match -r -- '^--[^=]*=' $current)
     set -l value (string replace -r -- '^--[^=]*=' '' $current)
-    set -l paths
+    # The empty command has no completions of its own, so fish offers files. It knows its own quotes.
+    set -l paths (complete -C "'' $value")
     switch $lines[1]
         case SPEC
-            set paths (__fish_complete_path $value | string match -r -- '^[^\t]*(?:/|\.yaml)(?:\t.*)?$')
-            count $paths >/dev/null; or set paths (__fish_complete_path $value)
+            set -l specs (string match -r -- '^[^\t]*(?:/|\.yaml)(?:\t.*)?$' $paths)
+            count $specs >/dev/null; and set paths $specs
         case FOLDER
-            set paths (__fish_complete_path $value | string match -r -- '^[^\t]*/(?:\t.*)?$')
+            set paths (string match -r -- '^[^\t]*/(?:\t.*)?$' $paths)
         case FILE
-            set paths (__fish_complete_path $value)
+        case '*'
+            return
     end
     string replace -r -- '^' "$option" $paths
 end

@@ -33,9 +33,19 @@ impl Folder {
                 entries.collect::<String>()
             )
         };
+        // A single name, which stands on the line at once.
+        let named = |name: &str| {
+            format!(
+                "firewall: {{interface: eth0, snat: 10.3.0.4}}\n\
+                 forwards: [{{name: {name}, listen: 80, target: {{pod: 10.0.0.1:80}}}}]\n"
+            )
+        };
         folder.write("forward.yaml", &spec(&["web", "web-2", "dns"]));
         folder.write("other spec.yaml", &spec(&["alpha", "beta.x"]));
         folder.write("teams/web.yaml", &spec(&["team"]));
+        folder.write("it's.yaml", &named("quoted"));
+        folder.write("its.yaml", &named("another"));
+        folder.write("a\"b.yaml", &named("double"));
         folder.write("notes.txt", "");
         folder.write("night.yaml", "");
         folder.write("broken.yaml", "forwards: [");
@@ -133,7 +143,7 @@ fn is_required() -> bool {
 }
 
 /// The lines, the key, and the line as it stands then. Every shell writes these alike.
-const LINES: [(&str, &str, &str); 14] = [
+const LINES: [(&str, &str, &str); 17] = [
     ("nvactl expl", "one", "nvactl explain"),
     ("nvactl boot ena", "one", "nvactl boot enable"),
     ("nvactl explain --forw", "one", "nvactl explain --forward"),
@@ -161,6 +171,21 @@ const LINES: [(&str, &str, &str); 14] = [
         "nvactl explain \"other spec.yaml\" --forward=be",
         "one",
         "nvactl explain \"other spec.yaml\" --forward=beta.x",
+    ),
+    (
+        "nvactl explain \"it's.yaml\" --forward ",
+        "one",
+        "nvactl explain \"it's.yaml\" --forward quoted",
+    ),
+    (
+        "nvactl explain it\\'s.yaml --forward ",
+        "one",
+        "nvactl explain it\\'s.yaml --forward quoted",
+    ),
+    (
+        "nvactl explain \"a\\\"b.yaml\" --forward ",
+        "one",
+        "nvactl explain \"a\\\"b.yaml\" --forward double",
     ),
     (
         "nvactl explain ~/teams --forward te",
@@ -286,6 +311,21 @@ fn fish_completes() {
         !folder.path().join("made").exists(),
         "a name was run as a command"
     );
+    // fish quotes what it completes in its own way.
+    for (line, wanted) in [
+        ("nvactl check ~/tea", "~/teams/"),
+        ("nvactl check \"oth", "other spec.yaml"),
+        ("nvactl check other\\ s", "other spec.yaml"),
+        ("nvactl --state-dir=~/t", "--state-dir=~/teams/"),
+    ] {
+        assert_eq!(completed(line), [wanted], "{line}");
+    }
+    // `ls`, which fish asks about paths otherwise, takes these for options.
+    for option in ["-x.yaml", "--help"] {
+        folder.write(option, "");
+    }
+    let shown = completed("nvactl check ");
+    assert!(shown.contains(&"forward.yaml".to_owned()), "{shown:?}");
 }
 
 /// A word as fish reads it.
