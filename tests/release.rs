@@ -112,6 +112,54 @@ fn the_package_says_which_version_it_is() {
     );
 }
 
+/// The crate has all files that README leads to, and cargo has nothing to say. There is no address that it could name.
+#[test]
+fn the_crate_is_packaged_without_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "package",
+            "--no-verify",
+            "--no-metadata",
+            "--allow-dirty",
+            "--locked",
+            "--offline",
+            "--quiet",
+        ])
+        .arg("--target-dir")
+        .arg(folder.path())
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    let crates = fs::read_dir(folder.path().join("package")).unwrap();
+    let mut crates = crates.map(|entry| entry.unwrap().path());
+    let packed = crates.find(|path| path.extension().is_some_and(|end| end == "crate"));
+    let listed = Command::new("tar")
+        .arg("-tzf")
+        .arg(packed.unwrap())
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let files: Vec<&str> = listed
+        .lines()
+        .filter_map(|line| Some(line.split_once('/')?.1))
+        .collect();
+    for link in page("README.md").split("](").skip(1) {
+        let path = link.split([')', '#']).next().unwrap();
+        if path.is_empty() || path.contains("://") {
+            continue;
+        }
+        let path = path.trim_end_matches('/');
+        let inside = format!("{path}/");
+        let found = files
+            .iter()
+            .any(|file| *file == path || file.starts_with(&inside));
+        assert!(found, "README leads to {path}, which the crate lacks");
+    }
+}
+
 /// A release that the file system serves, and a machine on which `sudo` only says what it would do.
 struct Release {
     folder: tempfile::TempDir,

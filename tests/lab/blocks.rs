@@ -315,3 +315,77 @@ fn the_commands_that_count_the_traffic_of_connections(backend: Backend) {
         );
     }
 }
+
+lab_test!(either the_commands_of_the_timer);
+/// `systemctl` starts no unit here, so a script does what the service says.
+fn the_commands_of_the_timer(backend: Backend) {
+    let desk = desk(backend);
+    let host = &desk.lab.firewall;
+    install(host);
+    let (boot, metrics) = (page("docs/boot.md"), page("docs/metrics.md"));
+    let service = page("packaging/nvactl-check.service");
+    let command = service
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="));
+    let command = command.expect("it starts a program");
+    let command = command.replace("/usr/bin/nvactl", "/usr/local/bin/nvactl");
+    stand_in(
+        host,
+        "systemctl",
+        &format!(
+            "echo \"$*\" >> /run/systemctl
+             case \"$*\" in *nvactl-check.service | *nvactl-check.timer)
+               NVACTL_CHECK=$(sed -n s/^NVACTL_CHECK=//p /etc/nvactl/check.env || true)
+               {command}
+             esac"
+        ),
+    );
+    let prepared = "sudo mkdir -p /etc/nvactl /etc/systemd/system /var/lib/node_exporter /var/lib/prometheus/node-exporter
+        sudo nvactl apply forward.yaml
+        sudo nvactl sysctl enable --persist";
+    ended(desk.on_firewall(prepared), 0);
+    ended(desk.on_firewall(block(&boot, "lab: boot unit")), 0);
+    ended(desk.on_firewall(block(&metrics, "lab: timer")), 0);
+    let written = |folder: &str| host.run(&format!("cat {folder}/nvactl.prom"));
+    assert!(written("/var/lib/prometheus/node-exporter").contains("nvactl_up 1\n"));
+    host.run("rm /var/lib/prometheus/node-exporter/nvactl.prom");
+    ended(
+        desk.on_firewall(&format!("sudo {}", block(&metrics, "metrics: status"))),
+        0,
+    );
+    assert!(written("/var/lib/prometheus/node-exporter").contains("nvactl_up 1\n"));
+
+    host.run("iptables -F");
+    assert!(!is_forwarded(&desk));
+    ended(desk.on_firewall(block(&boot, "lab: timer that repairs")), 0);
+    assert!(is_forwarded(&desk));
+
+    host.run("iptables -t nat -F");
+    ended(
+        desk.on_firewall(block(&metrics, "lab: options of the timer")),
+        0,
+    );
+    assert!(is_forwarded(&desk));
+    assert!(written("/var/lib/node_exporter").contains("nvactl_repairs_total 2\n"));
+
+    for unit in ["nvactl-check.service", "nvactl-check.timer"] {
+        desk.write(
+            &format!("/run/op/{unit}"),
+            &page(&format!("packaging/{unit}")),
+        );
+    }
+    ended(
+        desk.on_firewall(block(&metrics, "lab: timer of the tarball")),
+        0,
+    );
+    let installed = host.run("cat /etc/systemd/system/nvactl-check.service");
+    assert!(
+        installed.contains("ExecStart=/usr/local/bin/nvactl status"),
+        "{installed}"
+    );
+    assert!(host.exists("/etc/systemd/system/nvactl-check.timer"));
+    assert_eq!(
+        host.run("cat /run/systemctl").lines().last(),
+        Some("daemon-reload")
+    );
+}
