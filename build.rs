@@ -14,13 +14,17 @@ fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let version = env::var("CARGO_PKG_VERSION").expect("cargo sets it");
     let is_release = env::var_os("PROFILE").is_some_and(|profile| profile == "release");
-    let commit = match env::var("NVACTL_COMMIT") {
-        Ok(given) => Some(given),
-        Err(_) if is_release => checked_out(&root),
-        Err(_) => None,
+    let commit = match env::var_os("NVACTL_COMMIT") {
+        Some(given) => Some(given.to_string_lossy().into_owned()),
+        None if is_release => checked_out(&root),
+        None => None,
     };
-    let version = match commit.filter(|commit| is_printable(commit)) {
-        Some(commit) => format!("{version} ({commit})"),
+    let version = match commit.map(|commit| in_brackets(&commit)) {
+        Some(Ok(commit)) => format!("{version} {commit}"),
+        Some(Err(reason)) => {
+            println!("cargo:warning=the version names no commit: {reason}");
+            version
+        }
         None => version,
     };
     println!("cargo:rustc-env=NVACTL_VERSION={version}");
@@ -77,8 +81,17 @@ fn git(root: &Path, args: &[&str]) -> Option<String> {
     (!line.is_empty()).then(|| line.to_owned())
 }
 
-/// Whether a text fits into a line of cargo's and into the brackets.
-fn is_printable(text: &str) -> bool {
+/// Returns a commit in brackets, or the reason why it does not fit into them or into a line of cargo's.
+fn in_brackets(commit: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '-' | '.' | '_' | '+');
-    !text.is_empty() && text.chars().all(allowed)
+    match commit.chars().find(|c| !allowed(*c)) {
+        _ if commit.is_empty() => {
+            Err("NVACTL_COMMIT is empty: set it to a commit, or unset it".to_owned())
+        }
+        Some(found) => Err(format!(
+            "NVACTL_COMMIT has `{}`, which is not one of A-Z a-z 0-9 space - . _ +",
+            found.escape_default()
+        )),
+        None => Ok(format!("({commit})")),
+    }
 }

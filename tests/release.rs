@@ -4,7 +4,7 @@
 mod pages;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pages::{block, page, root};
@@ -44,7 +44,7 @@ fn every_action_is_pinned_by_its_commit() {
 
 /// No crate has that name, so a stranger could register it.
 #[test]
-fn nobody_is_sent_to_a_registry_for_nvactl() {
+fn no_page_names_a_registry_for_nvactl() {
     let mut pages = workflows();
     let docs = fs::read_dir(root().join("docs")).expect("it can be listed");
     let docs = docs.map(|entry| entry.expect("it can be listed").path());
@@ -146,17 +146,68 @@ fn the_crate_is_packaged_without_a_warning() {
         .lines()
         .filter_map(|line| Some(line.split_once('/')?.1))
         .collect();
-    for link in page("README.md").split("](").skip(1) {
-        let path = link.split([')', '#']).next().unwrap();
-        if path.is_empty() || path.contains("://") {
-            continue;
+    for link in linked("README.md") {
+        let found = files.iter().any(|file| Path::new(file).starts_with(&link));
+        assert!(found, "README leads to {link:?}, which the crate lacks");
+    }
+}
+
+/// The files of a page's links, by their paths from the root.
+fn linked(path: &str) -> Vec<PathBuf> {
+    let text = page(path);
+    let links = text.split("](").skip(1);
+    let links = links.filter_map(|link| link.split([')', '#']).next());
+    let files = links.filter(|link| !link.is_empty() && !link.contains("://"));
+    let folder = PathBuf::from(path);
+    let folder = folder.parent().expect("a page is in a folder");
+    let files = files.map(|file| match file.strip_prefix("../") {
+        Some(file) => PathBuf::from(file),
+        None => folder.join(file),
+    });
+    files.collect()
+}
+
+/// Both packages have the pages below one folder, and every file to which README and `docs/` link.
+#[test]
+fn the_links_of_the_pages_work_in_the_packages() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut links: Vec<PathBuf> = linked("README.md");
+    for page in fs::read_dir(root().join("docs")).expect("it can be listed") {
+        let name = page.expect("it can be listed").file_name();
+        let name = name.to_str().expect("it is UTF-8");
+        if name.ends_with(".md") {
+            links.extend(linked(&format!("docs/{name}")));
         }
-        let path = path.trim_end_matches('/');
-        let inside = format!("{path}/");
-        let found = files
-            .iter()
-            .any(|file| *file == path || file.starts_with(&inside));
-        assert!(found, "README leads to {path}, which the crate lacks");
+    }
+    assert!(links.len() > 100, "{links:?}");
+    for (package, form) in [
+        (
+            "deb",
+            "  [\"SOURCE\", \"usr/share/doc/nvactl/FOLDER\", \"644\"],\n",
+        ),
+        (
+            "generate-rpm",
+            "  { source = \"SOURCE\", dest = \"/usr/share/doc/nvactl/FOLDER\", mode = \"644\", doc = true },\n",
+        ),
+    ] {
+        let table = format!("\n[package.metadata.{package}]\n");
+        let (_, table) = manifest.split_once(&table).expect(package);
+        let table = table.split("\n[").next().expect(package);
+        let installs = |source: &str, folder: &str| {
+            table.contains(&form.replace("SOURCE", source).replace("FOLDER", folder))
+        };
+        for link in &links {
+            let link = link.to_str().expect("it is UTF-8");
+            let is_there = match link.split_once('/') {
+                Some((folder @ (".github" | "docs"), _)) => {
+                    installs(&format!("{folder}/*.md"), &format!("{folder}/"))
+                }
+                Some(("examples", _)) => installs("examples/**/*", "examples/"),
+                Some(_) => false,
+                None => installs(link, ""),
+            };
+            assert!(is_there, "{package} lacks {link}");
+        }
     }
 }
 
@@ -329,7 +380,7 @@ fn tests_run(programs: &[(&str, &str)]) -> (Option<i32>, String, String) {
     )
 }
 
-/// Nobody waits minutes for a build whose tests then cannot run.
+/// A build takes minutes, and its tests would not run.
 #[test]
 fn the_tests_say_at_once_that_they_need_root() {
     let told = "tests/run: the lab needs root, so its tests run by sudo\n";

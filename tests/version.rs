@@ -13,6 +13,7 @@ struct Built {
 #[derive(Debug)]
 struct Lines {
     version: String,
+    warnings: Vec<String>,
     watched: Vec<PathBuf>,
 }
 
@@ -56,6 +57,7 @@ impl Built {
         let watched = values("rerun-if-changed").into_iter().map(PathBuf::from);
         Lines {
             version: version.strip_prefix("NVACTL_VERSION=").unwrap().to_owned(),
+            warnings: values("warning"),
             watched: watched
                 .filter(|path| path != Path::new("build.rs"))
                 .collect(),
@@ -145,9 +147,19 @@ fn no_commit_is_named_where_none_is_known() {
     for profile in ["debug", "release"] {
         let lines = built.run("checkout", profile, Some(&commit));
         assert_eq!(lines.version, format!("1.2.3 ({commit})"));
+        assert_eq!(lines.warnings, [""; 0]);
     }
-    for commit in ["", "a\ncargo:rustc-link-arg=x", "\u{1b}[2J", "a)"] {
+    for (commit, reason) in [
+        ("", "NVACTL_COMMIT is empty"),
+        ("a\ncargo:rustc-link-arg=x", "NVACTL_COMMIT has `\\n`"),
+        ("\u{1b}[2J", "NVACTL_COMMIT has `\\u{1b}`"),
+        ("a)", "NVACTL_COMMIT has `)`"),
+    ] {
         let lines = built.run("checkout", "release", Some(commit));
         assert_eq!(lines.version, "1.2.3", "{commit:?}");
+        let [warning] = lines.warnings.as_slice() else {
+            panic!("{commit:?}: {:?}", lines.warnings);
+        };
+        assert!(warning.contains(reason), "{warning}");
     }
 }

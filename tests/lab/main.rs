@@ -135,6 +135,8 @@ mod reach;
 mod rehearsal;
 mod repair;
 mod report;
+#[path = "../required/mod.rs"]
+mod required;
 mod round_trip;
 #[path = "../rules/mod.rs"]
 #[expect(dead_code, reason = "the lab negates no rule")]

@@ -2,6 +2,7 @@
 
 use nvactl::yaml;
 
+use crate::pages::page;
 use crate::read;
 use crate::validator::{errors, validator};
 
@@ -131,6 +132,24 @@ const MISTAKES: &[(&str, &str)] = &[
         "allow_to: 10.50.0.0/16",
     ),
     (
+        "allow_to: [internet, 10.50.0.0/16]",
+        "allow_to: [internet, internet]",
+    ),
+    (
+        "allow_to: [internet, 10.50.0.0/16]",
+        "allow_to: [internet, 10.50.0.0/16, internet]",
+    ),
+    (
+        "    protocol: [tcp, udp]\n    target",
+        "    protocol: [tcp, tcp]\n    target",
+    ),
+    ("ingress: [eth0, eth2]", "ingress: [eth0, eth0]"),
+    ("snat: 10.3.0.4-10.3.0.7", "snat: {}"),
+    (
+        "    interface: {egress: eth0}\n",
+        "    interface: {egress: eth0}\n    snat: {}\n",
+    ),
+    (
         "    protocol: [tcp, udp]\n    target",
         "    protocol: []\n    target",
     ),
@@ -206,6 +225,9 @@ const MISTAKES: &[(&str, &str)] = &[
     ("ingress: [eth0, eth2]", "ingress: [eth0, eth+]"),
     ("egress: eth1", "egress: a-name-that-is-too-long"),
     ("in: eth0, reaches", "in: -eth0, reaches"),
+    ("egress: eth1}", "egress: .}"),
+    ("egress: eth1}", "egress: ..}"),
+    ("egress: eth1}", "egress: ..a-long-name-it}"),
     // Addresses and networks.
     ("10.3.0.5:443", "10.3.0.256:443"),
     ("10.3.0.5:443", "10.3.0:443"),
@@ -304,6 +326,10 @@ const FORMS: &[(&str, &str)] = &[
         "interface: eth0.100",
     ),
     ("interface: {ingress: eth0}", "interface: {}"),
+    ("egress: eth1}", "egress: .eth1}"),
+    ("egress: eth1}", "egress: ...}"),
+    ("egress: eth1}", "egress: ..a-long-name-i}"),
+    ("egress: eth1}", "egress: .-a-long-name-i}"),
     ("listen: 49182", "listen: \"49182\""),
     ("listen: 49182", "listen: 49182-49182"),
     ("listen: 49182", "listen: [\"10.3.0.6:49182\"]"),
@@ -329,6 +355,17 @@ const FORMS: &[(&str, &str)] = &[
     ("prefix: web", "prefix: 7"),
     ("log: true}", "log: \"false\"}"),
     ("allow_to: [internet, 10.50.0.0/16]", "allow_to: internet"),
+    (
+        "allow_to: [internet, 10.50.0.0/16]",
+        "allow_to: [10.50.0.0/16, internet, 10.50.0.0/16]",
+    ),
+    (
+        "[office, 168.63.129.16]",
+        "[office, office, 168.63.129.16, 168.63.129.16]",
+    ),
+    ("snat: {v4: 10.3.0.4, v6: \"fd00::4\"}", "snat: {}"),
+    ("snat: masquerade}", "snat: {}}"),
+    ("snat: 10.3.0.4-10.3.0.7", "snat: {v4: 10.3.0.4}"),
     ("ports: [443, 8000-8010]", "ports: 443"),
     (
         "    protocol: [tcp, udp]\n    ports: [443, 8000-8010]\n",
@@ -359,5 +396,63 @@ fn each_form_of_a_value_is_valid_for_both() {
         assert!(reading.set.is_some(), "{form}: {:?}", reading.problems);
         let value = read(text.as_bytes()).expect("it is YAML");
         assert_eq!(errors(&validator, &value), [""; 0], "{form}");
+    }
+}
+
+/// Valid values of the two kinds that the schema refuses, and how it accepts them.
+const EDITS: &[(&str, &str, &str)] = &[
+    (
+        "description: all keys",
+        "description: true",
+        "description: \"true\"",
+    ),
+    (
+        "description: storefront",
+        "description: false",
+        "description: \"false\"",
+    ),
+    ("name: pods-out", "name: true", "name: \"true\""),
+    (
+        "name: web, from",
+        "name: true, from",
+        "name: \"true\", from",
+    ),
+    ("prefix: web", "prefix: true", "prefix: \"true\""),
+    ("egress: eth1}", "egress: 7}", "egress: \"7\"}"),
+    (
+        "10.224.0.118:80|10.224.0.119:80",
+        "10.224.0.118:80-80",
+        "10.224.0.118:80",
+    ),
+    (
+        "to: 49182, ",
+        "to: \"10.3.0.4:49182-49182\", ",
+        "to: \"10.3.0.4:49182\", ",
+    ),
+];
+
+/// The page names both kinds.
+#[test]
+fn two_kinds_of_valid_values_need_an_edit_for_the_schema() {
+    let validator = validator();
+    for (part, valid, edited) in EDITS {
+        assert!(SPEC.contains(part), "{part}");
+        let text = SPEC.replacen(part, valid, 1);
+        let reading = yaml::examine(text.as_bytes());
+        assert!(reading.set.is_some(), "{valid}: {:?}", reading.problems);
+        let value = read(text.as_bytes()).expect("it is YAML");
+        assert!(!validator.is_valid(&value), "the schema takes `{valid}`");
+        let text = SPEC.replacen(part, edited, 1);
+        assert!(yaml::examine(text.as_bytes()).set.is_some(), "{edited}");
+        let value = read(text.as_bytes()).expect("it is YAML");
+        assert_eq!(errors(&validator, &value), [""; 0], "{edited}");
+    }
+    let page = page("docs/spec.md");
+    for example in [
+        "interface `7`",
+        "description `true`",
+        "`10.224.0.118:80-80`",
+    ] {
+        assert!(page.contains(example), "{example}");
     }
 }

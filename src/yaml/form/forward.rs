@@ -17,6 +17,7 @@ use super::value::{
     rename = "forward",
     transform = rules::only_known_keys,
     transform = rules::someone_is_allowed,
+    transform = rules::snat_of_a_family,
     transform = rules::ports_of_pods
 )]
 pub struct ForwardForm {

@@ -4,9 +4,9 @@
 //! [`schema`], and tests, which compare nvactl's reader with another one.
 //!
 //! The schema accepts the specs that nvactl accepts, and refuses a mistake that one value or one mapping shows. It
-//! does not compare entries, look at files, or compute with addresses. Two kinds of valid specs need an edit for it: a
-//! name that YAML takes for something else than text, such as an interface `7`, needs quotes, and a range of one port in
-//! a test has to be that port.
+//! does not compare entries, look at files, or compute with addresses. Two kinds of valid specs need an edit for it:
+//! text that YAML takes for something else, such as an interface `7` or a description `true`, needs quotes, and a range of
+//! one port in a test, such as `10.224.0.118:80-80`, has to be that port.
 //!
 //! An editor shows the doc comment of a field at the key. It shows the first description that it finds, so a type whose
 //! fields describe it has none in the schema. It completes a key by the type that stands there, so the field of a

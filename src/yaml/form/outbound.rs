@@ -14,7 +14,11 @@ use super::value::{
 /// Connections that hosts behind the VM open outward.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "outbound-entry", transform = rules::ports_need_a_protocol)]
+#[schemars(
+    rename = "outbound-entry",
+    transform = rules::ports_need_a_protocol,
+    transform = rules::snat_of_a_family
+)]
 pub struct OutboundForm {
     /// The entry's name, unique among forwards and outbound entries: 1 to 63 of A-Z a-z 0-9 _ . - and first a letter or a
     /// digit. It is the comment of the entry's rules.

@@ -104,9 +104,11 @@ pub fn name() -> String {
     whole("[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 }
 
-/// Matches the name of an interface, shorter than `IFNAMSIZ`.
+/// Matches the name of an interface, shorter than `IFNAMSIZ`. `.` and `..` are none.
 pub fn interface() -> String {
-    whole("[A-Za-z0-9_.][A-Za-z0-9_.-]{0,14}")
+    whole(
+        r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}|\.[A-Za-z0-9_-][A-Za-z0-9_.-]{0,13}|\.\.[A-Za-z0-9_.-]{1,13}",
+    )
 }
 
 /// Matches a path that does not leave the spec's folder: no component is `..`, and no slash is at the beginning.

@@ -20,6 +20,12 @@ fn property<'s>(schema: &'s mut Schema, key: &str) -> Option<&'s mut Map<String,
     properties.get_mut(key)?.as_object_mut()
 }
 
+/// Returns one of the forms of a value: that of a JSON type.
+fn form<'s>(value: &'s mut Map<String, Value>, json_type: &str) -> Option<&'s mut Value> {
+    let forms = value.get_mut("anyOf")?.as_array_mut()?;
+    forms.iter_mut().find(|form| form["type"] == json_type)
+}
+
 /// Demands forwards or outbound entries, and a `snat` of the firewall if the spec has forwards.
 pub fn forwards_or_outbound(schema: &mut Schema) {
     if let Some(forwards) = property(schema, "forwards") {
@@ -61,9 +67,7 @@ pub fn only_known_keys(schema: &mut Schema) {
 
 /// Demands both sides of the firewall's interface. A forward may leave one out.
 pub fn both_sides(schema: &mut Schema) {
-    let forms = schema.get_mut("anyOf").and_then(Value::as_array_mut);
-    let sides = forms.and_then(|forms| forms.iter_mut().find(|form| form["type"] == "object"));
-    if let Some(sides) = sides {
+    if let Some(sides) = form(schema.ensure_object(), "object") {
         sides["required"] = json!(["ingress", "egress"]);
     }
 }
@@ -72,6 +76,14 @@ pub fn both_sides(schema: &mut Schema) {
 pub fn someone_is_allowed(schema: &mut Schema) {
     if let Some(list) = property(schema, "allow_from") {
         list.insert("minItems".to_owned(), json!(1));
+    }
+}
+
+/// Refuses a `snat` of a forward or an outbound entry that is for neither family. That of `defaults` and of the firewall
+/// may be, if no entry takes it.
+pub fn snat_of_a_family(schema: &mut Schema) {
+    if let Some(by_family) = property(schema, "snat").and_then(|snat| form(snat, "object")) {
+        by_family["minProperties"] = json!(1);
     }
 }
 
@@ -108,9 +120,7 @@ pub fn ilb_or_pod(schema: &mut Schema) {
 
 /// Refuses more pods than can share connections.
 pub fn most_pods(schema: &mut Schema) {
-    let forms = schema.get_mut("anyOf").and_then(Value::as_array_mut);
-    let list = forms.and_then(|forms| forms.iter_mut().find(|form| form["type"] == "array"));
-    if let Some(list) = list {
+    if let Some(list) = form(schema.ensure_object(), "array") {
         list["maxItems"] = json!(Cluster::MOST);
     }
 }

@@ -201,13 +201,25 @@ impl<const MOST: u32> JsonSchema for Number<MOST> {
     }
 }
 
-/// Returns the schema of the word `internet`, or a list of networks and names in which it may stand.
+/// Returns the schema of the word `internet`, or a list of networks and names in which it may stand once.
 pub fn destinations(generator: &mut SchemaGenerator) -> Schema {
     let item = generator.subschema_for::<PartOrName>();
+    let again = json!({
+        "not": {"const": INTERNET},
+        "errorMessage": "The list has internet already."
+    });
     json_schema!({
         "anyOf": [
             {"type": "string", "enum": [INTERNET]},
-            {"type": "array", "items": item, "minItems": 1}
+            {
+                "type": "array",
+                "items": item,
+                "minItems": 1,
+                // Networks may be repeated, so `uniqueItems` would refuse too much. Draft 7 cannot count the items of a
+                // value, but it can look at the first one.
+                "if": {"items": [{"const": INTERNET}]},
+                "then": {"items": [true], "additionalItems": again}
+            }
         ]
     })
 }
