@@ -3,9 +3,12 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Words, and the command lines that do what they promise, as an ordinary user pastes them.
-pub const MEANT: [(&[&str], &str); 15] = [
+pub const MEANT: [(&[&str], &str); 16] = [
     (&["version"], "nvactl --version"),
-    (&["list", "ls", "show", "info", "ps"], "sudo nvactl status"),
+    (
+        &["list", "ls", "show", "info", "ps", "watch"],
+        "sudo nvactl status",
+    ),
     (
         &["start", "up", "load", "reload", "restart", "install", "add"],
         "sudo nvactl apply",
@@ -33,7 +36,9 @@ pub const MEANT: [(&[&str], &str); 15] = [
         "sudo nvactl apply --dry-run",
     ),
     (
-        &["print", "rules", "generate", "compile", "build"],
+        &[
+            "print", "rules", "generate", "compile", "build", "export", "dump",
+        ],
         "nvactl render",
     ),
     (
@@ -42,6 +47,7 @@ pub const MEANT: [(&[&str], &str); 15] = [
     ),
     (&["ping", "connect"], "nvactl probe"),
     (&["log", "logs", "changes"], "sudo nvactl history"),
+    (&["completion"], "nvactl completions bash"),
     (&["enable"], "sudo nvactl boot enable"),
     (&["disable"], "sudo nvactl boot disable"),
 ];
@@ -72,8 +78,9 @@ pub fn meant(error: &clap::Error) -> Option<String> {
 
 /// Returns the command line that a word stands for.
 fn meant_by(word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase();
     let mut all = MEANT.iter();
-    let found = all.find(|(words, _)| words.contains(&word));
+    let found = all.find(|(words, _)| words.contains(&word.as_str()));
     found.map(|(_, command)| *command)
 }
 
@@ -93,6 +100,8 @@ mod tests {
     fn a_word_of_another_program_gets_the_command_that_does_it() {
         for (word, command) in [
             ("version", "nvactl --version"),
+            ("Version", "nvactl --version"),
+            ("export", "nvactl render"),
             ("list", "sudo nvactl status"),
             ("reload", "sudo nvactl apply"),
             ("stop", "sudo nvactl remove"),
