@@ -76,7 +76,7 @@ fn release(host: &Host) -> String {
          mount --bind /run/local /usr/local/bin
          cat > /run/bin/apt-get <<'END'
 #!/bin/sh
-test \"$*\" = 'install --yes ./nvactl_0.1.0-1_amd64.deb' && test -e nvactl_0.1.0-1_amd64.deb &&
+test \"$*\" = 'install --yes -o DPkg::Lock::Timeout=300 ./nvactl_0.1.0-1_amd64.deb' && test -e nvactl_0.1.0-1_amd64.deb &&
   mv /usr/local/bin/nvactl.new /usr/local/bin/nvactl
 END
          chmod +x /run/bin/apt-get",
