@@ -34,7 +34,7 @@ use crate::net::per_family::{Families, PerFamily};
 use crate::net::printable;
 use crate::net::words::names;
 use crate::netfilter::ruleset::Ruleset;
-use crate::netfilter::text::parse;
+use crate::netfilter::text::parse::{self, ParseProblem};
 use crate::ops::confirm::told_of;
 use crate::ops::{families, name_interrupted};
 use crate::plan::planned;
@@ -261,13 +261,26 @@ fn read_file(
         let rules = rules_of_each(&content, family, iptables, console);
         let rules = rules.map_err(|error| Error::RulesFile {
             file: name.clone(),
-            source: Box::new(error),
+            source: Box::new(with_reason(error, path)),
         })?;
         return Ok((name, ComparedContent::Rules(rules)));
     }
     let source = with_networks(SpecSource::of_text(path, content.bytes));
     let spec = checked_spec(&name, &source, console)?;
     Ok((name, spec))
+}
+
+/// Returns the error with a hint, if it has a likely reason.
+fn with_reason(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Rules(error) if error.problem == ParseProblem::TableTwice => {
+            CommandRefusal::Unnamed(error).into()
+        }
+        Error::Rules(error) if error.problem == ParseProblem::CarriageReturn && is_stdin(path) => {
+            CommandRefusal::FromTerminal(error).into()
+        }
+        error => error,
+    }
 }
 
 /// Returns the rules of a text of one family, or of both.

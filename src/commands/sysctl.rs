@@ -68,6 +68,9 @@ pub fn run(action: &Sysctl, on: HostAccess<'_>, console: &mut Console) -> Result
                 warn_if_open(on, families, console);
             }
             report(&switches, true, done?, console);
+            if persist {
+                note_if_lost(on, families, console);
+            }
             if liberal && persist && !boot_unit::is_enabled() {
                 console.note(format_args!(
                     "{} can be set at boot only after nf_conntrack is loaded; to have nvactl.service set it \
@@ -272,6 +275,20 @@ fn warn_if_open(on: HostAccess<'_>, families: Families, console: &mut Console) {
             "the FORWARD chain could not be read, so it may accept everything: {}",
             with_causes(&error)
         )),
+    }
+}
+
+/// Notes that the next boot forwards, and loads none of the rules that nvactl has loaded.
+fn note_if_lost(on: HostAccess<'_>, families: Families, console: &mut Console) {
+    let Some(fix) = next_boot::fix_if_lost() else {
+        return;
+    };
+    // Whether they could be read is reported with the FORWARD chain.
+    let live = on.iptables(READ_WAIT).read_all(families);
+    if live.is_ok_and(|live| live.values().any(|live| live.ruleset.holds_own())) {
+        console.note(format_args!(
+            "the next boot forwards without nvactl's rules; to keep them once they work: {fix}"
+        ));
     }
 }
 

@@ -57,6 +57,22 @@ pub fn unit_sets(state: &State, switch: Switch) -> bool {
     boot_unit::is_enabled() && saved().is_some_and(|saved| saved.sets(switch))
 }
 
+/// Returns the command that makes the next boot load nvactl's rules; `None` if it loads some already.
+#[must_use]
+pub fn fix_if_lost() -> Option<&'static str> {
+    let fix = match persistence::at_boot(Family::V4) {
+        _ if persistence::manager().is_some() => Some("sudo nvactl boot enable"),
+        RulesAtBoot::NotEnabled(_) => Some("sudo nvactl boot enable"),
+        by => by.fix(),
+    };
+    let kept = |family| !matches!(persistence::holds_own(family), Ok(false));
+    match fix {
+        _ if boot_unit::is_enabled() => None,
+        None if !Family::ALL.into_iter().any(kept) => Some("sudo nvactl persist"),
+        fix => fix,
+    }
+}
+
 /// Adds a note that the new rules are lost at the next boot, if nothing loads them; else the note of [`say`].
 pub fn say_of_change(
     state: &State,
@@ -64,18 +80,7 @@ pub fn say_of_change(
     rules: &PerFamily<&Ruleset>,
     remarks: &mut Remarks,
 ) {
-    let fix = match persistence::at_boot(Family::V4) {
-        _ if persistence::manager().is_some() => Some("sudo nvactl boot enable"),
-        RulesAtBoot::NotEnabled(_) => Some("sudo nvactl boot enable"),
-        by => by.fix(),
-    };
-    let kept = |family| !matches!(persistence::holds_own(family), Ok(false));
-    let fix = match fix {
-        _ if boot_unit::is_enabled() => None,
-        None if !Family::ALL.into_iter().any(kept) => Some("sudo nvactl persist"),
-        fix => fix,
-    };
-    match fix {
+    match fix_if_lost() {
         Some(fix) if rules.values().any(|rules| rules.holds_own()) => {
             remarks.note(format_args!(
                 "these rules are lost at the next boot; to keep them: {fix}"

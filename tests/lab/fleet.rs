@@ -597,6 +597,76 @@ fn the_report_of_a_pair_counts_the_first_one(backend: Backend) {
     assert!(said.stdout.contains("listen 8081 → 8080"), "{said:?}");
 }
 
+lab_test!(either a_firewall_without_nvactl_is_named);
+fn a_firewall_without_nvactl_is_named(backend: Backend) {
+    let Some(ansible) = ansible() else { return };
+    let fleet = Fleet::new(backend, 2);
+    fleet.inventory(&[&given(&spec(8080, ""))]);
+    fleet.firewalls[1].run("rm /run/bin/nvactl");
+    for args in ["--check", ""] {
+        let said = fleet.play(&ansible, args);
+        assert_eq!(said.code, 2, "{said:?}");
+        for words in [
+            "nvactl does not run on fw-b: ",
+            "secure_path",
+            "apt-get install",
+        ] {
+            assert!(said.stdout.contains(words), "{words}: {said:?}");
+        }
+        assert_eq!(recap(&said, "fw-a").1, 0, "{said:?}");
+    }
+    assert_eq!(fleet.history(0).lines().count(), 1, "it was never asked");
+}
+
+lab_test!(either forwarding_is_kept_only_after_the_rules);
+/// A boot that forwards without rules forwards everything.
+fn forwarding_is_kept_only_after_the_rules(backend: Backend) {
+    let Some(ansible) = ansible() else { return };
+    let fleet = Fleet::new(backend, 1);
+    let host = &fleet.firewalls[0];
+    fleet.inventory(&[&given(&spec(8080, "")), PROBE]);
+    host.shell("mkdir -p /etc/iptables && mount -t tmpfs -o ro tmpfs /etc/iptables");
+    let said = fleet.play(&ansible, "");
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(
+        said.stdout.contains("Keep the rules for the next boot"),
+        "{said:?}"
+    );
+    assert!(save(host).contains("--dport 8080"), "{said:?}");
+    assert!(!host.exists("/etc/sysctl.d/99-nvactl.conf"), "{said:?}");
+
+    host.run("umount /etc/iptables");
+    let said = fleet.play(&ansible, "");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(host.exists("/etc/sysctl.d/99-nvactl.conf"), "{said:?}");
+    let said = fleet.play(&ansible, "");
+    assert_eq!((said.code, recap(&said, "fw-a")), (0, (0, 0)), "{said:?}");
+}
+
+lab_test!(either ipv6_forwards_on_a_firewall_that_forwards_ipv4);
+/// Variables of the command line are text, and the spec has an empty list of tests.
+fn ipv6_forwards_on_a_firewall_that_forwards_ipv4(backend: Backend) {
+    let Some(ansible) = ansible() else { return };
+    let fleet = Fleet::new(backend, 1);
+    let host = &fleet.firewalls[0];
+    fleet.apply(&spec(8080, ""));
+    let said = nvactl(host, &["sysctl", "enable", "--persist"], "");
+    assert_eq!(said.code, 0, "{said:?}");
+    let more = "  - {name: web6, listen: 8080, target: {pod: \"[fd00:3::99]:80\"}}\n";
+    let spec = spec(8080, more);
+    let (spec, _) = spec.split_once("tests:").expect("it has tests");
+    fleet.inventory(&[&given(&format!("{spec}tests: []\n")), PROBE]);
+    let vars = "-e nvactl_confirm_secs=120 -e nvactl_connect_timeout_secs=4";
+    let said = fleet.play(&ansible, vars);
+    assert_eq!(said.code, 0, "{said:?}");
+    let switch = host.run("cat /proc/sys/net/ipv6/conf/all/forwarding");
+    assert_eq!(switch.trim(), "1", "{said:?}");
+    let kept = host.run("cat /etc/sysctl.d/99-nvactl.conf");
+    assert!(kept.contains("net.ipv6.conf.all.forwarding = 1"), "{kept}");
+    let said = fleet.play(&ansible, vars);
+    assert_eq!((said.code, recap(&said, "fw-a")), (0, (0, 0)), "{said:?}");
+}
+
 lab_test!(either a_pair_changes_one_after_the_other);
 /// The page's commands without Ansible.
 fn a_pair_changes_one_after_the_other(backend: Backend) {

@@ -77,7 +77,7 @@ fn release(host: &Host) -> String {
          cat > /run/bin/apt-get <<'END'
 #!/bin/sh
 test \"$*\" = 'install --yes -o DPkg::Lock::Timeout=300 ./nvactl_0.1.0-1_amd64.deb' && test -e nvactl_0.1.0-1_amd64.deb &&
-  mv /usr/local/bin/nvactl.new /usr/local/bin/nvactl
+  cp --remove-destination /usr/local/bin/nvactl.new /usr/local/bin/nvactl
 END
          chmod +x /run/bin/apt-get",
         env!("CARGO_BIN_EXE_nvactl")
@@ -100,12 +100,17 @@ fn a_new_machine_boots_into_the_spec(backend: Backend) {
         assert!(!host.exists("/usr/local/bin/nvactl"), "{another:?}");
         assert_eq!(save(host), before);
     }
+    let text = text.replace("SHA256=", &format!("SHA256={checksum}"));
+    // The rules are loaded and cannot be kept.
+    host.run("mount -t tmpfs -o ro tmpfs /etc/systemd/system");
+    let said = first_boot(host, &text);
+    assert_ne!(said.code, 0, "{said:?}");
+    assert_ne!(save(host), before, "{said:?}");
     assert_eq!(host.run("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+    assert!(!host.exists("/etc/sysctl.d/99-nvactl.conf"), "{said:?}");
+    host.run("umount /etc/systemd/system");
 
-    let said = first_boot(
-        host,
-        &text.replace("SHA256=", &format!("SHA256={checksum}")),
-    );
+    let said = first_boot(host, &text);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(lab.tcp(FIREWALL, 49181), answer("ilb", FIREWALL));
     let said = Said::from(host.feed("/usr/local/bin/nvactl", &["boot", "status"], ""));

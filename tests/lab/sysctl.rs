@@ -1,5 +1,6 @@
 //! `nvactl sysctl`: the kernel's switch, the files that set it, and what contradicts it.
 
+use crate::boot::install;
 use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said};
 use crate::namespace::Host;
@@ -240,6 +241,25 @@ fn enable_warns_of_routing_for_everybody(backend: Backend) {
         !said.stderr.contains("FORWARD accepts everything"),
         "{said:?}"
     );
+}
+
+lab_test!(either forwarding_at_boot_without_rules_gets_a_note);
+fn forwarding_at_boot_without_rules_gets_a_note(backend: Backend) {
+    let host = firewall(backend);
+    install(&host);
+    let words = "note: the next boot forwards without nvactl's rules; to keep them once they work: sudo nvactl ";
+    // No rules are there to be kept.
+    let said = sysctl(&host, &["enable", "--persist"]);
+    assert!(!said.stderr.contains(words), "{said:?}");
+    apply(&host, SPEC);
+    let said = sysctl(&host, &["enable", "--persist"]);
+    assert!(said.stderr.contains(words), "{said:?}");
+    let said = sysctl(&host, &["enable"]);
+    assert!(!said.stderr.contains(words), "{said:?}");
+    let said = Said::from(host.feed("/usr/local/bin/nvactl", &["boot", "enable"], ""));
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = sysctl(&host, &["enable", "--persist"]);
+    assert!(!said.stderr.contains(words), "{said:?}");
 }
 
 lab_test!(either apply_reports_what_prevents_forwarding);

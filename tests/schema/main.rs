@@ -143,6 +143,35 @@ fn every_example_names_its_schema_and_validates() {
     assert_eq!(checked, counts);
 }
 
+/// The schema that `docs/spec.md` has for programs that take no part of another.
+#[test]
+fn the_schema_of_a_folder_file_leads_to_the_definition() {
+    let page = page("docs/spec.md");
+    let texts = page
+        .split('`')
+        .filter(|text| text.starts_with("{\"$schema\""));
+    let texts: Vec<&str> = texts.collect();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    let one: Value = serde_json::from_str(texts[0]).expect("it is JSON");
+    // Both files are in one folder.
+    let folder = "file:///etc/nvactl/";
+    let registry = jsonschema::Registry::new()
+        .add(format!("{folder}forward.schema.json"), schema().to_value())
+        .and_then(jsonschema::RegistryBuilder::prepare)
+        .expect("it is a schema");
+    let validator = jsonschema::draft7::options()
+        .with_registry(&registry)
+        .with_base_uri(format!("{folder}file.schema.json"))
+        .build(&one)
+        .expect("it is a schema");
+    assert!(validator.is_valid(&json!({"forwards": []})));
+    // A whole spec has more keys.
+    let networks = json!({"networks": {"office": ["192.0.2.0/24"]}});
+    assert!(validator.is_valid(&networks));
+    assert!(!self::validator().is_valid(&networks));
+    assert!(!validator.is_valid(&json!({"forward": []})));
+}
+
 #[test]
 fn every_valid_case_validates() {
     let validator = validator();

@@ -44,6 +44,8 @@ pub fn complete(root: &Command, words: &[OsString], at: usize) -> Completion {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use clap::CommandFactory as _;
 
     use super::*;
