@@ -320,7 +320,7 @@ fn no_firewall_changes_if_another_cannot(backend: Backend) {
         assert_eq!(recap(&said, "fw-a").0, 0, "{said:?}");
         told
     };
-    let has_nvactl = "Require nvactl in a folder of sudo's secure_path";
+    let has_nvactl = "Require nvactl on the firewall";
     second.run("mv /run/bin/nvactl /run/nvactl");
     let told = ends_at(has_nvactl);
     assert!(told.contains("No such file or directory"), "{told}");
