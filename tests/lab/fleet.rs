@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde_yaml::Value;
 
 use crate::boot::{boot, install};
+use crate::fake::{fake, unfake};
 use crate::lab::{Backend, Said, host_with, save};
 use crate::namespace::Host;
 use crate::nvactl;
@@ -63,6 +64,14 @@ done
 fn given(spec: &str) -> String {
     let text = serde_json::to_string(spec).expect("it is text");
     format!("    nvactl_spec: {text}\n")
+}
+
+/// A variable that the inventory of the example has in a comment.
+fn commented(name: &str) -> String {
+    let inventory = page("examples/ansible/inventory.yml");
+    let start = format!("    # {name}: ");
+    let line = inventory.lines().find(|line| line.starts_with(&start));
+    line.expect("it has one").replace("# ", "") + "\n"
 }
 
 struct Fleet {
@@ -153,6 +162,17 @@ impl Fleet {
         self.firewalls.iter().map(save).collect()
     }
 
+    /// Whether a change on a firewall waits for its confirmation.
+    fn waits(&self, n: usize) -> bool {
+        let status = nvactl(&self.firewalls[n], &["confirm", "--status"], "").stdout;
+        let waits = status.contains("unless you confirm it");
+        assert!(
+            waits || status.contains("nothing is waiting for a confirmation"),
+            "{status}"
+        );
+        waits
+    }
+
     fn history(&self, n: usize) -> String {
         nvactl(&self.firewalls[n], &["history"], "").stdout
     }
@@ -190,6 +210,17 @@ impl Fleet {
         Said::from(self.controller.feed("bash", &["-ec", &script], ""))
     }
 
+    /// Writes the spec for commands without Ansible.
+    fn by_hand_spec(&self, spec: &str) {
+        write(&self.controller, "/run/home/forward.yaml", spec);
+    }
+
+    /// Runs commands of the page on the controller, beside the spec.
+    fn by_hand(&self, script: &str) -> Said {
+        let script = format!("cd /run/home\n{script}");
+        Said::from(self.controller.feed("bash", &["-c", &script], ""))
+    }
+
     fn play(&self, ansible: &Path, args: &str) -> Said {
         let folder = root().join("examples/ansible");
         self.script(
@@ -206,8 +237,10 @@ impl Drop for Fleet {
     }
 }
 
+/// Replaces a file. A link in its place may lead to a file of the machine that runs the tests.
 fn write(host: &Host, path: &str, text: &str) {
-    let written = host.feed("sh", &["-ec", &format!("cat > {path}")], text);
+    let script = format!("rm -f {path}; cat > {path}");
+    let written = host.feed("sh", &["-ec", &script], text);
     assert!(written.status.success(), "{path}: {written:?}");
 }
 
@@ -267,6 +300,93 @@ fn a_rollout_stops_at_the_first_firewall_that_fails(backend: Backend) {
     assert_eq!(recap(&said, "fw-c"), (0, 0), "{said:?}");
 }
 
+lab_test!(either no_firewall_changes_if_another_cannot);
+fn no_firewall_changes_if_another_cannot(backend: Backend) {
+    let Some(ansible) = ansible() else { return };
+    let fleet = Fleet::new(backend, 2);
+    fleet.apply(&spec(8080, ""));
+    let before = fleet.saved();
+    fleet.inventory(&[&given(&spec(8081, "")), PROBE]);
+    let second = &fleet.firewalls[1];
+    let ends_at = |task: &str| {
+        let said = fleet.play(&ansible, "");
+        assert_ne!(said.code, 0, "{task}: {said:?}");
+        let (_, told) = said
+            .stdout
+            .split_once(&format!("TASK [nvactl : {task}]"))
+            .unwrap_or_else(|| panic!("{task}: {said:?}"));
+        let told = told.to_owned();
+        assert!(!told.contains("TASK ["), "{task} is the last one: {said:?}");
+        assert_eq!(recap(&said, "fw-a").0, 0, "{said:?}");
+        told
+    };
+    let has_nvactl = "Require nvactl in a folder of sudo's secure_path";
+    second.run("mv /run/bin/nvactl /run/nvactl");
+    let told = ends_at(has_nvactl);
+    assert!(told.contains("No such file or directory"), "{told}");
+    second.run("mv /run/nvactl /run/bin/nvactl");
+
+    fleet.controller.run("mv /run/bin/nvactl /run/nvactl");
+    ends_at("Require nvactl on the controller, for the probe");
+    fleet.controller.run("mv /run/nvactl /run/bin/nvactl");
+
+    // An earlier run was killed before it confirmed the change.
+    let args = ["apply", "-", "--no-trial", "--confirm", "10m"];
+    let said = nvactl(second, &args, &spec(8081, ""));
+    assert_eq!(said.code, 0, "{said:?}");
+    let told = ends_at("Require that no change waits for a confirmation");
+    // Ansible breaks the line.
+    let words: Vec<&str> = told.split_whitespace().collect();
+    let told = words.join(" ");
+    for part in [
+        "(apply <stdin>) is loaded, and is undone in ",
+        "To undo it now: sudo nvactl confirm --cancel",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(fleet.waits(1));
+    nvactl(second, &["confirm", "--cancel"], "");
+
+    fleet.controller.shell(CLOSE);
+    second.run("iptables -I INPUT -p tcp --dport 22 -j REJECT --reject-with tcp-reset");
+    let told = ends_at(has_nvactl);
+    assert!(told.contains("UNREACHABLE"), "{told}");
+    second.run("iptables -D INPUT 1");
+    assert_eq!(fleet.saved(), before);
+}
+
+lab_test!(either a_connection_that_breaks_during_apply_ends_the_rollout);
+/// The change waits for the deadline, because Ansible does not rescue an unreachable host.
+fn a_connection_that_breaks_during_apply_ends_the_rollout(backend: Backend) {
+    let Some(ansible) = ansible() else { return };
+    let fleet = Fleet::new(backend, 2);
+    fleet.apply(&spec(8080, ""));
+    let before = fleet.saved();
+    fleet.inventory(&[&given(&spec(8081, ""))]);
+    let first = &fleet.firewalls[0];
+    let breaks = format!(
+        r#"#!/bin/sh
+{} "$@" || exit
+test "$1" = apply || exit 0
+pid=$$
+while [ "$pid" -gt 1 ]; do
+  case $(cat /proc/$pid/comm) in sshd*) kill -KILL "$pid"; exit ;; esac
+  pid=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$pid/status)
+done
+"#,
+        env!("CARGO_BIN_EXE_nvactl")
+    );
+    first.run("rm /run/bin/nvactl");
+    write(first, "/run/bin/nvactl", &breaks);
+    first.run("chmod +x /run/bin/nvactl");
+    let said = fleet.play(&ansible, "");
+    assert_eq!(said.code, 4, "{said:?}");
+    assert!(fleet.waits(0), "{said:?}");
+    assert_eq!(fleet.saved()[1], before[1], "{said:?}");
+    nvactl(first, &["confirm", "--cancel"], "");
+    assert_eq!(fleet.saved(), before);
+}
+
 lab_test!(either a_change_that_keeps_new_ssh_out_is_undone);
 /// Ansible's own connection outlives the change, and so would its answer.
 fn a_change_that_keeps_new_ssh_out_is_undone(backend: Backend) {
@@ -315,19 +435,64 @@ Host *
         .shell("ssh op@jump.example.com true < /dev/null > /dev/null 2>&1");
     assert!(fleet.controller.exists("/run/home/jump"));
     // The line that the inventory of the example has for a jump host.
-    let line = page("examples/ansible/inventory.yml");
-    let (_, line) = line
-        .split_once("# ansible_ssh_common_args")
-        .expect("it has one");
-    let line = line.lines().next().expect("it has one");
-    let line = line.replace("azureuser@", "op@");
-    let vars = format!("    ansible_ssh_common_args{line}\n");
-    fleet.inventory(&[&given(&spec(8080, "")), &vars]);
+    let line = commented("ansible_ssh_common_args").replace("azureuser@", "op@");
+    fleet.inventory(&[&given(&spec(8080, "")), &line]);
     let said = fleet.play(&ansible, "");
     assert_eq!(said.code, 2, "{said:?}");
     let told = "Open a new SSH connection: failed. undone: apply <stdin>";
     assert!(said.stdout.contains(told), "{said:?}");
     assert_eq!(fleet.saved(), before, "{said:?}");
+}
+
+/// Returns the script of the workflow's steps. The runner knows nothing but the key and the host's key of the workflow.
+fn rollout(host: &Host) -> String {
+    // The workflow's spec is the file that another one checks.
+    let workflow = |name: &str| -> Value {
+        serde_yaml::from_str(&page(&format!("examples/github/{name}"))).expect("it is YAML")
+    };
+    let checked = &workflow("forwards.yml")["on"]["pull_request"]["paths"];
+    assert_eq!(*checked, Value::from(vec!["forward.yaml"]));
+    let workflow = workflow("rollout.yml");
+    let paths = workflow["on"]["push"]["paths"].as_sequence();
+    assert!(
+        paths
+            .expect("it has paths")
+            .contains(&"forward.yaml".into())
+    );
+    let steps = workflow["jobs"]["rollout"]["steps"]
+        .as_sequence()
+        .expect("it has steps");
+    let step = |name: &str| {
+        let step = steps.iter().find(|step| step["name"] == name).expect(name);
+        let mut script = String::new();
+        for (name, value) in step["env"].as_mapping().into_iter().flatten() {
+            let (name, value) = (
+                name.as_str().expect("a word"),
+                value.as_str().expect("text"),
+            );
+            if !value.starts_with("${{ secrets.") && !value.starts_with("${{ vars.") {
+                let value = value.replace("${{ runner.temp }}", "/run/temp");
+                let _ = writeln!(script, "export {name}='{value}'");
+            }
+        }
+        script + step["run"].as_str().expect("it runs something")
+    };
+    let runner = format!(
+        "mkdir -p /run/temp
+         export RUNNER_TEMP=/run/temp ANSIBLE_SSH_COMMON_ARGS='-F none'
+         export SSH_KEY=\"$(cat /proc/{pid}/root/run/ssh/user)\"
+         export KNOWN_HOSTS=\"{address} $(cut -d' ' -f1,2 /proc/{pid}/root/run/ssh/host.pub)\"
+         {CLOSE}",
+        pid = host.pid(),
+        address = Fleet::address(0)
+    );
+    [
+        runner,
+        step("Key"),
+        step("Roll out"),
+        step("Remove the key"),
+    ]
+    .join("\n")
 }
 
 lab_test!(either a_new_firewall_gets_rules_and_then_nothing_changes);
@@ -359,6 +524,11 @@ fn a_new_firewall_gets_rules_and_then_nothing_changes(backend: Backend) {
     assert!(!host.exists("/etc/nvactl"));
 
     let folder = Path::new("/run/home/ansible");
+    let template = "/run/home/ansible/templates/forward.yaml.j2";
+    let quoted = "# {% raw %}{{ not Jinja }}{% endraw %}";
+    fleet
+        .controller
+        .shell(&format!("echo '{quoted}' >> {template}"));
     let said = fleet.script(&ansible, folder, play);
     assert_eq!(said.code, 0, "{said:?}");
     let is_forwarded = || {
@@ -368,7 +538,7 @@ fn a_new_firewall_gets_rules_and_then_nothing_changes(backend: Backend) {
     };
     is_forwarded();
     let kept = host.run("cat /etc/nvactl/forward.yaml /etc/sysctl.d/99-nvactl.conf");
-    for part in ["reaches: ", "ip_forward = 1"] {
+    for part in ["reaches: ", "{{ not Jinja }}", "ip_forward = 1"] {
         assert!(kept.contains(part), "{part}: {kept}");
     }
     let unit = host.path("/etc/systemd/system/sysinit.target.wants/nvactl.service");
@@ -382,50 +552,53 @@ fn a_new_firewall_gets_rules_and_then_nothing_changes(backend: Backend) {
             .contains("nothing is waiting for a confirmation")
     );
 
-    // The runner knows nothing but the key and the host's key of the workflow.
-    let workflow: Value =
-        serde_yaml::from_str(&page("examples/github/rollout.yml")).expect("it is YAML");
-    let steps = workflow["jobs"]["rollout"]["steps"]
-        .as_sequence()
-        .expect("it has steps");
-    let step = |name: &str| {
-        let step = steps.iter().find(|step| step["name"] == name).expect(name);
-        let mut script = String::new();
-        for (name, value) in step["env"].as_mapping().into_iter().flatten() {
-            let (name, value) = (
-                name.as_str().expect("a word"),
-                value.as_str().expect("text"),
-            );
-            if !value.starts_with("${{ secrets.") && !value.starts_with("${{ vars.") {
-                let value = value.replace("${{ runner.temp }}", "/run/temp");
-                let _ = writeln!(script, "export {name}='{value}'");
-            }
-        }
-        script + step["run"].as_str().expect("it runs something")
-    };
-    let runner = format!(
-        "mkdir -p /run/temp
-         export RUNNER_TEMP=/run/temp ANSIBLE_SSH_COMMON_ARGS='-F none'
-         export SSH_KEY=\"$(cat /proc/{pid}/root/run/ssh/user)\"
-         export KNOWN_HOSTS=\"{address} $(cut -d' ' -f1,2 /proc/{pid}/root/run/ssh/host.pub)\"
-         {CLOSE}",
-        pid = host.pid(),
-        address = Fleet::address(0)
-    );
-    let said = fleet.script(
-        &ansible,
-        folder,
-        &[
-            runner,
-            step("Key"),
-            step("Roll out"),
-            step("Remove the key"),
-        ]
-        .join("\n"),
-    );
+    fleet.controller.run(&format!("rm {template}"));
+    fleet.inventory(&[&commented("nvactl_spec")]);
+    let reviewed = spec(8081, "") + "description: \"{{ not Jinja }}\"\n";
+    fleet.by_hand_spec(&reviewed);
+
+    let rollout = rollout(host);
+    let said = fleet.script(&ansible, folder, &rollout);
+    assert_eq!((said.code, recap(&said, "fw-a").1), (0, 0), "{said:?}");
+    let kept = host.run("cat /etc/nvactl/forward.yaml");
+    assert_eq!(kept, reviewed, "{said:?}");
+    assert!(save(host).contains("--dport 8081"), "{said:?}");
+    let said = fleet.script(&ansible, folder, &rollout);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(recap(&said, "fw-a"), (0, 0), "{said:?}");
     assert!(!fleet.controller.exists("/run/temp/key"));
+}
+
+lab_test!(either the_report_of_a_pair_counts_the_first_one);
+fn the_report_of_a_pair_counts_the_first_one(backend: Backend) {
+    let fleet = Fleet::new(backend, 2);
+    fleet.apply(&spec(8080, ""));
+    let compared = || fleet.by_hand(&of_fleet("fleet: compare"));
+    fleet.by_hand_spec(&spec(8080, ""));
+    let said = compared();
+    let same = said.stdout.matches("the same as").count();
+    assert_eq!((said.code, same), (0, 2), "{said:?}");
+
+    let first = &fleet.firewalls[0];
+    let only_the_first = |said: &Said| {
+        assert_eq!(said.code, 1, "{said:?}");
+        let told = "different, or not read: fw-a\n";
+        assert!(said.stderr.ends_with(told), "{said:?}");
+    };
+    fake(first, "ip6tables-save", "exit 1");
+    only_the_first(&compared());
+    unfake(first, "ip6tables-save");
+
+    let refused = "-p tcp --dport 22 -j REJECT --reject-with tcp-reset";
+    first.run(&format!("iptables -I INPUT {refused}"));
+    only_the_first(&compared());
+    first.run(&format!("iptables -D INPUT {refused}"));
+
+    let said = nvactl(first, &["apply", "-", "--no-trial"], &spec(8081, ""));
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = compared();
+    only_the_first(&said);
+    assert!(said.stdout.contains("listen 8081 → 8080"), "{said:?}");
 }
 
 lab_test!(either a_pair_changes_one_after_the_other);
@@ -434,13 +607,9 @@ fn a_pair_changes_one_after_the_other(backend: Backend) {
     let fleet = Fleet::new(backend, 2);
     fleet.apply(&spec(8080, ""));
     let before = fleet.saved();
-    let run = |script: &str| {
-        let script = format!("cd /run/home\n{script}");
-        Said::from(fleet.controller.feed("bash", &["-c", &script], ""))
-    };
-    write(&fleet.controller, "/run/home/forward.yaml", &spec(8081, ""));
+    fleet.by_hand_spec(&spec(8081, ""));
     let compare = of_fleet("fleet: compare");
-    let said = run(&compare);
+    let said = fleet.by_hand(&compare);
     assert_eq!(
         said.stdout.matches("listen 8080 → 8081").count(),
         2,
@@ -448,22 +617,68 @@ fn a_pair_changes_one_after_the_other(backend: Backend) {
     );
 
     fleet.target.run("iptables -A INPUT -s 10.3.0.5 -j DROP");
-    let said = run(&of_fleet("fleet: pair"));
+    let said = fleet.by_hand(&of_fleet("fleet: pair"));
     assert_eq!(said.code, 1, "{said:?}");
     assert!(
         said.stdout.contains("confirmed: apply <stdin> stays"),
         "{said:?}"
     );
     assert!(fleet.saved()[0].contains("--dport 8081"), "{said:?}");
-    let waits = nvactl(&fleet.firewalls[1], &["confirm", "--status"], "").stdout;
-    assert!(waits.contains("unless you confirm it"), "{waits}");
+    assert!(fleet.waits(1));
     nvactl(&fleet.firewalls[1], &["confirm", "--cancel"], "");
     assert_eq!(fleet.saved()[1], before[1]);
 
     fleet.target.run("iptables -F INPUT");
-    let said = run(&of_fleet("fleet: pair"));
+    let said = fleet.by_hand(&of_fleet("fleet: pair"));
     assert_eq!(said.code, 0, "{said:?}");
-    let said = run(&compare);
+    let said = fleet.by_hand(&compare);
     let same = said.stdout.matches("the same as").count();
     assert_eq!((said.code, same), (0, 2), "{said:?}");
+}
+
+lab_test!(either a_second_run_goes_on_where_the_first_one_failed);
+/// The first VM fails, and the script runs again before the deadline. Later it fails to save the rules.
+fn a_second_run_goes_on_where_the_first_one_failed(backend: Backend) {
+    let fleet = Fleet::new(backend, 2);
+    fleet.apply(&spec(8080, ""));
+    let before = fleet.saved();
+    fleet.by_hand_spec(&spec(8081, ""));
+    let pair = of_fleet("fleet: pair");
+    fleet.target.run("iptables -A INPUT -s 10.3.0.4 -j DROP");
+    let said = fleet.by_hand(&pair);
+    assert_eq!(said.code, 1, "{said:?}");
+
+    fleet.target.run("iptables -F INPUT");
+    let said = fleet.by_hand(&pair);
+    assert_eq!(said.code, 2, "{said:?}");
+    let told = "unless you confirm it; nothing else can change until it is confirmed or undone";
+    assert!(said.stderr.contains(told), "{said:?}");
+    assert!(fleet.waits(0), "it is not confirmed: {said:?}");
+    assert_eq!(fleet.saved()[1], before[1], "{said:?}");
+
+    // A folder in the file's place.
+    let first = &fleet.firewalls[0];
+    first.run("mkdir -p /etc/iptables/rules.v4/full");
+    let page = page("docs/fleet.md");
+    let (_, cancel) = page
+        .split_once("undo it at once with `")
+        .expect("the page names it");
+    let (cancel, _) = cancel.split_once('`').expect("it ends");
+    let said = fleet.by_hand(cancel);
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = fleet.by_hand(&pair);
+    assert_ne!(said.code, 0, "{said:?}");
+    assert!(fleet.saved()[0].contains("--dport 8081"), "{said:?}");
+    assert!(!fleet.waits(0), "it is confirmed: {said:?}");
+    assert_eq!(fleet.saved()[1], before[1], "{said:?}");
+
+    first.run("rm -r /etc/iptables/rules.v4");
+    let said = fleet.by_hand(&pair);
+    assert_eq!(said.code, 0, "{said:?}");
+    for host in &fleet.firewalls {
+        let kept = host.run("cat /etc/iptables/rules.v4");
+        assert!(kept.contains("--dport 8081"), "{kept}");
+        assert!(save(host).contains("--dport 8081"), "{said:?}");
+    }
+    assert!(!fleet.waits(1), "{said:?}");
 }
