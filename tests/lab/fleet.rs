@@ -444,6 +444,57 @@ Host *
     assert_eq!(fleet.saved(), before, "{said:?}");
 }
 
+/// Returns the script of the workflow's steps. The runner knows nothing but the key and the host's key of the workflow.
+fn rollout(host: &Host) -> String {
+    // The workflow's spec is the file that another one checks.
+    let workflow = |name: &str| -> Value {
+        serde_yaml::from_str(&page(&format!("examples/github/{name}"))).expect("it is YAML")
+    };
+    let checked = &workflow("forwards.yml")["on"]["pull_request"]["paths"];
+    assert_eq!(*checked, Value::from(vec!["forward.yaml"]));
+    let workflow = workflow("rollout.yml");
+    let paths = workflow["on"]["push"]["paths"].as_sequence();
+    assert!(
+        paths
+            .expect("it has paths")
+            .contains(&"forward.yaml".into())
+    );
+    let steps = workflow["jobs"]["rollout"]["steps"]
+        .as_sequence()
+        .expect("it has steps");
+    let step = |name: &str| {
+        let step = steps.iter().find(|step| step["name"] == name).expect(name);
+        let mut script = String::new();
+        for (name, value) in step["env"].as_mapping().into_iter().flatten() {
+            let (name, value) = (
+                name.as_str().expect("a word"),
+                value.as_str().expect("text"),
+            );
+            if !value.starts_with("${{ secrets.") && !value.starts_with("${{ vars.") {
+                let value = value.replace("${{ runner.temp }}", "/run/temp");
+                let _ = writeln!(script, "export {name}='{value}'");
+            }
+        }
+        script + step["run"].as_str().expect("it runs something")
+    };
+    let runner = format!(
+        "mkdir -p /run/temp
+         export RUNNER_TEMP=/run/temp ANSIBLE_SSH_COMMON_ARGS='-F none'
+         export SSH_KEY=\"$(cat /proc/{pid}/root/run/ssh/user)\"
+         export KNOWN_HOSTS=\"{address} $(cut -d' ' -f1,2 /proc/{pid}/root/run/ssh/host.pub)\"
+         {CLOSE}",
+        pid = host.pid(),
+        address = Fleet::address(0)
+    );
+    [
+        runner,
+        step("Key"),
+        step("Roll out"),
+        step("Remove the key"),
+    ]
+    .join("\n")
+}
+
 lab_test!(either a_new_firewall_gets_rules_and_then_nothing_changes);
 /// The commands of the page, and then those of the workflow.
 fn a_new_firewall_gets_rules_and_then_nothing_changes(backend: Backend) {
@@ -501,59 +552,12 @@ fn a_new_firewall_gets_rules_and_then_nothing_changes(backend: Backend) {
             .contains("nothing is waiting for a confirmation")
     );
 
-    // The workflow's spec is the file that another one checks.
-    let workflow = |name: &str| -> Value {
-        serde_yaml::from_str(&page(&format!("examples/github/{name}"))).expect("it is YAML")
-    };
-    let checked = &workflow("forwards.yml")["on"]["pull_request"]["paths"];
-    assert_eq!(*checked, Value::from(vec!["forward.yaml"]));
-    let workflow = workflow("rollout.yml");
-    let paths = workflow["on"]["push"]["paths"].as_sequence();
-    assert!(
-        paths
-            .expect("it has paths")
-            .contains(&"forward.yaml".into())
-    );
     fleet.controller.run(&format!("rm {template}"));
     fleet.inventory(&[&commented("nvactl_spec")]);
     let reviewed = spec(8081, "") + "description: \"{{ not Jinja }}\"\n";
     fleet.by_hand_spec(&reviewed);
 
-    // The runner knows nothing but the key and the host's key of the workflow.
-    let steps = workflow["jobs"]["rollout"]["steps"]
-        .as_sequence()
-        .expect("it has steps");
-    let step = |name: &str| {
-        let step = steps.iter().find(|step| step["name"] == name).expect(name);
-        let mut script = String::new();
-        for (name, value) in step["env"].as_mapping().into_iter().flatten() {
-            let (name, value) = (
-                name.as_str().expect("a word"),
-                value.as_str().expect("text"),
-            );
-            if !value.starts_with("${{ secrets.") && !value.starts_with("${{ vars.") {
-                let value = value.replace("${{ runner.temp }}", "/run/temp");
-                let _ = writeln!(script, "export {name}='{value}'");
-            }
-        }
-        script + step["run"].as_str().expect("it runs something")
-    };
-    let runner = format!(
-        "mkdir -p /run/temp
-         export RUNNER_TEMP=/run/temp ANSIBLE_SSH_COMMON_ARGS='-F none'
-         export SSH_KEY=\"$(cat /proc/{pid}/root/run/ssh/user)\"
-         export KNOWN_HOSTS=\"{address} $(cut -d' ' -f1,2 /proc/{pid}/root/run/ssh/host.pub)\"
-         {CLOSE}",
-        pid = host.pid(),
-        address = Fleet::address(0)
-    );
-    let rollout = [
-        runner,
-        step("Key"),
-        step("Roll out"),
-        step("Remove the key"),
-    ]
-    .join("\n");
+    let rollout = rollout(host);
     let said = fleet.script(&ansible, folder, &rollout);
     assert_eq!((said.code, recap(&said, "fw-a").1), (0, 0), "{said:?}");
     let kept = host.run("cat /etc/nvactl/forward.yaml");
