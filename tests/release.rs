@@ -4,10 +4,10 @@
 mod pages;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pages::{block, page, root};
+use pages::{block, page, pages, root};
 use serde_yaml::Value;
 
 /// Every workflow, those that are there to be copied included.
@@ -44,7 +44,7 @@ fn every_action_is_pinned_by_its_commit() {
 
 /// No crate has that name, so a stranger could register it.
 #[test]
-fn nobody_is_sent_to_a_registry_for_nvactl() {
+fn no_page_names_a_registry_for_nvactl() {
     let mut pages = workflows();
     let docs = fs::read_dir(root().join("docs")).expect("it can be listed");
     let docs = docs.map(|entry| entry.expect("it can be listed").path());
@@ -110,6 +110,63 @@ fn the_package_says_which_version_it_is() {
         changelog.starts_with(&format!("nvactl ({version}-1) ")),
         "packaging/debian/changelog has no entry for {version}"
     );
+}
+
+/// The files to which README and `docs/` link, by their paths from the root.
+fn linked() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for (path, text) in pages() {
+        let folder = path.parent().expect("a page is in a folder");
+        // The other pages are for the repository.
+        if folder != Path::new("docs") && path != Path::new("README.md") {
+            continue;
+        }
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|link| link.split([')', '#']).next());
+        let files = links.filter(|link| !link.is_empty() && !link.contains("://"));
+        found.extend(files.map(|file| match file.strip_prefix("../") {
+            Some(file) => PathBuf::from(file),
+            None => folder.join(file),
+        }));
+    }
+    found
+}
+
+/// Both packages have the pages below one folder, and every file to which README and `docs/` link.
+#[test]
+fn the_links_of_the_pages_work_in_the_packages() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let links = linked();
+    assert!(links.len() > 100, "{links:?}");
+    for (package, form) in [
+        (
+            "deb",
+            "  [\"SOURCE\", \"usr/share/doc/nvactl/FOLDER\", \"644\"],\n",
+        ),
+        (
+            "generate-rpm",
+            "  { source = \"SOURCE\", dest = \"/usr/share/doc/nvactl/FOLDER\", mode = \"644\", doc = true },\n",
+        ),
+    ] {
+        let table = format!("\n[package.metadata.{package}]\n");
+        let (_, table) = manifest.split_once(&table).expect(package);
+        let table = table.split("\n[").next().expect(package);
+        let installs = |source: &str, folder: &str| {
+            table.contains(&form.replace("SOURCE", source).replace("FOLDER", folder))
+        };
+        for link in &links {
+            let link = link.to_str().expect("it is UTF-8");
+            let is_there = match link.split_once('/') {
+                Some((folder @ (".github" | "docs"), _)) => {
+                    installs(&format!("{folder}/*.md"), &format!("{folder}/"))
+                }
+                Some(("examples", _)) => installs("examples/**/*", "examples/"),
+                Some(_) => false,
+                None => installs(link, ""),
+            };
+            assert!(is_there, "{package} lacks {link}");
+        }
+    }
 }
 
 /// A release that the file system serves, and a machine on which `sudo` only says what it would do.
@@ -281,7 +338,7 @@ fn tests_run(programs: &[(&str, &str)]) -> (Option<i32>, String, String) {
     )
 }
 
-/// Nobody waits minutes for a build whose tests then cannot run.
+/// A build takes minutes, and its tests would not run.
 #[test]
 fn the_tests_say_at_once_that_they_need_root() {
     let told = "tests/run: the lab needs root, so its tests run by sudo\n";

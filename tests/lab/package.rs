@@ -1,4 +1,4 @@
-//! The scripts by which the Debian package is removed: what they refuse, say and delete.
+//! The scripts by which a package is removed: their refusals, messages and deletions.
 //! `tests/package` has dpkg run them.
 
 use crate::confirm::{apply_for, has_watchdog, waits};
@@ -7,10 +7,12 @@ use crate::firewall::{SPEC, apply, firewall};
 use crate::lab::{Backend, Said, save};
 use crate::namespace::{Host, wait_for};
 use crate::nvactl;
+use crate::pages::root;
 
 fn script(host: &Host, name: &str, action: &str) -> Said {
-    let path = format!("{}/packaging/debian/{name}", env!("CARGO_MANIFEST_DIR"));
-    Said::from(host.feed("sh", &[&path, action], ""))
+    let path = root().join("packaging/scripts").join(name);
+    let path = path.to_str().expect("it is UTF-8");
+    Said::from(host.feed("sh", &[path, action], ""))
 }
 
 /// A firewall on which nvactl is installed.
