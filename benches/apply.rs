@@ -11,6 +11,8 @@ mod forwards;
 #[path = "../tests/lab/namespace.rs"]
 #[expect(dead_code, reason = "the lab asks more of its hosts")]
 mod namespace;
+#[path = "../tests/required/mod.rs"]
+mod required;
 
 use std::fmt::Write as _;
 use std::process::{Command, ExitCode};

@@ -17,6 +17,8 @@ mod machine;
 #[path = "../tests/lab/namespace.rs"]
 #[expect(dead_code, reason = "the lab of the tests asks more of a host")]
 mod namespace;
+#[path = "../tests/required/mod.rs"]
+mod required;
 #[path = "datapath/spread.rs"]
 mod spread;
 

@@ -4,6 +4,7 @@
 //! without rights, and that process is the one that is tried.
 
 mod asked;
+mod required;
 
 use std::env;
 use std::io::{Write as _, stderr};
@@ -14,6 +15,7 @@ use nvactl::netfilter::backend::Backend;
 use nvactl::yaml;
 
 use asked::{cases, set_of, tried};
+use required::is_required;
 
 /// The argument of the process without rights that tries specs.
 const TRY: &str = "--try-specs";
@@ -55,9 +57,8 @@ fn is_possible() -> bool {
     let mut unshare = Command::new("unshare");
     let made = output(unshare.args(["--net", "--mount", "true"]));
     let is_made = made.status.success();
-    let is_required = env::var_os("NVACTL_LAB").is_some_and(|value| value == "required");
     assert!(
-        is_made || !is_required,
+        is_made || !is_required(),
         "the lab is required and cannot run"
     );
     if !is_made {

@@ -13,6 +13,8 @@ mod namespace;
 mod plot;
 mod ratios;
 mod report;
+#[path = "../../tests/required/mod.rs"]
+mod required;
 mod spread;
 
 use std::path::PathBuf;

@@ -1,17 +1,14 @@
 //! `examples/cloud-init/nva.yaml`: it is valid for cloud-init, and its commands make a new machine a firewall.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_yaml::Value;
 
 use crate::lab::{Backend, FIREWALL, Lab, Said, save};
 use crate::namespace::Host;
+use crate::pages::root;
+use crate::required::is_required;
 use crate::traffic::{answer, serve_tcp};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn user_data() -> String {
     std::fs::read_to_string(root().join("examples/cloud-init/nva.yaml")).expect("it is text")
@@ -21,8 +18,7 @@ fn user_data() -> String {
 fn schema(text: &str) -> Option<(bool, String)> {
     let unpacked = root().join("target/programs/cloud-init");
     if !unpacked.exists() {
-        let is_required = std::env::var_os("NVACTL_LAB").is_some_and(|value| value == "required");
-        assert!(!is_required, "`tests/run` unpacks cloud-init");
+        assert!(!is_required(), "`tests/run` unpacks cloud-init");
         return None;
     }
     let file = tempfile::NamedTempFile::new().expect("there is a place for it");

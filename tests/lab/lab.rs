@@ -10,10 +10,10 @@
 
 use std::fmt::Write as _;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Output;
 
 use crate::namespace::Host;
+use crate::pages::root;
 use crate::traffic::{self, Outcome};
 
 pub const CLIENT: &str = "198.51.100.10";
@@ -293,9 +293,7 @@ fn normal(text: &str) -> String {
 }
 
 pub fn example(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("examples")
-        .join(name);
+    let path = root().join("examples").join(name);
     std::fs::read_to_string(path).expect("the example is there")
 }
 

@@ -134,6 +134,8 @@ mod random_specs;
 mod reach;
 mod rehearsal;
 mod report;
+#[path = "../required/mod.rs"]
+mod required;
 mod round_trip;
 #[path = "../rules/mod.rs"]
 #[expect(dead_code, reason = "the lab negates no rule")]

@@ -3,12 +3,14 @@
 //! `tests/prepare` unpacks the programs. They run on a host of their own.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use crate::lab::{Backend, Said, host_with};
 use crate::namespace::Host;
+use crate::pages::root;
+use crate::required::is_required;
 
 /// The programs over the host's own, and interfaces that they may name.
 const LAY_OVER: &str = "
@@ -108,13 +110,12 @@ export PYTHONPATH=/usr/lib/python3/dist-packages
 
 /// Returns the folder of the unpacked programs; `None` where they are not there and need not be.
 fn programs() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/programs");
+    let folder = root().join("target/programs");
     if folder.join("unpacked").exists() {
         return Some(folder.join("root"));
     }
-    let is_required = std::env::var_os("NVACTL_LAB").is_some_and(|value| value == "required");
     assert!(
-        !is_required,
+        !is_required(),
         "`tests/run` unpacks the programs: {}",
         folder.display()
     );

@@ -13,6 +13,7 @@ use crate::firewall::{firewall, load};
 use crate::lab::{Backend, Said, save, save_v6};
 use crate::namespace::Host;
 use crate::nvactl;
+use crate::pages::root;
 use crate::state::inode;
 use crate::takeover::make_first;
 
@@ -25,7 +26,7 @@ struct Fixture {
 
 /// All fixtures of a backend, of the given shapes.
 fn fixtures(backend: Backend, shapes: &[&str]) -> Vec<Fixture> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/upgrade");
+    let here = root().join("tests/lab/upgrade");
     let releases = fs::read_dir(here).expect("it is there").flatten();
     let releases = releases.map(|release| release.path());
     let backend = match backend {
