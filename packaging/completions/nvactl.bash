@@ -36,9 +36,11 @@ _nvactl() {
   case $paths in
     SPEC) mapfile -t lines < <(compgen -d -- "$last"; compgen -f -X '!*.yaml' -- "$last") ;;
     FOLDER) mapfile -t lines < <(compgen -d -- "$last") ;;
+    # `-o default` adds nothing to words.
+    FILE) ((${#COMPREPLY[@]})) && mapfile -t lines < <(compgen -f -- "$last") ;;
   esac
   COMPREPLY+=("${lines[@]}")
-  # Without a file to offer, bash completes any path: it knows its own quotes.
+  # bash completes any path if none is offered: it knows its own quotes.
   ((${#lines[@]})) || compopt -o default 2>/dev/null
   compopt -o filenames 2>/dev/null
   return 0

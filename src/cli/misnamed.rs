@@ -2,13 +2,13 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Words, and the command lines that do what they promise.
-const MEANT: [(&[&str], &str); 14] = [
+/// Words, and the command lines that do what they promise, as an ordinary user pastes them.
+pub const MEANT: [(&[&str], &str); 15] = [
     (&["version"], "nvactl --version"),
-    (&["list", "ls", "show", "info", "ps"], "nvactl status"),
+    (&["list", "ls", "show", "info", "ps"], "sudo nvactl status"),
     (
         &["start", "up", "load", "reload", "restart", "install", "add"],
-        "nvactl apply",
+        "sudo nvactl apply",
     ),
     (
         &[
@@ -22,15 +22,15 @@ const MEANT: [(&[&str], &str); 14] = [
             "reset",
             "uninstall",
         ],
-        "nvactl remove",
+        "sudo nvactl remove",
     ),
-    (&["save", "store"], "nvactl persist"),
-    (&["undo", "revert", "restore"], "nvactl rollback"),
-    (&["cancel", "abort"], "nvactl confirm --cancel"),
+    (&["save", "store"], "sudo nvactl persist"),
+    (&["undo", "revert", "restore"], "sudo nvactl rollback"),
+    (&["cancel", "abort"], "sudo nvactl confirm --cancel"),
     (&["validate", "verify", "lint", "syntax"], "nvactl check"),
     (
         &["plan", "dry-run", "dryrun", "preview"],
-        "nvactl apply --dry-run",
+        "sudo nvactl apply --dry-run",
     ),
     (
         &["print", "rules", "generate", "compile", "build"],
@@ -38,15 +38,16 @@ const MEANT: [(&[&str], &str); 14] = [
     ),
     (
         &["debug", "diagnose", "troubleshoot", "why"],
-        "nvactl doctor",
+        "sudo nvactl doctor",
     ),
     (&["ping", "connect"], "nvactl probe"),
-    (&["log", "logs", "changes"], "nvactl history"),
-    (&["enable", "disable"], "nvactl boot"),
+    (&["log", "logs", "changes"], "sudo nvactl history"),
+    (&["enable"], "sudo nvactl boot enable"),
+    (&["disable"], "sudo nvactl boot disable"),
 ];
 
 /// Returns an error with a hint for a command line whose first word is no command; `None` for any other error, or if
-/// nobody knows what was meant.
+/// the table does not have the word.
 #[must_use]
 pub fn meant(error: &clap::Error) -> Option<String> {
     if error.kind() != ErrorKind::InvalidSubcommand {
@@ -92,13 +93,13 @@ mod tests {
     fn a_word_of_another_program_gets_the_command_that_does_it() {
         for (word, command) in [
             ("version", "nvactl --version"),
-            ("list", "nvactl status"),
-            ("reload", "nvactl apply"),
-            ("stop", "nvactl remove"),
-            ("save", "nvactl persist"),
-            ("undo", "nvactl rollback"),
+            ("list", "sudo nvactl status"),
+            ("reload", "sudo nvactl apply"),
+            ("stop", "sudo nvactl remove"),
+            ("save", "sudo nvactl persist"),
+            ("undo", "sudo nvactl rollback"),
             ("validate", "nvactl check"),
-            ("dry-run", "nvactl apply --dry-run"),
+            ("dry-run", "sudo nvactl apply --dry-run"),
         ] {
             let said = format!("error: nvactl has no command `{word}`\nhint: {command}\n");
             assert_eq!(hint(&[word]).as_ref(), Some(&said));
@@ -120,7 +121,8 @@ mod tests {
                 assert!(cli.find_subcommand(word).is_none(), "{word}");
                 assert!(seen.insert(word), "{word} is there twice");
             }
-            let named = line.split(' ').nth(1).expect(line);
+            let named = line.split(' ').skip_while(|word| *word != "nvactl");
+            let named = named.clone().nth(1).expect(line);
             assert!(
                 named == "--version" || cli.find_subcommand(named).is_some(),
                 "{line}"

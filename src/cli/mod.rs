@@ -31,7 +31,7 @@ pub use change::{Apply, ApplyFormat, Confirm, Remove, RemovedPolicy, Rollback};
 pub use completion::{Completion, OfferedWord, PathKind, SpecNames, complete};
 pub use health::{Doctor, DoctorFormat, Probe, ProbeFormat, StatusArgs, StatusFormat};
 pub use import::{ImportArgs, ImportFormat, InitArgs};
-pub use misnamed::meant;
+pub use misnamed::{MEANT, meant};
 pub use plan::{
     Against, CheckArgs, CheckFormat, Deny, DenyError, Diff, DiffFormat, Explain, ExplainFormat,
     Render,
@@ -313,8 +313,11 @@ Examples:
     /// The script asks nvactl for the words. The packages have the scripts installed.
     #[command(after_help = "\
 Examples:
+  mkdir -p ~/.local/share/bash-completion/completions
   nvactl completions bash > ~/.local/share/bash-completion/completions/nvactl
+  mkdir -p ~/.zfunc
   nvactl completions zsh > ~/.zfunc/_nvactl
+  mkdir -p ~/.config/fish/completions
   nvactl completions fish > ~/.config/fish/completions/nvactl.fish")]
     Completions(CompletionsArgs),
     /// Print the words that may follow on a command line, for the scripts of completions.

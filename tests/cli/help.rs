@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
-use nvactl::cli::{Against, Cli, Command, Sysctl, VERSION};
+use nvactl::cli::{Against, Cli, Command, MEANT, Sysctl, VERSION};
 
 use crate::{folder, nvactl, said};
 
@@ -48,6 +49,7 @@ fn examples(command: &clap::Command, found: &mut Vec<String>) {
     let after = command.get_after_help().map(ToString::to_string);
     let after = after.unwrap_or_default();
     let lines = after.lines().filter_map(|line| line.strip_prefix("  "));
+    let lines = lines.filter(|line| !line.starts_with("mkdir "));
     found.extend(lines.map(str::to_owned));
     for below in command.get_subcommands() {
         examples(below, found);
@@ -149,6 +151,21 @@ fn a_word_of_another_program_is_answered_in_a_line() {
     // A slip is clap's to answer.
     let run = said(nvactl(folder().path()).arg("aply"));
     assert!(run.contains("tip: ") && run.contains("'apply'"), "{run}");
+}
+
+/// The hint for such a word can be pasted by an ordinary user.
+#[test]
+fn the_command_that_a_word_stands_for_has_sudo_if_it_needs_root() {
+    for (_, line) in MEANT {
+        let by_root = line.starts_with("sudo ");
+        match Cli::try_parse_from(words(line)) {
+            Ok(cli) => assert_eq!(Some(by_root), needs_root(&cli.command), "{line}"),
+            Err(shown) => {
+                assert_eq!(shown.kind(), ErrorKind::DisplayVersion, "{line}: {shown}");
+                assert!(!by_root, "{line}");
+            }
+        }
+    }
 }
 
 #[test]

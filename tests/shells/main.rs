@@ -5,6 +5,8 @@
 #[path = "../pages/mod.rs"]
 #[expect(dead_code, reason = "`tests/blocks.rs` asks for every block")]
 mod pages;
+#[path = "../required/mod.rs"]
+mod required;
 
 use std::fs;
 use std::io::Write as _;
@@ -12,7 +14,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
-use pages::{block, page};
+use clap::CommandFactory as _;
+use nvactl::cli::Cli;
+use pages::{block, page, root};
+use required::is_required;
 
 /// A folder with specs, in which a shell runs.
 struct Folder(tempfile::TempDir);
@@ -36,6 +41,9 @@ impl Folder {
         folder.write("forward.yaml", &spec(&["web", "web-2", "dns"]));
         folder.write("other spec.yaml", &spec(&["alpha", "beta.x"]));
         folder.write("teams/web.yaml", &spec(&["team"]));
+        for rules in ["list.v4", "listing", "live rules.v4"] {
+            folder.write(rules, "");
+        }
         folder.write("notes.txt", "");
         folder.write("night.yaml", "");
         folder.write("broken.yaml", "forwards: [");
@@ -93,7 +101,7 @@ impl Folder {
 
     /// Types lines into a shell that has read `files`, and holds each result against the one that is wanted.
     fn types(&self, shell: &str, files: &[&str], lines: &[(&str, &str, &str)]) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shells/typed.py");
+        let script = root().join("tests/shells/typed.py");
         let args = [&[script.to_str().expect("it is text"), shell], files].concat();
         let typed: String = lines
             .iter()
@@ -125,11 +133,6 @@ fn is_there(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     assert!(found || !is_required(), "{program} is missing");
     found
-}
-
-/// Whether a test that cannot run is a failure.
-fn is_required() -> bool {
-    std::env::var_os("NVACTL_LAB").is_some_and(|value| value == "required")
 }
 
 /// The lines, the key, and the line as it stands then. Every shell writes these alike.
@@ -206,12 +209,38 @@ const PATHS: [(&str, &str, &str); 8] = [
     ("nvactl check tea", "one", "nvactl check teams/"),
 ];
 
+/// Values that may be a word or a file.
+const WORDS_AND_FILES: [(&str, &str, &str); 5] = [
+    (
+        "nvactl import l",
+        "all",
+        "nvactl import list.v4 listing live live\\ rules.v4",
+    ),
+    (
+        "nvactl diff --against l",
+        "all",
+        "nvactl diff --against list.v4 listing live live\\ rules.v4",
+    ),
+    (
+        "nvactl trace l",
+        "all",
+        "nvactl trace list.v4 listing live live\\ rules.v4",
+    ),
+    ("nvactl import lis", "one", "nvactl import list"),
+    (
+        "nvactl import live\\ ",
+        "one",
+        "nvactl import live\\ rules.v4",
+    ),
+];
+
 #[test]
 fn bash_completes_without_the_package_bash_completion() {
     let folder = Folder::new();
     if is_there("bash") {
         folder.types("bash", &["./bash"], &LINES);
         folder.types("bash", &["./bash"], &PATHS);
+        folder.types("bash", &["./bash"], &WORDS_AND_FILES);
     }
 }
 
@@ -219,7 +248,7 @@ fn bash_completes_without_the_package_bash_completion() {
 #[test]
 fn bash_completes_with_the_package_bash_completion() {
     let package = "target/programs/bash-completion/usr/share/bash-completion/bash_completion";
-    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join(package);
+    let package = root().join(package);
     assert!(
         package.exists() || !is_required(),
         "tests/prepare has not unpacked {package:?}"
@@ -234,6 +263,7 @@ fn bash_completes_with_the_package_bash_completion() {
         include_str!("../../packaging/completions/nvactl.bash"),
     );
     folder.types("bash", &[package], &LINES);
+    folder.types("bash", &[package], &WORDS_AND_FILES);
     let sudo = [(
         "sudo nvactl explain --forward way",
         "one",
@@ -248,6 +278,7 @@ fn zsh_completes() {
     if is_there("zsh") {
         folder.types("zsh", &["./zsh"], &LINES);
         folder.types("zsh", &["./zsh"], &PATHS);
+        folder.types("zsh", &["./zsh"], &WORDS_AND_FILES);
     }
 }
 
@@ -280,6 +311,13 @@ fn fish_completes() {
         let mut words = completed(line);
         words.sort_unstable();
         wanted.sort_unstable();
+        assert_eq!(words, wanted, "{line}");
+    }
+    for line in ["import l", "diff --against l", "trace l"] {
+        let mut words = completed(&format!("nvactl {line}"));
+        words.sort_unstable();
+        // fish quotes the last one when it stands on the line.
+        let wanted = ["list.v4", "listing", "live", "live rules.v4"];
         assert_eq!(words, wanted, "{line}");
     }
     assert!(
@@ -353,9 +391,6 @@ fn a_pipe_is_not_read() {
 #[test]
 fn the_page_says_how_to_install_the_scripts() {
     let folder = Folder::new();
-    for made in [".config/fish/completions/.keep", ".zfunc/.keep"] {
-        folder.write(made, "");
-    }
     let text = page("docs/commands.md");
     let shown = format!("{}\ncomplete -p nvactl\n", block(&text, "shells: install"));
     let output = folder.run("bash", &["--norc", "-euc", &shown], "");
@@ -367,6 +402,36 @@ fn the_page_says_how_to_install_the_scripts() {
     ] {
         let read = |path: &str| fs::read_to_string(folder.path().join(path)).expect(path);
         assert_eq!(read(path), read(shell), "{shell}");
+    }
+}
+
+/// The examples of the help put each script where its shell reads it, in a home that has no such folder yet.
+#[test]
+fn the_help_says_how_to_install_the_scripts() {
+    let folder = Folder::new();
+    let help = folder.run("nvactl", &["completions", "--help"], "").stdout;
+    let help = String::from_utf8(help).expect("it is text");
+    let (_, examples) = help.split_once("Examples:\n").expect("it has examples");
+    let output = folder.run("sh", &["-euc", examples], "");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    for (shell, path) in [
+        ("bash", ".local/share/bash-completion/completions/nvactl"),
+        ("zsh", ".zfunc/_nvactl"),
+        ("fish", ".config/fish/completions/nvactl.fish"),
+    ] {
+        let read = |path: &str| fs::read_to_string(folder.path().join(path)).expect(path);
+        assert_eq!(read(path), read(shell), "{shell}");
+    }
+}
+
+/// Collects the commands below one that the help shows: `nvactl boot`, `nvactl boot enable`.
+fn shown_commands(command: &clap::Command, line: &str, found: &mut Vec<String>) {
+    let below = command.get_subcommands();
+    for command in below.filter(|command| !command.is_hide_set()) {
+        let line = format!("{line} {}", command.get_name());
+        found.push(line.clone());
+        shown_commands(command, &line, found);
     }
 }
 
@@ -399,15 +464,20 @@ fn man_shows_every_command() {
         "ENVIRONMENT",
         "FILES",
         "SEE ALSO",
-        "   nvactl check",
-        "   nvactl boot enable",
-        "   nvactl man",
         "--state-dir",
         "/var/lib/nvactl",
         "NVACTL_SPEC",
         "sudo nvactl apply forward.yaml --dry-run",
     ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let mut commands = Vec::new();
+    shown_commands(&Cli::command(), "nvactl", &mut commands);
+    assert!(commands.len() > 25, "{commands:?}");
+    let headings: Vec<&str> = text.lines().map(str::trim_end).collect();
+    for command in commands {
+        let heading = format!("   {command}");
+        assert!(headings.contains(&heading.as_str()), "{command}: {text}");
     }
     for hidden in ["watchdog", "nvactl complete ", "boot load", "nvactl help"] {
         assert!(!text.contains(&format!("   {hidden}")), "{hidden}");

@@ -78,7 +78,7 @@ def main():
         os.write(terminal, f"{text}{shell['keys'][key]}\x1bX".encode())
         around, found = until("\x01(.*?)\x02")
         print(found[1])
-        # What else the shell has written, but for the line itself.
+        # The rest of the output must have no message.
         for word in ["rror", "not found", "usage", "Traceback"]:
             if word in around:
                 sys.exit(f"{name} has said {around!r}")
