@@ -136,7 +136,7 @@ proptest! {
     fn importing_the_plan_gives_the_same_plan(spec in any_spec()) {
         let set = read(&spec);
         // nvactl loads no rules of a family that a spec does not have.
-        // A tree keeps the chain of the firewall's `snat` even without a forward. Nobody can tell whose it is then.
+        // A tree keeps the chain of the firewall's `snat` even without a forward. Its owner cannot be read from it then.
         let is_told = |family: &Family| set.has_forwards(*family) || set.firewall.layout != Some(Layout::Tree);
         let planned = Family::ALL.into_iter().filter(|family| set.has(*family) && is_told(family));
         let planned: Vec<_> = planned.map(|family| (family, plan(&set, family))).collect();

@@ -4,6 +4,7 @@
 mod options;
 #[expect(dead_code, reason = "`tests/blocks.rs` asks for every block")]
 mod pages;
+mod required;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,6 +15,7 @@ use std::process::Command;
 use nvactl::yaml::Code;
 use options::options;
 use pages::{block, page, pages, root};
+use required::is_required;
 use serde_json::Value;
 
 /// The code blocks of a language.
@@ -337,7 +339,7 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The JSON of a run without root has no field that its section lacks. A machine that lets nobody make namespaces has no
+/// The JSON of a run without root has no field that its section lacks. A machine that allows no namespaces has no
 /// traces and tests.
 #[test]
 fn every_json_field_is_in_its_section() {
@@ -354,7 +356,7 @@ fn every_json_field_is_in_its_section() {
     let services = "tests/cases/problem-not-exposed/objects.json";
     let trace = |to| ["trace", pod, "--from", "198.51.100.7", "--to", to];
     let (delivered, refused) = (trace("49182"), trace("10.224.0.118:80"));
-    let is_lab = std::env::var_os("NVACTL_LAB").is_some_and(|value| value == "required");
+    let is_lab = is_required();
     for (heading, args, expected) in [
         ("## `check`", &["check", folder][..], 2),
         ("## `diff`", &["diff", udp, "--against", pod, "--rules"], 1),

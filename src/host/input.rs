@@ -34,7 +34,7 @@ pub fn read(path: &Path) -> Result<NamedInput, FileError> {
     match read {
         Ok((bytes, false)) => Ok(NamedInput {
             name: STDIN.to_owned(),
-            // Nobody knows who writes to a pipe.
+            // The writer of a pipe is unknown.
             content: FileContent {
                 bytes,
                 by_root: false,

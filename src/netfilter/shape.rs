@@ -1,4 +1,4 @@
-//! The shape of a rule: what the kernel must know of to accept it.
+//! The shape of a rule: the parts that the kernel checks when it loads the rule.
 
 use std::net::IpAddr;
 

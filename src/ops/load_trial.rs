@@ -43,9 +43,9 @@ impl LoadTrial {
     }
 
     /// Returns the trial with one rule of each shape in each chain. The kernel accepts the others as well, since they
-    /// differ only in values that it does not check. With 10,000 forwards that is a small part of the rules.
+    /// differ only in values that it does not check. For 10,000 forwards, the trial is a small part of the rules.
     ///
-    /// Where the script counts positions, a rule without match and target takes the place of each other one.
+    /// A rule without match and target takes the place of each other rule in a chain in which the script counts positions.
     #[must_use]
     pub fn of_shapes(&self, changes: &Changes<'_>) -> Self {
         let counted = changes.tables.iter().flat_map(TableChanges::in_place);

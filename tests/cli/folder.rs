@@ -240,7 +240,7 @@ fn a_file_that_cannot_be_read_is_an_error() {
     assert!(linked.contains("--> forward.d/b.yaml:1:1"), "{linked}");
 }
 
-/// A folder that was not named but found holds no file that somebody else could change.
+/// A folder that was not named but found holds no file that another user could change.
 #[test]
 fn apply_refuses_a_found_folder_with_a_file_that_others_may_write() {
     let folder = crate::folder();

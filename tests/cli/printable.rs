@@ -14,7 +14,7 @@ fn assert_fit_for_a_terminal(text: &str) {
     assert!(!text.contains(hidden), "{text:?}");
 }
 
-/// The file's own rules with one that somebody has put between them.
+/// The file's own rules with one of another author between them.
 fn tampered() -> String {
     let folder = folder();
     let rules = nvactl(folder.path())

@@ -40,7 +40,7 @@ fn no_spec_at_all_is_an_error_that_says_where_it_was_looked_for() {
     insta::assert_snapshot!(run);
 }
 
-/// A spec that was not named but found decides about the machine only if nobody else can write it.
+/// A spec that was not named but found decides about the machine only if no other user can write it.
 #[test]
 fn apply_refuses_a_found_spec_that_others_may_write() {
     let folder = folder();

@@ -1,4 +1,4 @@
-//! What an apply would do to packets, found out before it is loaded.
+//! The trial of an apply: its effect on packets, found before it is loaded.
 
 use std::net::TcpStream;
 
@@ -59,7 +59,7 @@ fn a_change_that_would_break_a_working_forward_is_refused(backend: Backend) {
     let said = apply(&lab, &moved, &["--no-trial"]);
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(lab.tcp(FIREWALL, 49182), Outcome::Silence);
-    // What was dead before is a warning, which names the rule, and stops nothing.
+    // A forward that was dead before is a warning, which names the rule, and stops nothing.
     let renamed = moved.replace("shell", "console");
     let said = apply(&lab, &renamed, &[]);
     assert_eq!(said.code, 0, "{said:?}");
@@ -179,7 +179,7 @@ fn replies_that_leave_by_another_interface_are_a_warning(backend: Backend) {
 }
 
 lab_test!(either a_removed_moved_or_narrowed_forward_does_not_refuse_a_change);
-/// What the spec itself takes back is meant.
+/// A connection that the spec itself refuses is meant.
 fn a_removed_moved_or_narrowed_forward_does_not_refuse_a_change(backend: Backend) {
     let lab = working(backend);
     for spec in [
@@ -280,7 +280,7 @@ fn the_rules_are_tried_alone_without_a_twin(backend: Backend) {
     assert!(!said.stderr.contains(words), "{said:?}");
 }
 
-/// Without `ip` there is no copy of the machine.
+/// nvactl needs `ip` for a copy of the machine.
 fn hide_ip(lab: &Lab) {
     lab.firewall
         .shell("printf '#!/bin/sh\\nexit 127\\n' > /run/bin/ip; chmod +x /run/bin/ip");
