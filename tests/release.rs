@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pages::{block, page, root};
+use pages::{block, page, pages, root};
 use serde_yaml::Value;
 
 /// Every workflow, those that are there to be copied included.
@@ -112,7 +112,7 @@ fn the_package_says_which_version_it_is() {
     );
 }
 
-/// The crate has all files that README leads to, and cargo has nothing to say. There is no address that it could name.
+/// The crate has all files that README and `docs/` lead to, and cargo has nothing to say. There is no address that it could name.
 #[test]
 fn the_crate_is_packaged_without_a_warning() {
     let folder = tempfile::tempdir().unwrap();
@@ -146,39 +146,37 @@ fn the_crate_is_packaged_without_a_warning() {
         .lines()
         .filter_map(|line| Some(line.split_once('/')?.1))
         .collect();
-    for link in linked("README.md") {
+    for link in linked() {
         let found = files.iter().any(|file| Path::new(file).starts_with(&link));
-        assert!(found, "README leads to {link:?}, which the crate lacks");
+        assert!(found, "the crate lacks {link:?}");
     }
 }
 
-/// The files of a page's links, by their paths from the root.
-fn linked(path: &str) -> Vec<PathBuf> {
-    let text = page(path);
-    let links = text.split("](").skip(1);
-    let links = links.filter_map(|link| link.split([')', '#']).next());
-    let files = links.filter(|link| !link.is_empty() && !link.contains("://"));
-    let folder = PathBuf::from(path);
-    let folder = folder.parent().expect("a page is in a folder");
-    let files = files.map(|file| match file.strip_prefix("../") {
-        Some(file) => PathBuf::from(file),
-        None => folder.join(file),
-    });
-    files.collect()
+/// The files to which README and `docs/` link, by their paths from the root.
+fn linked() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for (path, text) in pages() {
+        let folder = path.parent().expect("a page is in a folder");
+        // The other pages are for the repository.
+        if folder != Path::new("docs") && path != Path::new("README.md") {
+            continue;
+        }
+        let links = text.split("](").skip(1);
+        let links = links.filter_map(|link| link.split([')', '#']).next());
+        let files = links.filter(|link| !link.is_empty() && !link.contains("://"));
+        found.extend(files.map(|file| match file.strip_prefix("../") {
+            Some(file) => PathBuf::from(file),
+            None => folder.join(file),
+        }));
+    }
+    found
 }
 
 /// Both packages have the pages below one folder, and every file to which README and `docs/` link.
 #[test]
 fn the_links_of_the_pages_work_in_the_packages() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let mut links: Vec<PathBuf> = linked("README.md");
-    for page in fs::read_dir(root().join("docs")).expect("it can be listed") {
-        let name = page.expect("it can be listed").file_name();
-        let name = name.to_str().expect("it is UTF-8");
-        if name.ends_with(".md") {
-            links.extend(linked(&format!("docs/{name}")));
-        }
-    }
+    let links = linked();
     assert!(links.len() > 100, "{links:?}");
     for (package, form) in [
         (

@@ -81,6 +81,14 @@ impl Console {
         self.message("error", text);
     }
 
+    /// Runs something without its messages, for a command that a timer runs again and again.
+    pub fn without_messages<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> T {
+        let err = std::mem::replace(&mut self.err, Box::new(io::sink()));
+        let done = run(self);
+        self.err = err;
+        done
+    }
+
     /// Writes the remarks of an operation.
     pub fn remarks(&mut self, remarks: &Remarks) {
         for remark in &remarks.0 {

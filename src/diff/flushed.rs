@@ -4,7 +4,7 @@ use crate::netfilter::names::ChainName;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
 
-use super::own_jumps;
+use super::{ChainChange, Changes, own_jumps};
 
 /// Returns the hooks whose rules packets reach in `want` and in `live` not: the jump is missing, or nvactl's chain is
 /// missing or empty. A rule that is missing in a chain with others is drift, and does not count.
@@ -20,6 +20,27 @@ pub fn flushed(want: &Ruleset, live: &Ruleset) -> Vec<Hook> {
 #[must_use]
 pub fn reaches_any(live: &Ruleset) -> bool {
     Hook::ALL.into_iter().any(|hook| is_reached(live, hook))
+}
+
+/// Returns whether a change only brings back what was flushed: it makes chains, fills empty ones, and inserts jumps where
+/// there are none. Any other change would undo one that somebody has made to the rules, such as a refusal in a chain or
+/// before a jump.
+#[must_use]
+pub fn only_fills(changes: &Changes<'_>) -> bool {
+    let fills = |chain: &ChainChange<'_>| match chain {
+        ChainChange::Create(..) => true,
+        ChainChange::Edit { want, edits, .. } => {
+            let inserted: usize = edits.iter().map(|edit| edit.inserted.len()).sum();
+            inserted == want.len() && edits.iter().all(|edit| edit.removed.is_empty())
+        }
+        ChainChange::Delete(_, rules) => rules.is_empty(),
+    };
+    let mut tables = changes.tables.iter();
+    tables.all(|table| {
+        table.foreign.is_empty()
+            && table.jumps.iter().all(|jump| jump.removed.is_empty())
+            && table.chains.iter().all(fills)
+    })
 }
 
 fn is_reached(rules: &Ruleset, hook: Hook) -> bool {
@@ -51,6 +72,42 @@ COMMIT
 -A NVACTL-PREROUTING -p tcp -j ACCEPT
 COMMIT
 ";
+
+    #[test]
+    fn only_what_is_flushed_is_filled() {
+        let want = parse(WANT).expect("it is readable");
+        let want = crate::diff::own(&want);
+        let jump = "-A FORWARD -j NVACTL-FORWARD\n";
+        let rules = "-A NVACTL-FORWARD -p tcp -j ACCEPT\n-A NVACTL-FORWARD -p udp -j ACCEPT\n";
+        let refusal = "-A NVACTL-FORWARD -s 192.0.2.1/32 -j DROP\n";
+        let before_jump = format!("-A FORWARD -s 192.0.2.1/32 -j DROP\n{jump}");
+        let no_nat = WANT.split("*nat").next().expect("it has tables").to_owned();
+        for (live, is) in [
+            (String::new(), true),
+            (no_nat.clone(), true),
+            (WANT.replace(rules, ""), true),
+            (WANT.replace(jump, ""), true),
+            // Another rule in the chain, one less, one before the jump, and a chain that is not of these rules.
+            (WANT.replace(rules, refusal), false),
+            (no_nat.replace(rules, &format!("{refusal}{rules}")), false),
+            (
+                no_nat.replace("-A NVACTL-FORWARD -p udp -j ACCEPT\n", ""),
+                false,
+            ),
+            (no_nat.replace(jump, &before_jump), false),
+            (
+                no_nat.replace("COMMIT", ":NVACTL-X - [0:0]\n-A NVACTL-X -j DROP\nCOMMIT"),
+                false,
+            ),
+        ] {
+            let have = parse(&live).expect("it is readable");
+            assert_eq!(
+                only_fills(&crate::diff::changes(&have, &want)),
+                is,
+                "{live}"
+            );
+        }
+    }
 
     #[test]
     fn a_hook_without_its_jump_or_its_rules_is_flushed() {

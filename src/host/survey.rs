@@ -123,6 +123,17 @@ fn other_rules(
     Ok(Some((other, live)))
 }
 
+/// Returns the other backend, if it holds nvactl's rules of a family.
+#[must_use]
+pub fn own_beside(iptables: &Iptables, family: Family) -> Option<Backend> {
+    let backend = match iptables.backend {
+        Backend::Auto => find(iptables, family).ok()?,
+        named => named,
+    };
+    let (other, rules) = beside(iptables, family, backend)?;
+    rules.is_ok_and(|rules| holds_own(&rules)).then_some(other)
+}
+
 /// Returns the backend of the plain names, if it is the same for each family and can be called by its own name.
 /// The process that undoes a change later may have another PATH, so it should not use the plain names.
 #[must_use]

@@ -22,12 +22,15 @@ use super::state::{State, seconds_now};
 use super::transaction::{Keeping, Transaction, TrialMode, owned_digest};
 use super::waiting::refuse_while_pending;
 use crate::diff;
-use crate::diff::flushed::{flushed, reaches_any};
+use crate::diff::families::changes;
+use crate::diff::flushed::{flushed, only_fills, reaches_any};
 use crate::host::iptables::{Iptables, Live};
 use crate::host::lock::{self, Lock, LockError};
+use crate::host::survey;
 use crate::net::Family;
-use crate::net::per_family::PerFamily;
+use crate::net::per_family::{Families, PerFamily};
 use crate::net::words::{names, with_causes};
+use crate::netfilter::backend::Backend;
 use crate::netfilter::counters::Counters;
 use crate::netfilter::ruleset::Ruleset;
 use crate::plan::Hook;
@@ -43,8 +46,12 @@ pub enum RepairOutcome {
     NotNeeded,
     /// Nothing was done, and why: another nvactl is working, or a change waits for its confirmation.
     Postponed(String),
-    /// Rules are gone, and the saved state has none of their family.
+    /// Rules are gone, and the saved state has no rules of their family, or others than those that were loaded last.
     NothingSaved { gone: String },
+    /// Rules are gone, and others were changed by hand, which a repair would undo.
+    Changed { gone: String },
+    /// The saved rules are for another backend than the one in use, or that one has rules of nvactl as well.
+    OtherBackend { saved: Backend, other: Backend },
     /// Rules are gone, and were repaired [`MOST_REPAIRS`] times within an hour.
     Braked { gone: String, wait_secs: u64 },
     /// The saved rules are loaded.
@@ -52,8 +59,8 @@ pub enum RepairOutcome {
         gone: String,
         /// When they were saved.
         saved: String,
-        /// Whether rules that nvactl loaded later were not saved.
-        is_older: bool,
+        /// Rules that are gone and not saved, if there are any.
+        left: Option<String>,
     },
 }
 
@@ -120,22 +127,52 @@ fn run(machine: &MachineToChange, remarks: &mut Remarks) -> Result<RepairOutcome
         release(state);
         return Ok(RepairOutcome::NotNeeded);
     }
-    let gone = names(&all_lost);
-    let back: Vec<&Lost> = all_lost.iter().filter(|one| one.is_saved).collect();
+    // Older rules could open what was closed since.
+    let (back, left): (Vec<&Lost>, Vec<&Lost>) = all_lost.iter().partition(|one| one.is_last);
     let (Some(saved), Some(kept), [_, ..]) = (saved, kept, back.as_slice()) else {
-        return Ok(RepairOutcome::NothingSaved { gone });
+        return Ok(RepairOutcome::NothingSaved {
+            gone: names(&all_lost),
+        });
     };
+    if let Some(other) = other_backend(machine, &iptables, &back) {
+        return Ok(RepairOutcome::OtherBackend {
+            saved: saved.backend,
+            other,
+        });
+    }
+    let gone = names(&back);
     let is_back = |family| back.iter().any(|one| one.family == family);
     let (before, want) = wanted(live, kept, is_back);
-    let load = || load(machine, (&lock, &iptables), (&before, &want), &saved);
-    if let Some(wait_secs) = within_limit(state, load)? {
-        return Ok(RepairOutcome::Braked { gone, wait_secs });
+    let rules = before.map(|_, (rules, _)| rules);
+    if !changes(&rules, &want).values().all(only_fills) {
+        return Ok(RepairOutcome::Changed { gone });
     }
-    Ok(RepairOutcome::Done {
-        gone,
-        saved: moment(saved.time),
-        is_older: !back.iter().all(|one| one.is_last),
-    })
+    let load = || load(machine, (&lock, &iptables), (&before, &want), &saved);
+    match within_limit(state, load) {
+        Ok(None) => Ok(RepairOutcome::Done {
+            gone,
+            saved: moment(saved.time),
+            left: (!left.is_empty()).then(|| names(&left)),
+        }),
+        Ok(Some(wait_secs)) => Ok(RepairOutcome::Braked { gone, wait_secs }),
+        Err(error) => {
+            remarks.warn(format_args!(
+                "nvactl's rules are gone ({gone}), and were not loaded again"
+            ));
+            Err(error)
+        }
+    }
+}
+
+/// Returns the backend that is in use or has rules of nvactl, if it is not that of the saved rules.
+fn other_backend(machine: &MachineToChange, saved: &Iptables, back: &[&Lost]) -> Option<Backend> {
+    let families = Families::with_v6(back.iter().any(|one| one.family == Family::V6));
+    let used = survey::resolved(&machine.iptables, families);
+    if used != saved.backend && used != Backend::Auto && saved.backend != Backend::Auto {
+        return Some(used);
+    }
+    let mut families = back.iter().map(|one| one.family);
+    families.find_map(|family| survey::own_beside(saved, family))
 }
 
 /// Loads rules and counts that, unless there were too many repairs. Then returns how long the next one must wait.
@@ -170,9 +207,7 @@ struct Lost {
     family: Family,
     /// The hooks without rules; none if they are not known.
     hooks: Vec<Hook>,
-    /// Whether there are saved rules.
-    is_saved: bool,
-    /// Whether the saved rules are those that nvactl loaded last.
+    /// Whether there are saved rules, and they are those that nvactl loaded last.
     is_last: bool,
 }
 
@@ -202,7 +237,6 @@ impl Lost {
         is_gone.then_some(Self {
             family,
             hooks,
-            is_saved: kept.is_some(),
             is_last,
         })
     }

@@ -48,7 +48,12 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     } else {
         Ok(Exit::Done)
     };
-    let reported = report(args, on, console);
+    let reported = if args.textfile.is_some() {
+        // The file has what they say, and a journal would have them each minute.
+        console.without_messages(|console| report(args, on, console))
+    } else {
+        report(args, on, console)
+    };
     let written = args.textfile.as_deref().map_or(Ok(()), |file| {
         textfile::write(file, reported.as_ref().ok(), on, console)
     });
@@ -148,7 +153,11 @@ fn report(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Stat
         machine: around.v4,
         ipv6: around.v6,
         pending: told_of(state.as_ref())?,
-        repairs: repair::count(state.as_ref()),
+        // Rules that are back need no repair.
+        repairs: repair::count(state.as_ref()).map(|count| RepairCount {
+            braked: count.braked && !in_sync,
+            ..count
+        }),
         conntrack: network::tracked().map(|(entries, limit)| Tracked {
             entries,
             limit,

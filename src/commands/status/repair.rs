@@ -24,9 +24,21 @@ pub(super) fn run(on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
             Exit::Done
         }
         RepairOutcome::NothingSaved { gone } => {
+            console.warn(not_saved(&gone));
+            Exit::Differs
+        }
+        RepairOutcome::Changed { gone } => {
             console.warn(format_args!(
-                "nvactl's rules are gone ({gone}), and no such rules are saved; to load and save them: \
-                 sudo nvactl apply && sudo nvactl boot enable"
+                "nvactl's rules are gone ({gone}) and stay so: others were changed by hand, and a repair would undo that; \
+                 to see the changes: sudo nvactl diff; to load the rules of the spec: sudo nvactl apply"
+            ));
+            Exit::Differs
+        }
+        RepairOutcome::OtherBackend { saved, other } => {
+            console.warn(format_args!(
+                "nvactl's rules are gone from {saved} and are not loaded again, because {other} is in use or has rules of \
+                 nvactl; to save the rules that are loaded: sudo nvactl boot enable; to use the saved ones, add: \
+                 --backend {saved}"
             ));
             Exit::Differs
         }
@@ -39,22 +51,26 @@ pub(super) fn run(on: HostAccess<'_>, console: &mut Console) -> Result<Exit> {
             ));
             Exit::Differs
         }
-        RepairOutcome::Done {
-            gone,
-            saved,
-            is_older,
-        } => {
-            let later = if is_older {
-                "; rules that were applied later are not saved, so they are lost: sudo nvactl apply"
-            } else {
-                ""
-            };
+        RepairOutcome::Done { gone, saved, left } => {
             console.warn(format_args!(
-                "nvactl's rules were gone ({gone}): the rules saved at {saved} are loaded again{later}"
+                "nvactl's rules were gone ({gone}): the rules saved at {saved} are loaded again"
             ));
-            Exit::Done
+            match left {
+                Some(left) => {
+                    console.warn(not_saved(&left));
+                    Exit::Differs
+                }
+                None => Exit::Done,
+            }
         }
     })
+}
+
+fn not_saved(gone: &str) -> String {
+    format!(
+        "nvactl's rules are gone ({gone}), and the rules that were loaded last are not saved; to load and save them: \
+         sudo nvactl apply && sudo nvactl boot enable"
+    )
 }
 
 /// Returns the number of repairs; `None` if its record cannot be read.
