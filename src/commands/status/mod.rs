@@ -59,6 +59,9 @@ pub fn run(args: &Args, on: HostAccess<'_>, console: &mut Console) -> Result<Exi
     });
     let checked = reported.map(|status| {
         if args.check && !status.in_sync {
+            if args.textfile.is_some() {
+                console.warn("the loaded rules are not those of the spec; to see the difference: sudo nvactl diff");
+            }
             Exit::Differs
         } else {
             Exit::Done
