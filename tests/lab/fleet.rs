@@ -320,9 +320,8 @@ fn no_firewall_changes_if_another_cannot(backend: Backend) {
         assert_eq!(recap(&said, "fw-a").0, 0, "{said:?}");
         told
     };
-    let has_nvactl = "Require nvactl on the firewall";
     second.run("mv /run/bin/nvactl /run/nvactl");
-    let told = ends_at(has_nvactl);
+    let told = ends_at("Require nvactl on the firewall");
     assert!(told.contains("No such file or directory"), "{told}");
     second.run("mv /run/nvactl /run/bin/nvactl");
 
@@ -349,7 +348,7 @@ fn no_firewall_changes_if_another_cannot(backend: Backend) {
 
     fleet.controller.shell(CLOSE);
     second.run("iptables -I INPUT -p tcp --dport 22 -j REJECT --reject-with tcp-reset");
-    let told = ends_at(has_nvactl);
+    let told = ends_at("Look for nvactl");
     assert!(told.contains("UNREACHABLE"), "{told}");
     second.run("iptables -D INPUT 1");
     assert_eq!(fleet.saved(), before);
