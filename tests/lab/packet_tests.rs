@@ -323,20 +323,3 @@ tests:
     let said = test(&lab, &passed, &[]);
     assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
 }
-
-lab_test!(the_failing_test_of_readme_is_true);
-fn the_failing_test_of_readme_is_true(backend: Backend) {
-    let page = include_str!("../../README.md");
-    let (_, rest) = page
-        .split_once("They are in no rule:\n\n```yaml\n")
-        .expect("it is there");
-    let (spec, rest) = rest.split_once("```\n").expect("it ends");
-    let (_, rest) = rest.split_once("```text\n").expect("it is there");
-    let (output, _) = rest.split_once("```\n").expect("it ends");
-    let spec = spec.replace("10.224.0.118:80}", "10.224.0.118:81}");
-    let spec = format!("firewall: {{interface: eth0, snat: 10.3.0.4}}\n{spec}");
-    let lab = Lab::one_nic(backend);
-    let command = format!("cd /run && cat > forward.yaml && {NVACTL} test forward.yaml");
-    let said = Said::from(lab.firewall.feed("sh", &["-c", &command], &spec));
-    assert_eq!((said.code, said.stdout.as_str()), (1, output), "{said:?}");
-}

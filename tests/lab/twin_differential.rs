@@ -679,7 +679,7 @@ fn lab(backend: Backend) -> Lab {
     measure::serve_udp(&lab.pod, 5353);
     measure::serve_tcp(&lab.other, 443);
     lab.client.shell(&format!(
-        "ip address add {CLIENT}/32 dev eth0; ip -6 address add {CLIENT_V6}/128 dev eth0
+        "ip address add {CLIENT}/32 dev eth0; ip -6 address add {CLIENT_V6}/128 dev eth0 nodad
          ip route replace default via 198.51.100.1 src {CLIENT}
          ip -6 route replace default via 2001:db8:51::1 src {CLIENT_V6}"
     ));
