@@ -130,8 +130,8 @@ mod tests {
                 assert!(cli.find_subcommand(word).is_none(), "{word}");
                 assert!(seen.insert(word), "{word} is there twice");
             }
-            let named = line.split(' ').skip_while(|word| *word != "nvactl");
-            let named = named.clone().nth(1).expect(line);
+            let mut words = line.split(' ').skip_while(|word| *word != "nvactl");
+            let named = words.nth(1).expect(line);
             assert!(
                 named == "--version" || cli.find_subcommand(named).is_some(),
                 "{line}"

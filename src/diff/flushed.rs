@@ -27,13 +27,10 @@ pub fn reaches_any(live: &Ruleset) -> bool {
 /// before a jump.
 #[must_use]
 pub fn only_fills(changes: &Changes<'_>) -> bool {
-    let fills = |chain: &ChainChange<'_>| match chain {
-        ChainChange::Create(..) => true,
-        ChainChange::Edit { want, edits, .. } => {
-            let inserted: usize = edits.iter().map(|edit| edit.inserted.len()).sum();
-            inserted == want.len() && edits.iter().all(|edit| edit.removed.is_empty())
-        }
-        ChainChange::Delete(_, rules) => rules.is_empty(),
+    let fills = |chain: &ChainChange<'_>| {
+        let removes_none = chain.removed().iter().all(|(_, rules)| rules.is_empty());
+        let is_deleted = matches!(chain, ChainChange::Delete(..));
+        removes_none && (is_deleted || chain.refilled().is_some())
     };
     let mut tables = changes.tables.iter();
     tables.all(|table| {

@@ -43,6 +43,15 @@ fn saved(backend: Backend, spec: &str) -> Host {
     host
 }
 
+/// A lab of both families with a pod that answers, whose rules are saved.
+fn saved_lab(backend: Backend) -> Lab {
+    let lab = Lab::dual_stack(backend);
+    serve_tcp(&lab.pod, "pod", 80);
+    lab.apply(BOTH);
+    save_state(&lab.firewall);
+    lab
+}
+
 fn repair(host: &Host) -> Said {
     nvactl(host, &["status", "--check", "--repair"], "")
 }
@@ -95,11 +104,8 @@ fn flush_all(host: &Host, backend: Backend) {
 
 lab_test!(rules_that_are_gone_come_back_and_packets_pass_again);
 fn rules_that_are_gone_come_back_and_packets_pass_again(backend: Backend) {
-    let lab = Lab::dual_stack(backend);
+    let lab = saved_lab(backend);
     let host = &lab.firewall;
-    serve_tcp(&lab.pod, "pod", 80);
-    lab.apply(BOTH);
-    save_state(host);
     let before = rules(host);
     let both_pass = || {
         lab.tcp(FIREWALL, 49182) == answer("pod", FIREWALL)
@@ -431,11 +437,8 @@ fn rules_that_were_never_saved_are_not_made_up(backend: Backend) {
 lab_test!(a_repair_undoes_no_refusal_of_the_operator);
 /// The saved rules are whole, and a repair of one table would load them in the others as well.
 fn a_repair_undoes_no_refusal_of_the_operator(backend: Backend) {
-    let lab = Lab::dual_stack(backend);
+    let lab = saved_lab(backend);
     let host = &lab.firewall;
-    serve_tcp(&lab.pod, "pod", 80);
-    lab.apply(BOTH);
-    save_state(host);
     let before = rules(host);
     let passes = || lab.tcp(FIREWALL, 49182) == answer("pod", FIREWALL);
     for chain in ["NVACTL-FORWARD", "FORWARD"] {

@@ -28,7 +28,7 @@ lab_test!(either the_file_has_the_metrics_and_its_old_content_is_replaced);
 fn the_file_has_the_metrics_and_its_old_content_is_replaced(backend: Backend) {
     let host = firewall(backend);
     apply(&host, SPEC);
-    // Without the folder, the check is all there is.
+    // The check is all there is if the folder is missing.
     let said = status(&host);
     assert_eq!(said.code, 0, "{said:?}");
     let told = "note: the folder of `/run/collector/nvactl.prom` does not exist, so no metrics are written\n";
@@ -116,7 +116,7 @@ fn a_place_that_cannot_be_written_is_an_error_and_the_report_is_there(backend: B
     );
     assert!(said.stdout.contains("in sync"), "{said:?}");
 
-    // Whoever owns the folder must not choose a file for root to write.
+    // The owner of the folder must not choose a file for root to write.
     host.shell(&format!(
         "rmdir {FILE}
          echo precious > /run/precious
